@@ -1,0 +1,1 @@
+"""The client of a GOMIN vocoder on Triton: mel extraction, sampling, transports, files. No torch."""

@@ -1,0 +1,48 @@
+"""Every error that a user can cause or meet, each with the exit status that the command line ends with.
+
+GominError
+├── UsageError               2  options or arguments that make no sense
+│   └── UnknownModelError    2  no such model on the server or in the repository; lists those there are
+├── AudioError               1  an audio file that cannot be read or written
+├── ServerError              3  the server cannot be reached, is not ready, or failed to answer
+├── ContractError            5  model and input disagree, or the model is not a GOMIN model
+└── (gomin_export.errors)    4 parity failed, 6 unusable checkpoint, 1 model repository
+
+Libraries raise; only the command line exits. The message is complete in itself: what is wrong, with what, what to do.
+"""
+
+
+class GominError(Exception):
+    """Base of all errors that are not a defect of this program.
+
+    Attributes:
+        exit_code: the status that a command line ends with.
+    """
+
+    exit_code = 1
+
+
+class UsageError(GominError):
+    """Options or arguments that cannot be acted on."""
+
+    exit_code = 2
+
+
+class UnknownModelError(UsageError):
+    """A model name that the server or repository does not have."""
+
+
+class AudioError(GominError):
+    """An audio file that cannot be read or written; the message begins with its name."""
+
+
+class ServerError(GominError):
+    """A server that cannot be reached, is not ready, or failed to answer; the message begins with its URL."""
+
+    exit_code = 3
+
+
+class ContractError(GominError):
+    """A model and an input, or a model and this client, that do not fit together."""
+
+    exit_code = 5

@@ -1,0 +1,116 @@
+"""GOMIN's mel front end, in numpy.
+
+STFT with zero padding at both ends, power over the window's energy, Slaney mel bands, decibels mapped so that -100 dB is
+0 and 0 dB is 1. There is no upper clamp: loud input exceeds 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOOR = 1e-10  # power at -100 dB
+RANGE_DB = 100.0
+_BLOCK_FRAMES = 2048  # frames transformed at a time: bounds the memory that a long recording takes
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """Settings of a mel spectrogram; the defaults are those of GOMIN's released models.
+
+    Attributes:
+        sample_rate: samples per second.
+        win_length: length of the Hann window, in samples.
+        hop_length: samples between frames.
+        n_mels: mel bands, from 0 Hz to half the sample rate.
+    """
+
+    sample_rate: int = 24000
+    win_length: int = 1024
+    hop_length: int = 256
+    n_mels: int = 128
+
+    @property
+    def n_fft(self) -> int:
+        """Transform length: the least power of two that holds the window."""
+        return 1 << (self.win_length - 1).bit_length()
+
+    @property
+    def f_min(self) -> float:
+        """Lower edge of the first band, in Hz."""
+        return 0.0
+
+    @property
+    def f_max(self) -> float:
+        """Upper edge of the last band, in Hz."""
+        return self.sample_rate / 2
+
+    def frames(self, samples: int) -> int:
+        """Frames of a recording of that many samples."""
+        return 1 + samples // self.hop_length
+
+
+def mel_spectrogram(wave: NDArray[np.floating], config: MelConfig | None = None) -> NDArray[np.float32]:
+    """The mel spectrogram that GOMIN's networks invert.
+
+    Computed in float64, so that values near the floor carry no rounding of the transform.
+
+    Args:
+        wave: (samples,) waveform at config.sample_rate, full scale ±1.
+        config: GOMIN's own settings by default.
+
+    Returns:
+        (n_mels, frames) float32 with frames = 1 + samples // hop_length; silence is 0, full scale about 1.
+
+    Raises:
+        ValueError: the waveform is empty, not one-dimensional, or contains NaN or infinite samples.
+    """
+    config = config or MelConfig()
+    if wave.ndim != 1 or wave.size == 0:
+        raise ValueError(f"waveform has shape {wave.shape}; expected (samples,) with at least one sample")
+    if not np.isfinite(wave).all():
+        raise ValueError("waveform contains NaN or infinite samples")
+    half = config.n_fft // 2
+    padded = np.pad(wave, half)
+    starts = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: config.hop_length]
+    window = _window(config)
+    filters = _filters(config)
+    mel = np.empty((config.n_mels, len(starts)), dtype=np.float32)
+    for first in range(0, len(starts), _BLOCK_FRAMES):
+        block = starts[first : first + _BLOCK_FRAMES].astype(np.float64)
+        spectrum = np.fft.rfft(block * window)  # (frames, n_fft // 2 + 1)
+        power = spectrum.real**2 + spectrum.imag**2
+        decibels = 10 * np.log10(filters @ power.T + FLOOR)
+        mel[:, first : first + _BLOCK_FRAMES] = np.maximum(0, (decibels + RANGE_DB) / RANGE_DB)
+    return mel
+
+
+@lru_cache(maxsize=8)
+def _window(config: MelConfig) -> NDArray[np.float64]:
+    """(n_fft,) periodic Hann window of unit energy, centred in the frame with zeros around it, as torch.stft has it."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.win_length) / config.win_length)
+    window /= np.sqrt(np.sum(window**2))
+    left = (config.n_fft - config.win_length) // 2
+    return np.pad(window, (left, config.n_fft - config.win_length - left))
+
+
+@lru_cache(maxsize=8)
+def _filters(config: MelConfig) -> NDArray[np.float64]:
+    """(n_mels, n_fft // 2 + 1) mel filters on Slaney's scale, with Slaney's normalisation."""
+    import librosa.filters  # takes a second: only where mels are extracted
+
+    return np.asarray(
+        librosa.filters.mel(
+            sr=config.sample_rate,
+            n_fft=config.n_fft,
+            n_mels=config.n_mels,
+            fmin=config.f_min,
+            fmax=config.f_max,
+            htk=False,
+            norm="slaney",
+            dtype=np.float64,
+        )
+    )

@@ -1,0 +1,27 @@
+"""The errors of the export side. Each is a `gomin_client.errors.GominError`, so one `except` at the command line does.
+
+GominError
+├── CheckpointError   6  the file is not a usable GOMIN checkpoint
+├── ParityError       4  the exported model does not compute what the PyTorch network computes
+└── RepositoryError   1  the model repository cannot take the model
+"""
+
+from gomin_client.errors import GominError
+
+
+class CheckpointError(GominError):
+    """A checkpoint file that is missing, damaged, unsafe or not of the expected network."""
+
+    exit_code = 6
+
+
+class ParityError(GominError):
+    """An exported model whose outputs differ from the reference network's by more than the tolerance."""
+
+    exit_code = 4
+
+
+class RepositoryError(GominError):
+    """A model repository that cannot take a model: not writable, or its models have another contract."""
+
+    exit_code = 1
