@@ -4,7 +4,8 @@ GominError
 ├── UsageError               2  options or arguments that make no sense
 │   └── UnknownModelError    2  no such model on the server or in the repository; lists those there are
 ├── AudioError               1  an audio file that cannot be read or written
-├── ServerError              3  the server cannot be reached, is not ready, or failed to answer
+├── ServerError              3  the server cannot be reached or is not ready
+├── InferenceError           1  the server was reached, but answered a request with an error
 ├── ContractError            5  model and input disagree, or the model is not a GOMIN model
 └── (gomin_export.errors)    4 parity failed, 6 unusable checkpoint, 1 model repository
 
@@ -37,9 +38,13 @@ class AudioError(GominError):
 
 
 class ServerError(GominError):
-    """A server that cannot be reached, is not ready, or failed to answer; the message begins with its URL."""
+    """A server that cannot be reached or is not ready; the message names its URL."""
 
     exit_code = 3
+
+
+class InferenceError(GominError):
+    """A request that the server answered with an error; the message is the server's own."""
 
 
 class ContractError(GominError):

@@ -1,0 +1,115 @@
+"""Audio files and sample rates: reading, mixing down, resampling, writing."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from gomin_client.errors import AudioError
+
+Wave = NDArray[np.float32]
+
+# Extension → libsndfile format. 16 bits where the format has a choice, as GOMIN's own program writes.
+FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+
+
+def read(path: Path) -> tuple[Wave, int]:
+    """Read an audio file and mix it down to one channel, the mean of all.
+
+    Returns:
+        (samples,) float32 waveform, full scale ±1, and its sample rate in Hz.
+
+    Raises:
+        AudioError: no audio file, no samples, or samples that are NaN or infinite.
+    """
+    if not path.exists():
+        raise AudioError(f"{path}: no such file")
+    if path.is_dir():
+        raise AudioError(f"{path}: is a directory; expected an audio file")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: is empty")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"{path}: cannot be read as audio: {reason}") from error
+    if rate <= 0:
+        raise AudioError(f"{path}: has a sample rate of {rate} Hz")
+    if len(samples) == 0:
+        raise AudioError(f"{path}: contains no samples")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: contains NaN or infinite samples")
+    return samples.mean(axis=1), rate
+
+
+def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
+    """Change the sample rate, at soxr's HQ quality, as librosa.load does for GOMIN's own program.
+
+    Args:
+        wave: (samples,) at `rate` Hz.
+        rate: of the input.
+        target_rate: of the result.
+
+    Returns:
+        (ceil(samples · target_rate / rate),) float32.
+    """
+    if rate == target_rate:
+        return wave
+    length = math.ceil(len(wave) * target_rate / rate)
+    resampled = soxr.resample(wave, rate, target_rate, quality="HQ")[:length]
+    return np.pad(resampled, (0, length - len(resampled))).astype(np.float32)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse an output file that could not be written, before any work is done for it.
+
+    Raises:
+        AudioError: unknown extension, or a directory of that name.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise AudioError(f"{path}: cannot write {path.suffix or 'a file without extension'}; known: {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise AudioError(f"{path}: is a directory; expected a file name")
+
+
+def write(path: Path, wave: Wave, rate: int) -> None:
+    """Write an audio file in the format of its extension; it appears complete or not at all.
+
+    Args:
+        path: its directory is made if missing.
+        wave: (samples,) waveform; what exceeds ±1 is clipped.
+        rate: in Hz.
+
+    Raises:
+        AudioError: unknown extension, or the file cannot be written.
+    """
+    check_writable(path)
+    file_format, subtype = FORMATS[path.suffix.lower()]
+    part: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        soundfile.write(part, wave, rate, format=file_format, subtype=subtype)
+        os.chmod(part, 0o666 & ~_umask())  # temporary files are private, outputs are not
+        os.replace(part, path)
+        part = None
+    except (OSError, soundfile.SoundFileError) as error:
+        raise AudioError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        if part is not None:
+            Path(part).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's umask; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,124 @@
+"""The contract between a model repository and its clients: names of models, tensors and config parameters, once.
+
+A model's `config.pbtxt` carries `gomin.*` parameters that tell a client all it must know; the ONNX file carries them
+again as metadata. Whoever reads them, reads them through `ModelContract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gomin_client.errors import ContractError
+from gomin_client.mel import MelConfig
+
+# Models, as they are named in a repository, and the short names that people type.
+GAN_MODEL = "gomin_gan"
+DENOISER_MODEL = "gomin_denoiser"
+DIFFUSION_MODEL = "gomin_diffusion"
+SHORT_NAMES = {"gan": GAN_MODEL, "diffusion": DIFFUSION_MODEL}
+
+# Kinds: what a model takes and gives.
+GAN = "gan"  # mel -> audio
+DENOISER = "denoiser"  # signal, timestep, mel -> noise
+DIFFUSION = "diffusion"  # mel, seed, first_sample -> audio
+KINDS = (GAN, DENOISER, DIFFUSION)
+VOCODER_KINDS = (GAN, DIFFUSION)
+
+# Tensors. B batch, M mel bands, T frames, N = hop_length·T samples.
+MEL = "mel"  # (B, M, T) float32
+AUDIO = "audio"  # (B, 1, N) float32
+SEED = "seed"  # (B, 1) uint64
+FIRST_SAMPLE = "first_sample"  # (B, 1) int64: absolute index of the item's first sample in the noise field
+SIGNAL = "signal"  # (B, 1, N) float32
+TIMESTEP = "timestep"  # (B, 1) float32
+NOISE = "noise"  # (B, 1, N) float32
+
+PARAMETER_PREFIX = "gomin."
+SHA256_PARAMETER = "gomin.checkpoint_sha256."  # followed by the model version
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """What a model says about itself.
+
+    Attributes:
+        kind: one of `KINDS`.
+        mel: the mel spectrograms that the model takes.
+        halo_frames: mel frames to either side that an output sample of one call may depend on; for diffusion, of one
+            denoiser step.
+        num_diffusion_steps: timesteps that the denoiser was trained with; None for a GAN.
+        checkpoint_sha256: model version → SHA-256 of the checkpoint that it was exported from.
+    """
+
+    kind: str
+    mel: MelConfig
+    halo_frames: int
+    num_diffusion_steps: int | None = None
+    checkpoint_sha256: Mapping[int, str] = field(default_factory=dict)
+
+    def to_parameters(self) -> dict[str, str]:
+        """The contract as config parameters; those of single versions are left out."""
+        parameters = {
+            "kind": self.kind,
+            "sample_rate": self.mel.sample_rate,
+            "n_fft": self.mel.n_fft,
+            "win_length": self.mel.win_length,
+            "hop_length": self.mel.hop_length,
+            "n_mels": self.mel.n_mels,
+            "f_min": self.mel.f_min,
+            "f_max": self.mel.f_max,
+            "halo_frames": self.halo_frames,
+        }
+        if self.num_diffusion_steps is not None:
+            parameters["num_diffusion_steps"] = self.num_diffusion_steps
+        return {PARAMETER_PREFIX + name: str(value) for name, value in parameters.items()}
+
+    @classmethod
+    def from_parameters(cls, model: str, parameters: Mapping[str, str]) -> ModelContract:
+        """Read the contract of a model from its config parameters.
+
+        Args:
+            model: its name, for messages.
+            parameters: all its parameters; those that are not GOMIN's are ignored.
+
+        Raises:
+            ContractError: a parameter is missing or malformed, or asks for mels that this client does not make.
+        """
+        if PARAMETER_PREFIX + "kind" not in parameters:
+            raise ContractError(
+                f"model {model} is not a GOMIN model: its config.pbtxt has no parameter {PARAMETER_PREFIX}kind; "
+                "models written by gomin-export have it"
+            )
+        kind = parameters[PARAMETER_PREFIX + "kind"]
+        if kind not in KINDS:
+            raise ContractError(f"model {model} is of kind {kind!r}; this client knows {', '.join(KINDS)}")
+
+        def number(name: str) -> int:
+            text = parameters.get(PARAMETER_PREFIX + name)
+            try:
+                return int(text)  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                raise ContractError(
+                    f"model {model}: config parameter {PARAMETER_PREFIX}{name} is "
+                    f"{'missing' if text is None else repr(text)}; expected a whole number"
+                ) from None
+
+        contract = cls(
+            kind=kind,
+            mel=MelConfig(number("sample_rate"), number("win_length"), number("hop_length"), number("n_mels")),
+            halo_frames=number("halo_frames"),
+            num_diffusion_steps=None if kind == GAN else number("num_diffusion_steps"),
+            checkpoint_sha256={
+                int(name.removeprefix(SHA256_PARAMETER)): value
+                for name, value in parameters.items()
+                if name.startswith(SHA256_PARAMETER) and name.removeprefix(SHA256_PARAMETER).isdecimal()
+            },
+        )
+        for name, derived in contract.to_parameters().items():
+            if parameters.get(name) != derived:
+                raise ContractError(
+                    f"model {model}: config parameter {name} is {parameters.get(name)!r}, but this client's mels for "
+                    f"its other settings have {derived}"
+                )
+        return contract

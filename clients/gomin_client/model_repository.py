@@ -1,0 +1,42 @@
+"""Reading a Triton model repository from disk: its models, their versions and config parameters."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gomin_client.errors import ContractError
+
+CONFIG = "config.pbtxt"
+
+
+def models(repository: Path) -> list[str]:
+    """Names of the models that have a config and at least one version, sorted."""
+    if not repository.is_dir():
+        return []
+    return sorted(
+        entry.name for entry in repository.iterdir() if (entry / CONFIG).is_file() and versions(entry)
+    )
+
+
+def versions(model: Path) -> list[int]:
+    """Version numbers of a model, ascending; empty where there is no such model."""
+    if not model.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in model.iterdir() if re.fullmatch(r"[1-9]\d*", entry.name))
+
+
+def read_config(path: Path) -> dict[str, str]:
+    """The string parameters of a config.pbtxt.
+
+    Raises:
+        ContractError: the file is not readable as a Triton model configuration.
+    """
+    from google.protobuf import text_format
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    try:
+        config = text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise ContractError(f"{path}: cannot be read as a Triton model configuration: {error}") from error
+    return {name: value.string_value for name, value in config.parameters.items()}

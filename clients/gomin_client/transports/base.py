@@ -1,0 +1,73 @@
+"""The protocol that every transport fulfils. Vendor errors do not pass it: they become `GominError`s in the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model as a server or repository shows it.
+
+    Attributes:
+        name: the model's name.
+        versions: those that can be called, ascending, at least one.
+        parameters: string parameters of its config.pbtxt.
+    """
+
+    name: str
+    versions: tuple[int, ...]
+    parameters: Mapping[str, str]
+
+
+class Transport(Protocol):
+    """A way to call models."""
+
+    @property
+    def url(self) -> str:
+        """The URL that leads here, for messages."""
+        ...
+
+    def models(self) -> list[str]:
+        """Names of the models that can be called, sorted.
+
+        Raises:
+            ServerError: the server cannot be reached or is not ready.
+        """
+        ...
+
+    def describe(self, model: str) -> ModelInfo:
+        """What is known of one model.
+
+        Raises:
+            UnknownModelError: there is no such model; the message lists those there are.
+            ServerError: the server cannot be reached, or the server or the model is not ready.
+        """
+        ...
+
+    def infer(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """Call one version of a model: name → tensor in, name → tensor out.
+
+        Raises:
+            ContractError: the model does not take these tensors.
+            InferenceError: the model answered with an error.
+            ServerError: the server cannot be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free connections and sessions."""
+        ...
+
+
+def unknown_model(url: str, model: str, available: list[str]) -> str:
+    """The message of an `UnknownModelError`."""
+    if not available:
+        return f"{url} has no model {model}; it has no models at all: run gomin-export first"
+    return f"{url} has no model {model}; it has {', '.join(available)}"

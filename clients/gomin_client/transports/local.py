@@ -1,0 +1,104 @@
+"""In-process: the models of a repository run by ONNX Runtime here, with no server; on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client import contract, model_repository
+from gomin_client.contract import ModelContract
+from gomin_client.errors import ContractError, InferenceError, ServerError, UnknownModelError
+from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, sample
+from gomin_client.transports.base import ModelInfo, Tensors, unknown_model
+
+
+class LocalTransport:
+    """A model repository on disk. Thread-safe: ONNX Runtime sessions are."""
+
+    def __init__(self, repository: str | Path) -> None:
+        """Args: repository: the directory."""
+        self._repository = Path(repository)
+        self._sessions: dict[tuple[str, int], Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """The URL that leads here."""
+        return f"local:{self._repository}"
+
+    def models(self) -> list[str]:
+        """See `Transport.models`."""
+        if not self._repository.is_dir():
+            raise ServerError(f"{self.url}: there is no directory {self._repository}; run gomin-export first")
+        return model_repository.models(self._repository)
+
+    def describe(self, model: str) -> ModelInfo:
+        """See `Transport.describe`."""
+        available = self.models()
+        if model not in available:
+            raise UnknownModelError(unknown_model(self.url, model, available))
+        home = self._repository / model
+        parameters = model_repository.read_config(home / model_repository.CONFIG)
+        return ModelInfo(model, tuple(model_repository.versions(home)), parameters)
+
+    def infer(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """See `Transport.infer`."""
+        described = ModelContract.from_parameters(model, self.describe(model).parameters)
+        if described.kind == contract.DIFFUSION:
+            return {contract.AUDIO: self._sample(described, version, inputs)}
+        return self._run(model, version, inputs)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._sessions.clear()
+
+    def _sample(self, described: ModelContract, version: int, inputs: Tensors) -> Array:
+        """The chain that the Triton model gomin_diffusion runs, with the denoiser of the same version."""
+        mel = inputs[contract.MEL]
+        seeds = inputs[contract.SEED][:, 0]
+        first = inputs.get(contract.FIRST_SAMPLE, np.zeros((len(seeds), 1), np.int64))[:, 0]
+        assert described.num_diffusion_steps is not None  # every diffusion contract has them
+        sampler = DDPM(NoiseSchedule.linear(described.num_diffusion_steps))
+
+        def denoise(signal: Array, timestep: Array, mel: Array) -> Array:
+            step = {contract.SIGNAL: signal, contract.TIMESTEP: timestep[:, np.newaxis], contract.MEL: mel}
+            return self._run(contract.DENOISER_MODEL, version, step)[contract.NOISE]
+
+        return sample(denoise, mel, NoiseField(seeds, described.mel.hop_length * mel.shape[-1], first), sampler)
+
+    def _run(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        session = self._session(model, version)
+        names = [output.name for output in session.get_outputs()]
+        try:
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        except Exception as error:  # ONNX Runtime's exceptions have no common public base
+            kind = ContractError if "INVALID_ARGUMENT" in str(error) else InferenceError
+            raise kind(f"{self.url}: model {model}: {' '.join(str(error).split())}") from error
+
+    def _session(self, model: str, version: int) -> Any:
+        with self._lock:
+            if (model, version) not in self._sessions:
+                self._sessions[model, version] = self._open(model, version)
+            return self._sessions[model, version]
+
+    def _open(self, model: str, version: int) -> Any:
+        import onnxruntime
+
+        path = self._repository / model / str(version) / "model.onnx"
+        try:
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ServerError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
+        config = model_repository.read_config(self._repository / model / model_repository.CONFIG)
+        metadata = session.get_modelmeta().custom_metadata_map
+        for name, value in ModelContract.from_parameters(model, config).to_parameters().items():
+            if metadata.get(name) != value:
+                raise ContractError(
+                    f"{path}: its metadata has {name} {metadata.get(name)}, the model's config.pbtxt has {value}; "
+                    "the two were not written by the same export"
+                )
+        return session

@@ -1,0 +1,188 @@
+"""Triton servers, over gRPC and over HTTP. tritonclient's exceptions end here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from gomin_client.errors import ContractError, InferenceError, ServerError, UnknownModelError
+from gomin_client.transports.base import ModelInfo, Tensors, unknown_model
+
+INFER_TIMEOUT_S = 3600.0  # the chain of a long recording takes minutes on a CPU
+_CONNECT_TIMEOUT_S = 10.0
+
+_UNREACHABLE = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "502", "503", "504")
+_BAD_REQUEST = ("StatusCode.INVALID_ARGUMENT", "400")
+
+T = TypeVar("T")
+
+
+class _TritonTransport:
+    """What both protocols share; tritonclient has the same method names in both, with other types of answers."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @property
+    def url(self) -> str:
+        """The URL that leads here."""
+        return self._url
+
+    def models(self) -> list[str]:
+        """See `Transport.models`."""
+        return sorted({entry["name"] for entry in self._index() if entry.get("state") == "READY"})
+
+    def describe(self, model: str) -> ModelInfo:
+        """See `Transport.describe`."""
+        entries = self._index()
+        mine = [entry for entry in entries if entry["name"] == model]
+        if not mine:
+            available = sorted({entry["name"] for entry in entries if entry.get("state") == "READY"})
+            raise UnknownModelError(unknown_model(self.url, model, available))
+        ready = sorted(int(entry["version"]) for entry in mine if entry.get("state") == "READY")
+        if not ready:
+            reason = mine[0].get("reason") or mine[0].get("state") or "no state"
+            raise ServerError(f"{self.url}: model {model} is not ready: {reason}")
+        with self._errors():
+            parameters = self._parameters(model)
+        return ModelInfo(model, tuple(ready), parameters)
+
+    def _index(self) -> list[dict[str, str]]:
+        with self._errors():
+            if not self._server_ready():
+                raise ServerError(f"{self.url}: the server is there but not ready yet; its log says why")
+            return self._repository_index()
+
+    def _server_ready(self) -> bool:
+        raise NotImplementedError
+
+    def _repository_index(self) -> list[dict[str, str]]:
+        raise NotImplementedError
+
+    def _parameters(self, model: str) -> dict[str, str]:
+        raise NotImplementedError
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn tritonclient's exceptions, and those that it lets through, into ours."""
+        try:
+            yield
+        except InferenceServerException as error:
+            message = " ".join(str(error.message()).split())
+            if error.status() in _UNREACHABLE:
+                raise self._unreachable(message) from error
+            if error.status() in _BAD_REQUEST:
+                raise ContractError(f"{self.url} refused the request: {message}") from error
+            raise InferenceError(f"{self.url} answered: {message}") from error
+        except OSError as error:  # refused, reset, timed out, no such host: geventhttpclient passes them on
+            raise self._unreachable(str(error) or type(error).__name__) from error
+
+    def _unreachable(self, reason: str) -> ServerError:
+        return ServerError(
+            f"no Triton server at {self.url} ({_brief(reason)}): start one with "
+            "`gomin-server --model-repository model_repository`, or run in-process with `--url local:model_repository`"
+        )
+
+
+class GrpcTransport(_TritonTransport):
+    """Triton over gRPC; one channel serves all threads."""
+
+    def __init__(self, address: str) -> None:
+        """Args: address: HOST:PORT."""
+        import tritonclient.grpc
+
+        super().__init__(f"grpc://{address}")
+        self._module = tritonclient.grpc
+        self._client = tritonclient.grpc.InferenceServerClient(address)
+
+    def infer(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """See `Transport.infer`."""
+        with self._errors():
+            result = self._client.infer(
+                model, _wrap(self._module.InferInput, inputs), str(version), client_timeout=INFER_TIMEOUT_S
+            )
+            return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._client.close()
+
+    def _server_ready(self) -> bool:
+        return bool(self._client.is_server_ready(client_timeout=_CONNECT_TIMEOUT_S))
+
+    def _repository_index(self) -> list[dict[str, str]]:
+        index = self._client.get_model_repository_index(client_timeout=_CONNECT_TIMEOUT_S)
+        return [
+            {"name": entry.name, "version": entry.version, "state": entry.state, "reason": entry.reason}
+            for entry in index.models
+        ]
+
+    def _parameters(self, model: str) -> dict[str, str]:
+        config = self._client.get_model_config(model, client_timeout=_CONNECT_TIMEOUT_S).config
+        return {name: value.string_value for name, value in config.parameters.items()}
+
+
+class HttpTransport(_TritonTransport):
+    """Triton over HTTP; tritonclient's HTTP client is not safe to share, so every thread has its own."""
+
+    def __init__(self, address: str) -> None:
+        """Args: address: HOST:PORT."""
+        import tritonclient.http
+
+        super().__init__(f"http://{address}")
+        self._module = tritonclient.http
+        self._address = address
+        self._local = threading.local()
+        self._clients: list[Any] = []
+
+    def infer(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """See `Transport.infer`."""
+        with self._errors():
+            result = self._client.infer(model, _wrap(self._module.InferInput, inputs), str(version))
+            return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        while self._clients:
+            self._clients.pop().close()
+        self._local = threading.local()
+
+    @property
+    def _client(self) -> Any:
+        if not hasattr(self._local, "client"):
+            self._local.client = self._module.InferenceServerClient(
+                self._address, connection_timeout=_CONNECT_TIMEOUT_S, network_timeout=INFER_TIMEOUT_S
+            )
+            self._clients.append(self._local.client)
+        return self._local.client
+
+    def _server_ready(self) -> bool:
+        return bool(self._client.is_server_ready())
+
+    def _repository_index(self) -> list[dict[str, str]]:
+        return list(self._client.get_model_repository_index())
+
+    def _parameters(self, model: str) -> dict[str, str]:
+        parameters = self._client.get_model_config(model).get("parameters", {})
+        return {name: str(value.get("string_value", "")) for name, value in parameters.items()}
+
+
+def _wrap(infer_input: Callable[..., Any], inputs: Tensors) -> list[Any]:
+    """Numpy arrays as the protocol's input tensors."""
+    wrapped = []
+    for name, array in inputs.items():
+        tensor = infer_input(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        wrapped.append(tensor)
+    return wrapped
+
+
+def _brief(reason: str) -> str:
+    """The part of gRPC's long-winded texts that says something: what follows the last colon but one."""
+    return reason.rpartition("last error: ")[2][:200]

@@ -1,0 +1,160 @@
+"""The Python API: audio → mel → model → audio, through any transport."""
+
+from __future__ import annotations
+
+import secrets
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from gomin_client import audio, contract
+from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
+from gomin_client.errors import ContractError, UsageError
+from gomin_client.mel import mel_spectrogram
+from gomin_client.transports import DEFAULT_URL, connect
+
+Audio = NDArray[np.float32]
+Mel = NDArray[np.float32]
+
+
+class Vocoder:
+    """One version of one model, wherever it runs.
+
+    The version is chosen once, the newest that is ready, so that a file is never made by two.
+
+    Attributes:
+        model: the model's name on the server.
+        version: the version that is called.
+        contract: its mel settings and what else it says about itself.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, model: str = "gan") -> None:
+        """Connect, and read the model's settings.
+
+        Args:
+            url: grpc://HOST:PORT, http://HOST:PORT, local:DIRECTORY, or HOST:PORT (gRPC).
+            model: "gan", "diffusion", or the name of a model.
+
+        Raises:
+            UsageError: a malformed URL; UnknownModelError: no such model there.
+            ServerError: the server cannot be reached or is not ready.
+            ContractError: the model is not a GOMIN vocoder.
+        """
+        self.model = SHORT_NAMES.get(model, model)
+        self._transport = connect(url)
+        try:
+            described = self._transport.describe(self.model)
+            self.version = described.versions[-1]
+            self.contract = ModelContract.from_parameters(self.model, described.parameters)
+            if self.contract.kind not in VOCODER_KINDS:
+                raise ContractError(
+                    f"model {self.model} is a {self.contract.kind}: it does not make audio from a mel; "
+                    f"models that do are of kind {' or '.join(VOCODER_KINDS)}"
+                )
+        except BaseException:
+            self._transport.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Where the model runs."""
+        return self._transport.url
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate of the audio, in Hz."""
+        return self.contract.mel.sample_rate
+
+    @property
+    def takes_seed(self) -> bool:
+        """Whether the model draws noise: diffusion does, a GAN does not."""
+        return self.contract.kind == contract.DIFFUSION
+
+    def analyze(self, wave: NDArray[np.floating], sample_rate: int) -> Mel:
+        """The mel spectrogram of a recording.
+
+        Args:
+            wave: (samples,) waveform, full scale ±1.
+            sample_rate: of the waveform, in Hz; it is resampled to the model's.
+
+        Returns:
+            (n_mels, frames) float32.
+        """
+        wave = audio.resample(np.asarray(wave, dtype=np.float32), sample_rate, self.sample_rate)
+        return mel_spectrogram(wave, self.contract.mel)
+
+    def synthesize(self, mel: NDArray[np.floating], seed: int | None = None) -> Audio:
+        """Audio of a mel spectrogram.
+
+        Args:
+            mel: (n_mels, frames), or (batch, n_mels, frames).
+            seed: of a diffusion model's noise, the same for all items; a fresh one if left out.
+
+        Returns:
+            (hop_length·frames,) float32, or (batch, hop_length·frames).
+
+        Raises:
+            ContractError: a mel of another shape, or not finite.
+            UsageError: a seed for a model that takes none.
+            InferenceError, ServerError: see `Transport.infer`.
+        """
+        batch = np.asarray(mel, dtype=np.float32)
+        batch = batch[np.newaxis] if batch.ndim == 2 else batch
+        if batch.ndim != 3 or batch.shape[1] != self.contract.mel.n_mels or 0 in batch.shape:
+            raise ContractError(
+                f"mel has shape {np.shape(mel)}; model {self.model} takes ({self.contract.mel.n_mels}, frames)"
+            )
+        if not np.isfinite(batch).all():
+            raise ContractError("mel contains NaN or infinite values")
+        inputs: dict[str, NDArray[Any]] = {contract.MEL: batch}
+        if self.takes_seed:
+            seed = fresh_seed() if seed is None else seed
+            if not 0 <= seed < 2**64:
+                raise UsageError(f"seed {seed} out of range; expected 0 … 2**64 - 1")
+            inputs[contract.SEED] = np.full((len(batch), 1), seed, dtype=np.uint64)
+            inputs[contract.FIRST_SAMPLE] = np.zeros((len(batch), 1), dtype=np.int64)
+        elif seed is not None:
+            raise UsageError(f"model {self.model} draws no noise: a seed has no effect on it")
+        waves = self._transport.infer(self.model, self.version, inputs)[contract.AUDIO]
+        expected = (len(batch), 1, self.contract.mel.hop_length * batch.shape[-1])
+        if waves.shape != expected:
+            raise ContractError(f"model {self.model} answered with audio of shape {waves.shape}; expected {expected}")
+        return waves[0, 0] if np.ndim(mel) == 2 else waves[:, 0]
+
+    def reconstruct(
+        self, wave: NDArray[np.floating], sample_rate: int, *, trim: bool = True, seed: int | None = None
+    ) -> Audio:
+        """A recording turned into a mel spectrogram and back.
+
+        Args:
+            wave: (samples,) waveform, full scale ±1.
+            sample_rate: of the waveform, in Hz.
+            trim: cut the result to the recording's own length; GOMIN's program leaves up to one hop more.
+            seed: see `synthesize`.
+
+        Returns:
+            (samples,) float32 at the model's sample rate.
+        """
+        wave = audio.resample(np.asarray(wave, dtype=np.float32), sample_rate, self.sample_rate)
+        result = self.synthesize(mel_spectrogram(wave, self.contract.mel), seed)
+        return result[: len(wave)] if trim else result
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def fresh_seed() -> int:
+    """A seed that nobody has used, short enough to type again."""
+    return secrets.randbits(32)

@@ -1,0 +1,126 @@
+"""Export of the reference networks to ONNX: tensor names, dynamic axes, metadata.
+
+Written for what Triton's native onnxruntime backend loads (24.10: ONNX Runtime 1.19): IR version ≤ 10, opset ≤ 21, all
+output shapes inferred, and a dynamic batch first on every tensor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from gomin_client import contract
+from gomin_export.networks.diffusion import DiffusionWrapper, GomiDiff
+from gomin_export.networks.gan import GomiGAN
+
+OPSET = 20
+MAX_IR_VERSION = 10
+MODEL_FILE = "model.onnx"
+
+# Two is the smallest size that the exporter does not take for a constant.
+_TRACED_BATCH = 2
+_TRACED_FRAMES = 12
+
+
+class DenoiserStep(nn.Module):
+    """The denoiser with one timestep per item in a column, as Triton wants tensors: a batch first."""
+
+    def __init__(self, denoiser: GomiDiff) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, signal: Tensor, timestep: Tensor, mel: Tensor) -> Tensor:
+        """signal (B, 1, N), timestep (B, 1) float, mel (B, M, T) -> noise (B, 1, N)."""
+        return self.denoiser(signal, timestep[:, 0], mel)  # type: ignore[no-any-return]
+
+
+def export_gan(network: GomiGAN, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a FiLM-GAN: mel (B, M, T) -> audio (B, 1, hop_length·T)."""
+    frames = torch.export.Dim("frames")
+    mel = torch.rand(_TRACED_BATCH, network.n_mels, _TRACED_FRAMES)
+    _export(
+        network,
+        {contract.MEL: mel},
+        {contract.MEL: {0: torch.export.Dim("batch"), 2: frames}},
+        contract.AUDIO,
+        path,
+        metadata,
+    )
+
+
+def export_denoiser(network: DiffusionWrapper, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write one denoiser step: signal (B, 1, N), timestep (B, 1), mel (B, M, T) -> noise (B, 1, N)."""
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
+    inputs = {
+        contract.SIGNAL: torch.rand(_TRACED_BATCH, 1, network.hop_length * _TRACED_FRAMES),
+        contract.TIMESTEP: torch.rand(_TRACED_BATCH, 1) * (network.model.num_diffusion_steps - 1),
+        contract.MEL: torch.rand(_TRACED_BATCH, network.n_mels, _TRACED_FRAMES),
+    }
+    dynamic = {
+        contract.SIGNAL: {0: batch, 2: network.hop_length * frames},
+        contract.TIMESTEP: {0: batch},
+        contract.MEL: {0: batch, 2: frames},
+    }
+    _export(DenoiserStep(network.model), inputs, dynamic, contract.NOISE, path, metadata)
+
+
+def _export(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    dynamic: Mapping[str, Mapping[int, Any]],
+    output: str,
+    path: Path,
+    metadata: Mapping[str, str],
+) -> None:
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module.eval(),
+            args=(),
+            kwargs=dict(inputs),
+            dynamic_shapes=dict(dynamic),
+            input_names=list(inputs),
+            output_names=[output],
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+        )
+    assert program is not None
+    model = program.model_proto
+    model.ir_version = min(model.ir_version, MAX_IR_VERSION)
+    _strip_traces(model)
+    for name, value in sorted(metadata.items()):
+        model.metadata_props.add(key=name, value=value)
+    onnx.save(model, path)
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Remove the exporter's own notes: they hold stack traces, with the paths of the machine that exported."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter prints progress and deprecations of its own insides; neither is for our users."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

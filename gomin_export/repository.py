@@ -1,0 +1,135 @@
+"""Placing complete models into a Triton model repository.
+
+Models are staged in a directory beside the repository, on the same file system, and renamed in, so that a server never
+sees half a model. Every model of one export gets the same version number.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from gomin_client.contract import SHA256_PARAMETER, ModelContract
+from gomin_client.errors import GominError
+from gomin_client.model_repository import CONFIG, read_config, versions
+from gomin_export.errors import RepositoryError
+
+
+@dataclass(frozen=True)
+class StagedModel:
+    """One model, complete but for its version number.
+
+    Attributes:
+        name: the model's name and its template's.
+        contract: what its config.pbtxt tells clients.
+        files: directory that becomes the version directory.
+    """
+
+    name: str
+    contract: ModelContract
+    files: Path
+
+
+@contextmanager
+def staging(repository: Path) -> Iterator[Path]:
+    """A temporary directory beside the repository, removed at the end whatever happens.
+
+    Raises:
+        RepositoryError: the repository or the staging directory cannot be made.
+    """
+    repository = repository.resolve()
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        if not os.access(repository, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+        stage = Path(tempfile.mkdtemp(prefix=f".{repository.name}.staging-", dir=repository.parent))
+    except OSError as error:
+        raise RepositoryError(f"{repository}: cannot be written to: {error.strerror or error}") from error
+    try:
+        yield stage
+    except OSError as error:
+        raise RepositoryError(f"{error.filename or repository}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def place(repository: Path, models: Sequence[StagedModel], checkpoint_sha256: str) -> int:
+    """Put models into the repository as its next version, all of them or none.
+
+    Args:
+        repository: the model repository.
+        models: what one export makes; staged on the repository's file system.
+        checkpoint_sha256: of the checkpoint that they were made from.
+
+    Returns:
+        The version number.
+
+    Raises:
+        RepositoryError: an existing model has another contract, or a file cannot be written.
+    """
+    repository = repository.resolve()
+    version = 1 + max((number for model in models for number in versions(repository / model.name)), default=0)
+    configs = {
+        model.name: _config(repository / model.name / CONFIG, model, version, checkpoint_sha256) for model in models
+    }
+    undo: list[Path] = []
+    try:
+        for model in models:
+            for file in (model.files, *model.files.iterdir()):
+                file.chmod(0o755 if file.is_dir() else 0o644)  # temporary files are private; a server may be anyone
+            home = repository / model.name
+            staged_config = model.files.parent / f"{model.name}.{CONFIG}"
+            staged_config.write_text(configs[model.name], encoding="utf-8")
+            if home.exists():
+                model.files.rename(home / str(version))
+                undo.append(home / str(version))
+                staged_config.replace(home / CONFIG)
+            else:
+                whole = model.files.parent / f"{model.name}.whole"
+                whole.mkdir()
+                staged_config.rename(whole / CONFIG)
+                model.files.rename(whole / str(version))
+                whole.rename(home)
+                undo.append(home)
+    except OSError as error:
+        for path in undo:
+            shutil.rmtree(path, ignore_errors=True)
+        raise RepositoryError(f"{error.filename or repository}: {error.strerror or error}") from error
+    return version
+
+
+def template(model: str, file: str) -> str:
+    """Text of a template file of a model."""
+    return resources.files("gomin_export").joinpath("templates", model, file).read_text(encoding="utf-8")
+
+
+def _config(existing: Path, model: StagedModel, version: int, checkpoint_sha256: str) -> str:
+    """The text of config.pbtxt: the template filled in, or the existing file, edits and all, and one line more."""
+    provenance = _parameter_lines({f"{SHA256_PARAMETER}{version}": checkpoint_sha256})
+    if not existing.exists():
+        text = Template(template(model.name, CONFIG)).substitute(n_mels=model.contract.mel.n_mels)
+        return text + _parameter_lines(model.contract.to_parameters()) + provenance
+    try:
+        old = ModelContract.from_parameters(model.name, read_config(existing)).to_parameters()
+    except GominError as error:
+        raise RepositoryError(f"{existing}: {error}; remove it or choose another --repository") from error
+    for name, value in model.contract.to_parameters().items():
+        if old.get(name) != value:
+            raise RepositoryError(
+                f"{existing.parent}: its versions have {name} {old.get(name)}, the new one has {value}; versions of one "
+                "model must agree for clients: choose another --repository, or remove the model"
+            )
+    return existing.read_text(encoding="utf-8").rstrip("\n") + "\n" + provenance
+
+
+def _parameter_lines(parameters: Mapping[str, str]) -> str:
+    return "".join(
+        f'parameters {{ key: "{name}" value: {{ string_value: "{value}" }} }}\n' for name, value in parameters.items()
+    )

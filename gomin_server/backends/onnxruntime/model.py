@@ -1,0 +1,179 @@
+"""A Triton backend in Python that stands in for NVIDIA's native onnxruntime backend where that is missing.
+
+It reads the same config.pbtxt: the same parameters mean the same, and what it cannot honour is refused or reported,
+never ignored. Requests that Triton's dynamic batcher put together run as one batch.
+
+Imports numpy, onnxruntime, the standard library and Triton's own module.
+"""
+
+import json
+import os
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+
+GRAPH_LEVELS = {
+    "-1": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "0": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "1": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "2": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+CONV_SEARCH = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
+ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
+BOOLEANS = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+CLIENT_PREFIX = "gomin."  # parameters for clients, not for us
+ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+
+NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_,
+}
+
+
+class TritonPythonModel:
+    """One instance of one version of an ONNX model."""
+
+    def initialize(self, args):
+        """Open the model as its config.pbtxt says.
+
+        Raises:
+            pb_utils.TritonModelException: a value that the native backend would refuse too, an execution accelerator
+                that does not exist here, or a GPU instance without CUDA.
+        """
+        config = json.loads(args["model_config"])
+        self.name = args["model_name"]
+        self.batching = int(config.get("max_batch_size", 0)) > 0
+        parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+        options, self.run_options, cuda = self._options(config, parameters)
+        providers = self._providers(config, args, cuda)
+        path = os.path.join(
+            args["model_repository"], args["model_version"], config.get("default_model_filename") or "model.onnx"
+        )
+        self.session = ort.InferenceSession(path, options, providers=providers)
+        wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
+        if wanted not in self.session.get_providers():
+            raise self._refusal(f"{wanted} was asked for, but ONNX Runtime only set up {self.session.get_providers()}")
+        self.inputs = {tensor.name: NUMPY_TYPES.get(tensor.type) for tensor in self.session.get_inputs()}
+        self.outputs = [tensor["name"] for tensor in config["output"]]
+        missing = set(self.outputs) - {tensor.name for tensor in self.session.get_outputs()}
+        missing |= {tensor["name"] for tensor in config["input"]} ^ set(self.inputs)
+        if missing:
+            raise self._refusal(f"config.pbtxt and {os.path.basename(path)} disagree about tensor {sorted(missing)[0]}")
+        self._log(
+            pb_utils.Logger.log_info,
+            f"Python-based onnxruntime backend, ONNX Runtime {ort.__version__}, {self.session.get_providers()[0]}, "
+            f"intra_op_num_threads {options.intra_op_num_threads or 'default'}",
+        )
+
+    def execute(self, requests):
+        """Run the requests, those of equal shapes as one batch; answer each."""
+        responses = [None] * len(requests)
+        groups = {}
+        for index, request in enumerate(requests):
+            tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs}
+            absent = [name for name, tensor in tensors.items() if tensor is None]
+            if absent:
+                responses[index] = self._error(f"input {absent[0]} is missing")
+                continue
+            arrays = {name: tensor.as_numpy() for name, tensor in tensors.items()}
+            key = index if not self.batching else tuple(array.shape[1:] for array in arrays.values())
+            groups.setdefault(key, []).append((index, arrays))
+        for group in groups.values():
+            self._run_group(group, responses)
+        return responses
+
+    def _run_group(self, group, responses):
+        """Run requests of equal shapes together; if that fails, one by one, so that a bad one fails alone."""
+        batch = {name: [arrays[name] for _, arrays in group] for name in self.inputs}
+        feed = {name: np.concatenate(parts) if len(parts) > 1 else parts[0] for name, parts in batch.items()}
+        try:
+            results = self.session.run(self.outputs, feed, self.run_options)
+        except Exception as error:  # ONNX Runtime's exceptions have no common public base
+            if len(group) > 1:
+                for member in group:
+                    self._run_group([member], responses)
+            else:
+                responses[group[0][0]] = self._error(str(error))
+            return
+        first = 0
+        for index, arrays in group:
+            count = len(next(iter(arrays.values()))) if self.batching else None
+            tensors = [
+                pb_utils.Tensor(name, result if count is None else result[first : first + count])
+                for name, result in zip(self.outputs, results)
+            ]
+            responses[index] = pb_utils.InferenceResponse(output_tensors=tensors)
+            first += count or 0
+
+    def _options(self, config, parameters):
+        """Session options, run options and CUDA options from config.pbtxt; unknown parameters are reported."""
+        options = ort.SessionOptions()
+        run_options = ort.RunOptions()
+        cuda = {}
+        level = str(config.get("optimization", {}).get("graph", {}).get("level", 0))
+        options.graph_optimization_level = self._choice("optimization.graph.level", level, GRAPH_LEVELS)
+        for name, value in parameters.items():
+            if name == "intra_op_thread_count":
+                options.intra_op_num_threads = self._count(name, value)
+            elif name == "inter_op_thread_count":
+                options.inter_op_num_threads = self._count(name, value)
+            elif name == "execution_mode":
+                modes = {"0": ort.ExecutionMode.ORT_SEQUENTIAL, "1": ort.ExecutionMode.ORT_PARALLEL}
+                options.execution_mode = self._choice(name, value, modes)
+            elif name == "enable_mem_arena":
+                options.enable_cpu_mem_arena = self._choice(name, value.lower(), BOOLEANS)
+            elif name == "enable_mem_pattern":
+                options.enable_mem_pattern = self._choice(name, value.lower(), BOOLEANS)
+            elif name == ARENA_SHRINKAGE:
+                run_options.add_run_config_entry(ARENA_SHRINKAGE, value)
+            elif name == "cudnn_conv_algo_search":
+                cuda[name] = self._choice(name, value, CONV_SEARCH)
+            elif name == "arena_extend_strategy":
+                cuda[name] = self._choice(name, value, ARENA_STRATEGIES)
+            elif name in ("gpu_mem_limit", "do_copy_in_default_stream"):
+                cuda[name] = value
+            elif not name.startswith(CLIENT_PREFIX):
+                self._log(pb_utils.Logger.log_warn, f"unknown parameter {name!r} in config.pbtxt has no effect")
+        return options, run_options, cuda
+
+    def _providers(self, config, args, cuda):
+        """Execution providers for this instance; what was asked for and does not exist is refused."""
+        accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+        for accelerator in accelerators.get("cpu_execution_accelerator", []):
+            raise self._refusal(f"CPU execution accelerator {accelerator['name']!r} needs the native onnxruntime backend")
+        if args["model_instance_kind"] != "GPU":
+            return ["CPUExecutionProvider"]
+        for accelerator in accelerators.get("gpu_execution_accelerator", []):
+            if accelerator["name"] != "cuda":
+                raise self._refusal(
+                    f"GPU execution accelerator {accelerator['name']!r} needs the native onnxruntime backend"
+                )
+            cuda = {**accelerator.get("parameters", {}), **cuda}
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            raise self._refusal("a GPU instance was asked for, but this ONNX Runtime has no CUDA provider")
+        return [("CUDAExecutionProvider", {**cuda, "device_id": args["model_instance_device_id"]}), "CPUExecutionProvider"]
+
+    def _choice(self, name, value, choices):
+        if value not in choices:
+            raise self._refusal(f"{name} is {value!r} in config.pbtxt; expected one of {', '.join(choices)}")
+        return choices[value]
+
+    def _count(self, name, value):
+        if not value.strip().isdecimal():
+            raise self._refusal(f"{name} is {value!r} in config.pbtxt; expected a whole number, 0 for the default")
+        return int(value)
+
+    def _refusal(self, text):
+        return pb_utils.TritonModelException(f"model {self.name}: {text}")
+
+    def _error(self, text):
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"model {self.name}: {text}"))
+
+    def _log(self, log, text):
+        log(f"model {self.name}: {text}")

@@ -1,0 +1,75 @@
+"""gomin-server: start a real Triton Inference Server on a model repository."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from gomin_server.installation import NativeServer, SetupError, find_server
+
+ADDRESS_OPTIONS = ("--http-address", "--grpc-address", "--metrics-address")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point.
+
+    Returns:
+        The server's exit status; 1 if none can run here, 2 for wrong usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="gomin-server",
+        description="Start a real Triton Inference Server: the tritonserver on PATH where it has NVIDIA's native "
+        "onnxruntime backend (as in NVIDIA's container), else the one that pip installs, with a Python-based backend.",
+        epilog="All other arguments go to tritonserver as they are, for example --http-port 8010 --grpc-port 8011 "
+        "--model-control-mode poll.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model-repository", metavar="DIR", required=True, help="the models, as gomin-export places them")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address that HTTP, gRPC and metrics listen on; 0.0.0.0 opens the server to the network (default: %(default)s)",
+    )
+    options, passed_on = parser.parse_known_args(arguments)
+    if not os.path.isdir(options.model_repository):
+        parser.error(f"{options.model_repository}: no such directory; run gomin-export first")
+
+    command = [f"--model-repository={options.model_repository}"]
+    given = [argument.partition("=")[0] for argument in passed_on]
+    command += [f"{name}={options.host}" for name in ADDRESS_OPTIONS if name not in given]
+    command += passed_on
+    try:
+        server = find_server(_value_of("--backend-directory", passed_on))
+    except SetupError as error:
+        print(f"gomin-server: {error}", file=sys.stderr)
+        return 1
+    if isinstance(server, NativeServer):
+        _say(f"{server.binary}, with the native onnxruntime backend in {server.backends}")
+        os.execv(server.binary, [str(server.binary), *command])
+    _say(f"{server.binary} (from pip), with the Python-based onnxruntime backend")
+    if "--backend-directory" in given:
+        parser.error("--backend-directory has no native onnxruntime backend, and the pip server needs its own")
+
+    from gomin_server.supervisor import run
+
+    return run(server, command)
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """The value of `--option VALUE` or `--option=VALUE`, the last one given."""
+    value = None
+    for position, argument in enumerate(arguments):
+        name, equals, rest = argument.partition("=")
+        if name == option:
+            value = rest if equals else next(iter(arguments[position + 1 :]), None)
+    return value
+
+
+def _say(text: str) -> None:
+    print(f"gomin-server: using {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
