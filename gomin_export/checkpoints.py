@@ -79,9 +79,7 @@ class CheckpointReader:
             *sources: (tensor name, dimension, rank); with no majority the earliest wins.
         """
         readable = [
-            (name, dim)
-            for name, dim, rank in sources
-            if name in self.tensors and self.tensors[name].ndim == rank
+            (name, dim) for name, dim, rank in sources if name in self.tensors and self.tensors[name].ndim == rank
         ]
         if not readable:
             name, dim, rank = sources[0]
@@ -269,7 +267,9 @@ def _check_kind(path: Path, tensors: Mapping[str, Tensor], kind: str) -> None:
             f"is a {found[0]} checkpoint (it has tensors {SIGNATURES[found[0]]}*), not a {kind} one; "
             f"use gomin-export {found[0]}",
         )
-    raise _error(path, f"is not a GOMIN {kind} checkpoint: no tensor {SIGNATURES[kind]}*; it has {_some_names(tensors)}")
+    raise _error(
+        path, f"is not a GOMIN {kind} checkpoint: no tensor {SIGNATURES[kind]}*; it has {_some_names(tensors)}"
+    )
 
 
 def _check_tensors(reader: CheckpointReader, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -293,4 +293,3 @@ def _error(path: Path, what: str) -> CheckpointError:
 def _some_names(mapping: Mapping[Any, Any], limit: int = 3) -> str:
     names = [str(name) for name in mapping]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-

@@ -23,11 +23,11 @@ app = typer.Typer(
 Checkpoint = Annotated[Path, typer.Option("--ckpt", help="The checkpoint: a state dict (.pt, .pth, .safetensors).")]
 Repository = Annotated[Path, typer.Option(help="The Triton model repository to export into; made if missing.")]
 Config = Annotated[
-    Optional[Path],  # noqa: UP007, UP045 (typer reads this at run time, on Python 3.10 too)
+    Optional[Path],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
     typer.Option(help="JSON file of config values that win over what the checkpoint's tensors show."),
 ]
 Key = Annotated[
-    Optional[str],  # noqa: UP007, UP045
+    Optional[str],  # noqa: UP045
     typer.Option(help="Which state dict to take from a checkpoint that holds several, for example ema."),
 ]
 
@@ -35,9 +35,7 @@ DEFAULT_REPOSITORY = Path("model_repository")
 
 
 @app.command()
-def gan(
-    ckpt: Checkpoint, repository: Repository = DEFAULT_REPOSITORY, config: Config = None, key: Key = None
-) -> None:
+def gan(ckpt: Checkpoint, repository: Repository = DEFAULT_REPOSITORY, config: Config = None, key: Key = None) -> None:
     """Export a GAN checkpoint as the model gomin_gan.
 
     Example: gomin-export gan --ckpt gan_state_dict.pt
@@ -67,8 +65,11 @@ def _export(kind: str, ckpt: Path, repository: Path, config: Path | None, key: s
     }[kind]
     overrides = read_config_file(config, config_class) if config else {}
     exported = export(ckpt, repository, overrides, key, say=lambda line: typer.echo(line, err=True))
+    worst = exported.worst_case
     typer.echo(
-        f"largest difference from PyTorch in {len(exported.cases)} cases: {exported.max_abs_error:.1e}", err=True
+        f"parity: {len(exported.cases)} cases against PyTorch in float64, largest difference {worst.max_abs_error:.1e} "
+        f"(PyTorch in float32: {worst.torch_error:.1e})",
+        err=True,
     )
     for model in exported.models:
         typer.echo(str(model))

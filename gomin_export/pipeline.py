@@ -32,9 +32,9 @@ class Exported:
     cases: list[parity.Case]
 
     @property
-    def max_abs_error(self) -> float:
-        """The largest difference from PyTorch that the parity gate saw."""
-        return max(case.max_abs_error for case in self.cases)
+    def worst_case(self) -> parity.Case:
+        """The comparison with the largest difference."""
+        return max(self.cases, key=lambda case: case.max_abs_error)
 
 
 def export_gan(
@@ -54,7 +54,9 @@ def export_gan(
         say: called with a line before each stage.
 
     Raises:
-        CheckpointError, ParityError, RepositoryError
+        CheckpointError: the file is not a usable GAN checkpoint.
+        ParityError: the exported model differs from the network.
+        RepositoryError: the repository cannot take the model.
     """
     say(f"loading {checkpoint}")
     network = load_network(GomiGAN, checkpoint, overrides, key)
@@ -68,9 +70,7 @@ def export_gan(
         onnx_export.export_gan(network, path, _metadata(model, sha256))
         say("comparing ONNX Runtime with PyTorch")
         cases = parity.check_gan(network, path)
-        version = repository.place(
-            model_repository, [repository.StagedModel(contract.GAN_MODEL, model, files)], sha256
-        )
+        version = repository.place(model_repository, [repository.StagedModel(contract.GAN_MODEL, model, files)], sha256)
     return Exported([model_repository / contract.GAN_MODEL / str(version)], cases)
 
 

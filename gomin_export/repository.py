@@ -123,8 +123,8 @@ def _config(existing: Path, model: StagedModel, version: int, checkpoint_sha256:
     for name, value in model.contract.to_parameters().items():
         if old.get(name) != value:
             raise RepositoryError(
-                f"{existing.parent}: its versions have {name} {old.get(name)}, the new one has {value}; versions of one "
-                "model must agree for clients: choose another --repository, or remove the model"
+                f"{existing.parent}: its versions have {name} {old.get(name)}, the new one has {value}; versions of "
+                "one model must agree for clients: choose another --repository, or remove the model"
             )
     return existing.read_text(encoding="utf-8").rstrip("\n") + "\n" + provenance
 

@@ -26,11 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model-control-mode poll.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model-repository", metavar="DIR", required=True, help="the models, as gomin-export places them")
+    parser.add_argument(
+        "--model-repository", metavar="DIR", required=True, help="the models, as gomin-export places them"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address that HTTP, gRPC and metrics listen on; 0.0.0.0 opens the server to the network (default: %(default)s)",
+        help="address that HTTP, gRPC and metrics listen on; 0.0.0.0 opens them to the network (default: %(default)s)",
     )
     options, passed_on = parser.parse_known_args(arguments)
     if not os.path.isdir(options.model_repository):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from gomin_client.errors import AudioError
+from gomin_client.errors import FileError
+from gomin_client.files import appearing
 
 Wave = NDArray[np.float32]
 
@@ -27,25 +26,25 @@ def read(path: Path) -> tuple[Wave, int]:
         (samples,) float32 waveform, full scale ±1, and its sample rate in Hz.
 
     Raises:
-        AudioError: no audio file, no samples, or samples that are NaN or infinite.
+        FileError: no audio file, no samples, or samples that are NaN or infinite.
     """
     if not path.exists():
-        raise AudioError(f"{path}: no such file")
+        raise FileError(f"{path}: no such file")
     if path.is_dir():
-        raise AudioError(f"{path}: is a directory; expected an audio file")
+        raise FileError(f"{path}: is a directory; expected an audio file")
     if path.stat().st_size == 0:
-        raise AudioError(f"{path}: is empty")
+        raise FileError(f"{path}: is empty")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{path}: cannot be read as audio: {reason}") from error
+        raise FileError(f"{path}: cannot be read as audio: {reason}") from error
     if rate <= 0:
-        raise AudioError(f"{path}: has a sample rate of {rate} Hz")
+        raise FileError(f"{path}: has a sample rate of {rate} Hz")
     if len(samples) == 0:
-        raise AudioError(f"{path}: contains no samples")
+        raise FileError(f"{path}: contains no samples")
     if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: contains NaN or infinite samples")
+        raise FileError(f"{path}: contains NaN or infinite samples")
     return samples.mean(axis=1), rate
 
 
@@ -71,12 +70,14 @@ def check_writable(path: Path) -> None:
     """Refuse an output file that could not be written, before any work is done for it.
 
     Raises:
-        AudioError: unknown extension, or a directory of that name.
+        FileError: unknown extension, or a directory of that name.
     """
     if path.suffix.lower() not in FORMATS:
-        raise AudioError(f"{path}: cannot write {path.suffix or 'a file without extension'}; known: {', '.join(FORMATS)}")
+        raise FileError(
+            f"{path}: cannot write {path.suffix or 'a file without extension'}; known: {', '.join(FORMATS)}"
+        )
     if path.is_dir():
-        raise AudioError(f"{path}: is a directory; expected a file name")
+        raise FileError(f"{path}: is a directory; expected a file name")
 
 
 def write(path: Path, wave: Wave, rate: int) -> None:
@@ -88,28 +89,12 @@ def write(path: Path, wave: Wave, rate: int) -> None:
         rate: in Hz.
 
     Raises:
-        AudioError: unknown extension, or the file cannot be written.
+        FileError: unknown extension, or the file cannot be written.
     """
     check_writable(path)
     file_format, subtype = FORMATS[path.suffix.lower()]
-    part: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        soundfile.write(part, wave, rate, format=file_format, subtype=subtype)
-        os.chmod(part, 0o666 & ~_umask())  # temporary files are private, outputs are not
-        os.replace(part, path)
-        part = None
-    except (OSError, soundfile.SoundFileError) as error:
-        raise AudioError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The process's umask; it can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    with appearing(path) as part:
+        try:
+            soundfile.write(part, wave, rate, format=file_format, subtype=subtype)
+        except soundfile.SoundFileError as error:
+            raise FileError(f"{path}: cannot be written: {error}") from error

@@ -3,7 +3,7 @@
 GominError
 ├── UsageError               2  options or arguments that make no sense
 │   └── UnknownModelError    2  no such model on the server or in the repository; lists those there are
-├── AudioError               1  an audio file that cannot be read or written
+├── FileError                1  a file that cannot be read or written
 ├── ServerError              3  the server cannot be reached or is not ready
 ├── InferenceError           1  the server was reached, but answered a request with an error
 ├── ContractError            5  model and input disagree, or the model is not a GOMIN model
@@ -33,8 +33,8 @@ class UnknownModelError(UsageError):
     """A model name that the server or repository does not have."""
 
 
-class AudioError(GominError):
-    """An audio file that cannot be read or written; the message begins with its name."""
+class FileError(GominError):
+    """A file that cannot be read or written; the message begins with its name."""
 
 
 class ServerError(GominError):

@@ -1,16 +1,19 @@
 """GOMIN's mel front end, in numpy.
 
-STFT with zero padding at both ends, power over the window's energy, Slaney mel bands, decibels mapped so that -100 dB is
-0 and 0 dB is 1. There is no upper clamp: loud input exceeds 1.
+STFT with zero padding at both ends, power over the window's energy, Slaney mel bands, decibels mapped so that -100 dB
+is 0 and 0 dB is 1. There is no upper clamp: loud input exceeds 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Mel = NDArray[np.float32]  # (n_mels, frames)
 
 FLOOR = 1e-10  # power at -100 dB
 RANGE_DB = 100.0
@@ -53,7 +56,7 @@ class MelConfig:
         return 1 + samples // self.hop_length
 
 
-def mel_spectrogram(wave: NDArray[np.floating], config: MelConfig | None = None) -> NDArray[np.float32]:
+def mel_spectrogram(wave: NDArray[np.floating[Any]], config: MelConfig | None = None) -> Mel:
     """The mel spectrogram that GOMIN's networks invert.
 
     Computed in float64, so that values near the floor carry no rounding of the transform.

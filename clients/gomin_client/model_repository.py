@@ -14,9 +14,7 @@ def models(repository: Path) -> list[str]:
     """Names of the models that have a config and at least one version, sorted."""
     if not repository.is_dir():
         return []
-    return sorted(
-        entry.name for entry in repository.iterdir() if (entry / CONFIG).is_file() and versions(entry)
-    )
+    return sorted(entry.name for entry in repository.iterdir() if (entry / CONFIG).is_file() and versions(entry))
 
 
 def versions(model: Path) -> list[int]:

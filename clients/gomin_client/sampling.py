@@ -89,8 +89,7 @@ class NoiseField:
     def __call__(self, draw: int) -> Array:
         """Noise of one draw, (B, 1, N) float32."""
         items = [
-            _normals(seed, draw, first, self.length)
-            for seed, first in zip(self.seeds, self.first_samples, strict=True)
+            _normals(seed, draw, first, self.length) for seed, first in zip(self.seeds, self.first_samples, strict=True)
         ]
         return np.stack(items)[:, np.newaxis, :]
 
@@ -163,5 +162,5 @@ def _normals(seed: int, draw: int, first: int, length: int) -> Array:
     uniform = (words >> np.uint64(11)) * 2.0**-53  # [0, 1)
     radius = np.sqrt(-2 * np.log1p(-uniform[0::2]))
     angle = 2 * np.pi * uniform[1::2]
-    normals = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=-1).reshape(-1)
-    return normals[skip : skip + length].astype(np.float32)
+    normals: Array = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=-1).astype(np.float32)
+    return normals.reshape(-1)[skip : skip + length]

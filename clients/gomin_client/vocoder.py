@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from gomin_client import audio, contract
+from gomin_client.audio import Wave
 from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, UsageError
-from gomin_client.mel import mel_spectrogram
+from gomin_client.mel import Mel, mel_spectrogram
 from gomin_client.transports import DEFAULT_URL, connect
-
-Audio = NDArray[np.float32]
-Mel = NDArray[np.float32]
 
 
 class Vocoder:
@@ -73,7 +71,7 @@ class Vocoder:
         """Whether the model draws noise: diffusion does, a GAN does not."""
         return self.contract.kind == contract.DIFFUSION
 
-    def analyze(self, wave: NDArray[np.floating], sample_rate: int) -> Mel:
+    def analyze(self, wave: NDArray[np.floating[Any]], sample_rate: int) -> Mel:
         """The mel spectrogram of a recording.
 
         Args:
@@ -86,7 +84,7 @@ class Vocoder:
         wave = audio.resample(np.asarray(wave, dtype=np.float32), sample_rate, self.sample_rate)
         return mel_spectrogram(wave, self.contract.mel)
 
-    def synthesize(self, mel: NDArray[np.floating], seed: int | None = None) -> Audio:
+    def synthesize(self, mel: NDArray[np.floating[Any]], seed: int | None = None) -> Wave:
         """Audio of a mel spectrogram.
 
         Args:
@@ -125,8 +123,8 @@ class Vocoder:
         return waves[0, 0] if np.ndim(mel) == 2 else waves[:, 0]
 
     def reconstruct(
-        self, wave: NDArray[np.floating], sample_rate: int, *, trim: bool = True, seed: int | None = None
-    ) -> Audio:
+        self, wave: NDArray[np.floating[Any]], sample_rate: int, *, trim: bool = True, seed: int | None = None
+    ) -> Wave:
         """A recording turned into a mel spectrogram and back.
 
         Args:

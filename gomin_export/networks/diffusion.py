@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gomin_client.sampling import DDPM, NoiseField, NoiseSchedule, NoiseSource
+from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, NoiseSource
 from gomin_export.checkpoints import CheckpointReader
 from gomin_export.networks.inverter import MelInverter
 
@@ -56,7 +56,7 @@ class DiffusionConfig:
 
         A window of the whole chain needs this times the number of steps.
         """
-        dilations = [2 ** (i % self.dilation_cycle_length) for i in range(self.residual_layers)]
+        dilations: list[int] = [2 ** (i % self.dilation_cycle_length) for i in range(self.residual_layers)]
         radius = sum(dilations)  # kernel 3
         first, last = -radius, self.hop_length - 1 + radius
         for _ in range(2):  # the upsampler: output o takes inputs i with 0 ≤ o + 8 - 16·i < 32
@@ -104,9 +104,9 @@ class DiffusionEmbedding(nn.Module):
         super().__init__()
         self.projection1 = nn.Linear(2 * EMBEDDING_HALF, EMBEDDING_WIDTH)
         self.projection2 = nn.Linear(EMBEDDING_WIDTH, EMBEDDING_WIDTH)
-        # float32 throughout: the arguments reach 49·10⁴, and a float64 table differs by 2e-4 from what GOMIN trained with
+        # float32 throughout: the arguments reach 49·10⁴, and a float64 table differs by 2e-4 from the one in training
         exponents = torch.arange(EMBEDDING_HALF, dtype=torch.float32) * 4.0 / (EMBEDDING_HALF - 1)
-        arguments = torch.arange(num_steps, dtype=torch.float32)[:, None] * 10.0**exponents[None, :]
+        arguments = torch.arange(num_steps, dtype=torch.float32)[:, None] * 10.0 ** exponents[None, :]
         self.register_buffer("table", torch.cat([arguments.sin(), arguments.cos()], dim=1), persistent=False)
 
     def forward(self, timestep: Tensor) -> Tensor:
@@ -141,9 +141,7 @@ class ResidualLayer(nn.Module):
 
     def __init__(self, in_channels: int, residual_channels: int, dilation: int) -> None:
         super().__init__()
-        self.dilated_conv = nn.Conv1d(
-            residual_channels, 2 * residual_channels, 3, padding=dilation, dilation=dilation
-        )
+        self.dilated_conv = nn.Conv1d(residual_channels, 2 * residual_channels, 3, padding=dilation, dilation=dilation)
         self.diffusion_projection = nn.Linear(EMBEDDING_WIDTH, residual_channels)
         self.conditioner_projection = nn.Conv1d(in_channels, 2 * residual_channels, 1)
         self.output_projection = nn.Conv1d(residual_channels, 2 * residual_channels, 1)
@@ -205,10 +203,9 @@ class GomiDiff(nn.Module):
         Raises:
             ValueError: a timestep out of range (not checked while the network is traced for export).
         """
-        if not torch.compiler.is_compiling() and bool(((timestep < 0) | (timestep > self.num_diffusion_steps - 1)).any()):
-            raise ValueError(
-                f"timestep {timestep.tolist()} out of range; expected 0 … {self.num_diffusion_steps - 1}"
-            )
+        last = self.num_diffusion_steps - 1
+        if not torch.compiler.is_compiling() and bool(((timestep < 0) | (timestep > last)).any()):
+            raise ValueError(f"timestep {timestep.tolist()} out of range; expected 0 … {last}")
         step = self.diffusion_embedding(timestep)
         conditioner = self.spectrogram_upsampler(mel)
         x = F.relu(self.input_projection(signal))
@@ -289,7 +286,7 @@ class DiffusionWrapper(MelInverter):
             seeds = [seed] * items if isinstance(seed, int) else seed
             noise = NoiseField(seeds, self.hop_length * mel.shape[-1])
 
-        def denoise(signal: np.ndarray, timestep: np.ndarray, mel_array: np.ndarray) -> np.ndarray:
+        def denoise(signal: Array, timestep: Array, mel_array: Array) -> Array:
             arrays = (torch.from_numpy(array).to(mel.device) for array in (signal, timestep, mel_array))
             return self.model(*arrays).cpu().numpy()  # type: ignore[no-any-return]
 

@@ -132,7 +132,7 @@ class Snake(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Residual block whose first activations are anti-aliased: computed at twice the rate, between two low-pass filters.
+    """Residual block whose first activations are anti-aliased: at twice the rate, between two low-pass filters.
 
     Lee et al. 2022, section 3.2; the filter is shared by all dilations of the block and stored in the checkpoint.
     """
@@ -231,9 +231,7 @@ class GomiGAN(MelInverter):
         filter_rate = 2 * sample_rate / math.prod(upsample_strides)
         for i, stride in enumerate(upsample_strides):
             filter_rate *= stride
-            self.ups.append(
-                nn.ConvTranspose1d(channels[i], channels[i + 1], 2 * stride, stride, padding=stride // 2)
-            )
+            self.ups.append(nn.ConvTranspose1d(channels[i], channels[i + 1], 2 * stride, stride, padding=stride // 2))
             for kernel_size, dilations in zip(resblock_kernel_sizes, resblock_dilations, strict=True):
                 self.resblocks.append(ResBlock(channels[i + 1], kernel_size, dilations, filter_rate))
         self.snake_post = Snake(channels[-1])

@@ -1,4 +1,4 @@
-"""Ways to a model: over gRPC or HTTP to a Triton server, or in-process. To add one: a class, and a line in `connect`."""
+"""Ways to a model: a Triton server over gRPC or HTTP, or in-process. To add one: a class, and a case in `connect`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol that every transport fulfils. Vendor errors do not pass it: they become `GominError`s in the transport."""
+"""The protocol that every transport fulfils. Vendor errors end in the transport: they become `GominError`s there."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class LocalTransport:
     def _sample(self, described: ModelContract, version: int, inputs: Tensors) -> Array:
         """The chain that the Triton model gomin_diffusion runs, with the denoiser of the same version."""
         mel = inputs[contract.MEL]
-        seeds = inputs[contract.SEED][:, 0]
-        first = inputs.get(contract.FIRST_SAMPLE, np.zeros((len(seeds), 1), np.int64))[:, 0]
+        seeds = inputs[contract.SEED][:, 0].tolist()
+        first = inputs.get(contract.FIRST_SAMPLE, np.zeros((len(seeds), 1), np.int64))[:, 0].tolist()
         assert described.num_diffusion_steps is not None  # every diffusion contract has them
         sampler = DDPM(NoiseSchedule.linear(described.num_diffusion_steps))
 

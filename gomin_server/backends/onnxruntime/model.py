@@ -106,7 +106,7 @@ class TritonPythonModel:
             count = len(next(iter(arrays.values()))) if self.batching else None
             tensors = [
                 pb_utils.Tensor(name, result if count is None else result[first : first + count])
-                for name, result in zip(self.outputs, results)
+                for name, result in zip(self.outputs, results, strict=True)
             ]
             responses[index] = pb_utils.InferenceResponse(output_tensors=tensors)
             first += count or 0
@@ -146,7 +146,9 @@ class TritonPythonModel:
         """Execution providers for this instance; what was asked for and does not exist is refused."""
         accelerators = config.get("optimization", {}).get("execution_accelerators", {})
         for accelerator in accelerators.get("cpu_execution_accelerator", []):
-            raise self._refusal(f"CPU execution accelerator {accelerator['name']!r} needs the native onnxruntime backend")
+            raise self._refusal(
+                f"CPU execution accelerator {accelerator['name']!r} needs the native onnxruntime backend"
+            )
         if args["model_instance_kind"] != "GPU":
             return ["CPUExecutionProvider"]
         for accelerator in accelerators.get("gpu_execution_accelerator", []):
@@ -157,7 +159,10 @@ class TritonPythonModel:
             cuda = {**accelerator.get("parameters", {}), **cuda}
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise self._refusal("a GPU instance was asked for, but this ONNX Runtime has no CUDA provider")
-        return [("CUDAExecutionProvider", {**cuda, "device_id": args["model_instance_device_id"]}), "CPUExecutionProvider"]
+        return [
+            ("CUDAExecutionProvider", {**cuda, "device_id": args["model_instance_device_id"]}),
+            "CPUExecutionProvider",
+        ]
 
     def _choice(self, name, value, choices):
         if value not in choices:

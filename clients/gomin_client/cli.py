@@ -1,0 +1,155 @@
+"""gomin-client: the command line. Commands check, call the library and print; imports wait until then."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from gomin_client.errors import GominError, ServerError, UsageError
+
+app = typer.Typer(
+    name="gomin-client",
+    help="Reconstruct audio through a GOMIN vocoder, on a Triton server or in-process.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar="GOMIN_URL",
+        help="Where the model runs: grpc://HOST:PORT, http://HOST:PORT, HOST:PORT (gRPC), or local:DIRECTORY for a "
+        "model repository run in-process.",
+    ),
+]
+DEFAULT_URL = "grpc://localhost:8001"
+
+
+@app.command()
+def reconstruct(
+    inputs: Annotated[list[Path], typer.Argument(help="Audio files, of any sample rate; mixed down to mono.")],
+    output: Annotated[
+        Optional[str],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
+        typer.Option("--output", "-o", help="Audio file, or a directory. Default: beside the input, as a_gan.wav."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    model: Annotated[str, typer.Option("--model", "-m", help="gan, diffusion, or a model's name.")] = "gan",
+    trim: Annotated[
+        bool, typer.Option("--trim/--no-trim", help="Cut to the input's length, or keep whole frames as GOMIN does.")
+    ] = True,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Seed of a diffusion model's noise. Default: a fresh one, which is printed."),
+    ] = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="PNG file for mel spectrograms of originals and reconstructions (up to 8 files)."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Turn recordings into mel spectrograms and back.
+
+    Examples:
+
+    gomin-client reconstruct a.wav
+
+    gomin-client reconstruct *.flac -o out/ --url local:model_repository
+    """
+    from gomin_client import plot as plots
+    from gomin_client.batch import reconstruct_files
+    from gomin_client.paths import plan_outputs
+    from gomin_client.vocoder import Vocoder, fresh_seed
+
+    def say(line: str) -> None:
+        if not quiet:
+            typer.echo(line)
+
+    outputs = plan_outputs(inputs, output, label=model)
+    if plot is not None:
+        plots.require_matplotlib()
+        if len(inputs) > plots.MAX_COLUMNS:
+            raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(inputs)}")
+    with Vocoder(url, model) as vocoder:
+        if vocoder.takes_seed and seed is None:
+            seed = fresh_seed()
+            say(f"seed {seed}")
+        report = reconstruct_files(
+            vocoder,
+            list(zip(inputs, outputs, strict=True)),
+            trim=trim,
+            seed=seed,
+            keep_mels=plot is not None,
+            say=say,
+            complain=lambda line: typer.echo(f"gomin-client: {line}", err=True),
+        )
+        if plot is not None and report.comparisons:
+            plots.save(plot, report.comparisons, vocoder.contract.mel)
+            say(str(plot))
+    if len(inputs) > 1:
+        typer.echo(f"{report.done} done, {report.failed} failed", err=report.failed > 0)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(url: Url = DEFAULT_URL) -> None:
+    """List the models of a server or repository, and what they say about themselves."""
+    from gomin_client.contract import ModelContract
+    from gomin_client.transports import connect
+
+    transport = connect(url)
+    try:
+        names = transport.models()
+        if not names:
+            raise ServerError(f"{transport.url} has no models; run gomin-export first")
+        for name in names:
+            described = transport.describe(name)
+            typer.echo(f"{name}: version {', '.join(map(str, described.versions))}")
+            try:
+                contract = ModelContract.from_parameters(name, described.parameters)
+            except GominError as error:
+                typer.echo(f"  {error}")
+                continue
+            for parameter, value in contract.to_parameters().items():
+                typer.echo(f"  {parameter.removeprefix('gomin.')}: {value}")
+            for version, sha256 in sorted(contract.checkpoint_sha256.items()):
+                typer.echo(f"  checkpoint of version {version}: sha256 {sha256}")
+    finally:
+        transport.close()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gomin-triton {version('gomin-triton')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: the one place where errors become exit codes."""
+    try:
+        app()
+    except GominError as error:
+        typer.echo(f"gomin-client: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("gomin-client: interrupted; finished files are complete, the others were not written", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
