@@ -1,0 +1,41 @@
+# make demo: hear and see it work. make test: all tests. Both set up everything they need in .venv.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: help install demo test check format clean
+
+help:
+	@echo "make demo    export the demo checkpoint, serve it with Triton, reconstruct examples/ into demo/"
+	@echo "make test    run all tests, with a real Triton server"
+	@echo "make check   ruff, formatting, mypy"
+	@echo "make format  let ruff format and mend the code"
+	@echo "make clean   remove .venv, demo/ and caches"
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name another with make PYTHON=python3.10" >&2; exit 1; }
+	@echo "== setting up .venv with $$($(PYTHON) --version); the first time this downloads PyTorch and takes minutes"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,plot,dev]'
+	@touch $@
+
+demo: install
+	@$(BIN)/python examples/demo.py
+
+test: install
+	@echo "== running all tests, with a real Triton server; this takes some minutes"
+	@$(BIN)/python -m pytest
+
+check: install
+	@echo "== ruff, formatting, mypy"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: install
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,117 @@
+"""The whole way, once: demo checkpoint → ONNX → Triton → client → audio and a picture, all under demo/.
+
+Run by `make demo`. Every command is printed as a person would type it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+DEMO = Path("demo")
+REPOSITORY = DEMO / "model_repository"
+READY_TIMEOUT_S = 120
+
+
+def main() -> int:
+    """Run the steps; returns the exit status."""
+    os.chdir(ROOT)
+    shutil.rmtree(DEMO, ignore_errors=True)
+    DEMO.mkdir()
+    recordings = sorted(str(path) for path in Path("examples").glob("*.flac"))
+
+    step("1. Export the demo checkpoint, and prove that ONNX Runtime computes what PyTorch computes")
+    run("gomin-export", "gan", "--ckpt", "checkpoints/demo_gan.pt", "--repository", str(REPOSITORY))
+
+    step("2. Start a Triton server")
+    http, grpc, metrics = free_ports(3)
+    log = DEMO / "server.log"
+    command = ["gomin-server", "--model-repository", str(REPOSITORY)]
+    command += ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
+    show(command, f"> {log} 2>&1 &")
+    with log.open("w") as output:
+        server = subprocess.Popen([BIN / command[0], *command[1:]], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_until_ready(server, f"http://127.0.0.1:{http}/v2/health/ready", log)
+
+        step("3. Reconstruct the example recordings through it")
+        run(
+            "gomin-client", "reconstruct", *recordings, "-o", f"{DEMO}/",
+            "--url", f"grpc://localhost:{grpc}", "--plot", str(DEMO / "spectrograms.png"),
+        )  # fmt: skip
+    finally:
+        step("4. Stop the server")
+        server.send_signal(signal.SIGTERM)
+        status = server.wait()
+        print(f"it ended with status {status}")
+
+    print(
+        f"\nListen to       {DEMO}/*.wav, beside the originals in examples/*.flac"
+        f"\nLook at         {DEMO}/spectrograms.png"
+        f"\nThe models are  {REPOSITORY}/, the server's log is {log}"
+        "\n\nThe demo model is small: expect intelligible, noisy sound. For GOMIN's own quality, get its checkpoints"
+        "\n(see README.md) and run the same commands with them."
+    )
+    return 0
+
+
+def step(title: str) -> None:
+    """Announce a step."""
+    print(f"\n== {title}", flush=True)
+
+
+def show(command: list[str], redirection: str = "") -> None:
+    """Print a command as a person would type it."""
+    print(f"$ {shlex.join(command)} {redirection}".rstrip(), flush=True)
+
+
+def run(*command: str) -> None:
+    """Show a command and run it to its end; a failure ends the demo."""
+    show(list(command))
+    subprocess.run([BIN / command[0], *command[1:]], check=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, so that the demo does not meet a server that is running already."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until the server answers that all models are loaded."""
+    started = time.monotonic()
+    while time.monotonic() - started < READY_TIMEOUT_S:
+        if server.poll() is not None:
+            sys.exit(f"the server ended with status {server.returncode}; its last words:\n{tail(log)}")
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                print(f"ready after {time.monotonic() - started:.1f} s")
+                return
+        except OSError:
+            time.sleep(0.2)
+    sys.exit(f"the server was not ready within {READY_TIMEOUT_S} s; its last words:\n{tail(log)}")
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """The end of a log file."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as failure:
+        sys.exit(failure.returncode)
