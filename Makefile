@@ -14,7 +14,7 @@ help:
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name another with make PYTHON=python3.10" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name yours with make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "== setting up .venv with $$($(PYTHON) --version); the first time this downloads PyTorch and takes minutes"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,plot,dev]'

@@ -1,0 +1,107 @@
+"""What several test modules use: paths, golden vectors, and real servers."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+EXAMPLES = sorted((ROOT / "examples").glob("*.flac"))
+DEMO_CHECKPOINT = ROOT / "checkpoints" / "demo_gan.pt"
+BIN = Path(sys.executable).parent
+
+READY_TIMEOUT_S = 120
+
+
+def golden(name: str) -> dict[str, NDArray[np.float32]]:
+    with np.load(GOLDEN / name) as file:
+        return dict(file)
+
+
+def run(
+    program: str, *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of our programs as a user would; never raises."""
+    command = [str(BIN / program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=env, check=False)
+
+
+def assert_fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """One line on stderr with these words, and this exit status."""
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@dataclass
+class RunningServer:
+    """A gomin-server process and where it listens."""
+
+    process: subprocess.Popen[bytes]
+    http_port: int
+    grpc_port: int
+    log: Path
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"grpc://127.0.0.1:{self.grpc_port}"
+
+    @property
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+@contextmanager
+def serving(repository: Path, log: Path, *arguments: str) -> Iterator[RunningServer]:
+    """A real Triton server on free ports, ready; stopped at the end."""
+    http, grpc, metrics = free_ports(3)
+    command = [BIN / "gomin-server", "--model-repository", repository, "--http-port", str(http)]
+    command += ["--grpc-port", str(grpc), f"--metrics-port={metrics}", *arguments]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    server = RunningServer(process, http, grpc, log)
+    try:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            assert process.poll() is None, f"the server ended with {process.returncode}:\n{server.log_text}"
+            assert time.monotonic() < deadline, f"the server is not ready:\n{server.log_text}"
+            try:
+                with urllib.request.urlopen(f"{server.http}/v2/health/ready", timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield server
+    finally:
+        if process.poll() is None:
+            server.stop()
