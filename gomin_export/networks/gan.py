@@ -19,6 +19,7 @@ from gomin_export.checkpoints import CheckpointReader
 from gomin_export.networks.inverter import MelInverter
 
 LPF_TAPS = 12
+PAIRED = ("convs1", "convs2")  # the two convolutions of a resblock, for each dilation
 FILM_SCALE = 0.01  # the network learns scales in units of 1/100
 
 
@@ -95,20 +96,32 @@ class GANConfig:
             raise tensors.error(
                 f"has {blocks} resblocks in {stages} upsampling stages; each stage should have the same number"
             )
-        kernels = tuple(tensors.size(f"resblocks.{i}.convs1.0.weight", 2, rank=3) for i in range(blocks // stages))
         depths = [tensors.count(f"resblocks.{i}.convs1.{{}}.weight") for i in range(blocks // stages)]
+        kernels = tuple(
+            tensors.agreed(*((f"resblocks.{i}.{convs}.{n}.weight", 2, 3) for convs in PAIRED for n in range(depth)))
+            for i, depth in enumerate(depths)
+        )
         if "resblock_dilations" not in overrides and max(depths) > 3:
             raise tensors.error(
                 f"has resblocks of {max(depths)} convolutions, whose dilations cannot be read from the tensors: "
                 "give resblock_dilations in a config file"
             )
-        strides = tuple(tensors.size(f"ups.{i}.weight", 2, rank=3) // 2 for i in range(stages))
+        strides = []
+        for i in range(stages):
+            names = (f"ups.{i}.weight", f"film_generator.convs.{i}.weight")
+            kernel, film_kernel = (tensors.size(name, 2, rank=3) for name in names)
+            if kernel != film_kernel:
+                raise tensors.error(
+                    f"tensors {names[0]} and {names[1]} have kernels of {kernel} and {film_kernel}; "
+                    "expected twice the stage's stride in both"
+                )
+            strides.append(kernel // 2)
         read: dict[str, Any] = {
             "in_channels": tensors.agreed(("conv_pre.weight", 1, 3), ("film_generator.convs.0.weight", 0, 3)),
             "upsample_in_channels": tensors.agreed(
                 ("conv_pre.bias", 0, 1), ("snake_ups.0.alpha", 0, 2), ("ups.0.weight", 0, 3), ("conv_pre.weight", 0, 3)
             ),
-            "upsample_strides": strides,
+            "upsample_strides": tuple(strides),
             "resblock_kernel_sizes": kernels,
             "resblock_dilations": tuple((1, 3, 5)[:depth] for depth in depths),
             "hop_length": math.prod(strides),
