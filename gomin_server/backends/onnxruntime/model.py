@@ -67,8 +67,11 @@ class TritonPythonModel:
             raise self._refusal(f"config.pbtxt and {os.path.basename(path)} disagree about tensor {sorted(missing)[0]}")
         self._log(
             pb_utils.Logger.log_info,
-            f"Python-based onnxruntime backend, ONNX Runtime {ort.__version__}, {self.session.get_providers()[0]}, "
-            f"intra_op_num_threads {options.intra_op_num_threads or 'default'}",
+            f"Python-based onnxruntime backend, ONNX Runtime {ort.__version__}, {self.session.get_providers()[0]}; "
+            f"session: intra_op_num_threads {options.intra_op_num_threads}, "
+            f"inter_op_num_threads {options.inter_op_num_threads}, {options.execution_mode.name}, "
+            f"enable_cpu_mem_arena {options.enable_cpu_mem_arena}, enable_mem_pattern {options.enable_mem_pattern}, "
+            f"{options.graph_optimization_level.name}",
         )
 
     def execute(self, requests):

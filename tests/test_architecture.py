@@ -1,0 +1,75 @@
+"""The arrows of the design, held by tests: who may import whom."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+CLIENT = ROOT / "clients" / "gomin_client"
+TEMPLATES = sorted((ROOT / "gomin_export" / "templates").rglob("*.py"))
+BACKENDS = sorted((ROOT / "gomin_server" / "backends").rglob("*.py"))
+SAMPLING = CLIENT / "sampling.py"
+STANDARD = set(sys.stdlib_module_names)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top-level names of all modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("path", sorted(CLIENT.rglob("*.py")), ids=lambda path: str(path.relative_to(CLIENT)))
+def test_the_client_never_imports_torch_or_the_export_side(path: Path) -> None:
+    assert not {"torch", "onnx", "gomin_export", "gomin_server"} & set(imports(path))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "gomin_server").rglob("*.py")), ids=lambda path: path.name)
+def test_the_server_imports_nothing_of_ours(path: Path) -> None:
+    assert not {"gomin_client", "gomin_export"} & set(imports(path))
+
+
+@pytest.mark.parametrize("path", [*TEMPLATES, *BACKENDS, SAMPLING], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_runs_inside_triton_imports_little_and_is_python_3_10(path: Path) -> None:
+    allowed = STANDARD | {"numpy", "triton_python_backend_utils", "sampling"}
+    if path in BACKENDS:
+        allowed |= {"onnxruntime"}
+    if path == SAMPLING:
+        allowed = STANDARD | {"numpy"}
+
+    assert set(imports(path)) <= allowed
+    ast.parse(path.read_text(), feature_version=(3, 10))
+
+
+def test_templates_and_backends_are_there() -> None:
+    assert [path.name for path in (*TEMPLATES, *BACKENDS)] == ["model.py", "model.py"]
+
+
+def test_the_exported_sampler_is_the_clients_to_the_byte(repository: Path) -> None:
+    assert (repository / "gomin_diffusion/1/sampling.py").read_bytes() == SAMPLING.read_bytes()
+
+
+def test_a_reconstruction_loads_neither_torch_nor_what_it_does_not_use(repository: Path, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from typer.testing import CliRunner
+from gomin_client.cli import app
+assert not {{"numpy", "librosa", "tritonclient", "onnxruntime", "soundfile"}} & set(sys.modules), "imported too early"
+result = CliRunner().invoke(app, ["reconstruct", "{ROOT}/examples/crow.flac", "-o", "{tmp_path}/a.wav",
+                                  "--url", "local:{repository}"])
+assert result.exit_code == 0, result.output
+assert "onnxruntime" in sys.modules
+print(sorted({{"torch", "onnx", "gomin_export", "tritonclient.http", "matplotlib"}} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
