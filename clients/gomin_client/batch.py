@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gomin_client import audio, plot
-from gomin_client.errors import GominError, ServerError
+from gomin_client.errors import GominError, ServerError, UsageError
 from gomin_client.vocoder import Vocoder
 
 Say = Callable[[str], None]
@@ -52,6 +52,7 @@ def reconstruct_files(
 
     Raises:
         ServerError: the server went away; nothing more can be done.
+        UsageError: what was asked for makes no sense for this model.
     """
     report = Report()
     for source, target in jobs:
@@ -61,8 +62,11 @@ def reconstruct_files(
             wave = audio.resample(wave, rate, vocoder.sample_rate)
             result = vocoder.reconstruct(wave, vocoder.sample_rate, trim=trim, seed=seed)
             audio.write(target, result, vocoder.sample_rate)
+        except UsageError:
+            raise  # true of every file
         except ServerError:
-            complain(f"{report.done} done, {report.failed} failed, stopped at {source}")
+            if len(jobs) > 1:
+                complain(f"stopped at {source}: {report.done} done, {report.failed} failed, the rest not tried")
             raise
         except GominError as error:
             message = str(error)

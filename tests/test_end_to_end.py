@@ -1,0 +1,322 @@
+"""Real recordings through a real Triton server, against the PyTorch networks."""
+
+import copy
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from gomin_client import audio, contract
+from gomin_client.errors import ContractError, InferenceError, ServerError, UnknownModelError, UsageError
+from gomin_client.sampling import NoiseField
+from gomin_client.transports import connect
+from gomin_client.vocoder import Vocoder
+from gomin_export.networks import DiffusionWrapper, GomiGAN
+from tests.support import EXAMPLES, RunningServer, assert_fails, free_ports, golden, run
+
+
+@pytest.fixture(params=["grpc", "http", "local", "bare"])
+def url(request: pytest.FixtureRequest, server: RunningServer, repository: Path) -> str:
+    return {
+        "grpc": server.grpc,
+        "http": server.http,
+        "local": f"local:{repository}",
+        "bare": server.grpc.removeprefix("grpc://"),
+    }[request.param]
+
+
+@pytest.fixture(scope="session")
+def exact_gan(demo_gan: GomiGAN) -> GomiGAN:
+    """The reference in float64: in float32 PyTorch's own rounding reaches 1e-5 on these recordings."""
+    return copy.deepcopy(demo_gan).double()
+
+
+def test_there_are_four_examples() -> None:
+    assert [path.stem for path in EXAMPLES] == ["crow", "drums", "guitar", "speech"]
+
+
+@pytest.mark.parametrize("recording", EXAMPLES, ids=lambda path: path.stem)
+def test_gan_equals_pytorch(url: str, recording: Path, exact_gan: GomiGAN, demo_gan: GomiGAN) -> None:
+    wave, rate = audio.read(recording)
+    with Vocoder(url) as vocoder:
+        mel = vocoder.analyze(wave, rate)
+
+        result = vocoder.synthesize(mel)
+
+    exact = exact_gan(torch.from_numpy(mel).double()[None])[0, 0].numpy()
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, exact, rtol=0, atol=1e-5)
+    in_float32 = demo_gan(torch.from_numpy(mel)[None])[0, 0].numpy()
+    np.testing.assert_allclose(result, in_float32, rtol=0, atol=1e-5 + np.abs(in_float32 - exact).max())
+
+
+def test_diffusion_equals_pytorch(url: str, small_diffusion: DiffusionWrapper) -> None:
+    mel = golden("diffusion_small_io.npz")["mel"]
+    with Vocoder(url, "diffusion") as vocoder:
+        result = vocoder.synthesize(mel, seed=2**63 + 5)
+
+    expected = small_diffusion(torch.from_numpy(mel), seed=2**63 + 5)[:, 0].numpy()
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+
+
+def test_diffusion_windows_see_the_noise_of_the_whole(url: str, small_diffusion: DiffusionWrapper) -> None:
+    """One request carries a seed and a first sample for each item."""
+    mel = golden("diffusion_small_io.npz")["mel"][:, :, :6]
+    seeds, firsts = [3, 2**64 - 1], [512, 0]
+    transport = connect(url)
+    inputs = {
+        contract.MEL: mel,
+        contract.SEED: np.array(seeds, np.uint64)[:, None],
+        contract.FIRST_SAMPLE: np.array(firsts, np.int64)[:, None],
+    }
+
+    result = transport.infer("gomin_diffusion", 1, inputs)["audio"]
+    transport.close()
+
+    noise = NoiseField(seeds, 6 * 256, firsts)
+    expected = small_diffusion(torch.from_numpy(mel), noise=noise).numpy()
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+
+
+def test_a_batch_of_mels(url: str) -> None:
+    mels = np.random.default_rng(0).uniform(0, 1, (3, 128, 9)).astype(np.float32)
+    with Vocoder(url) as vocoder:
+        together = vocoder.synthesize(mels)
+        alone = np.stack([vocoder.synthesize(mel) for mel in mels])
+
+    assert together.shape == (3, 9 * 256)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 255, 256, 257, 7777])
+def test_reconstruction_has_the_recordings_length(url: str, samples: int) -> None:
+    wave = np.random.default_rng(samples).uniform(-0.1, 0.1, samples).astype(np.float32)
+    with Vocoder(url) as vocoder:
+        trimmed = vocoder.reconstruct(wave, 24000)
+        whole = vocoder.reconstruct(wave, 24000, trim=False)
+
+    assert len(trimmed) == samples
+    assert len(whole) == 256 * (1 + samples // 256)
+    np.testing.assert_array_equal(trimmed, whole[:samples])
+
+
+def test_mels_that_do_not_fit_are_refused(url: str) -> None:
+    with Vocoder(url) as vocoder:
+        for mel, words in (
+            (np.zeros((80, 5)), r"mel has shape \(80, 5\); model gomin_gan takes \(128, frames\)"),
+            (np.zeros((128, 0)), r"mel has shape \(128, 0\)"),
+            (np.full((128, 5), np.nan), "NaN"),
+        ):
+            with pytest.raises(ContractError, match=words):
+                vocoder.synthesize(mel)
+        with pytest.raises(UsageError, match="a seed has no effect"):
+            vocoder.synthesize(np.zeros((128, 5)), seed=1)
+
+
+def test_tensors_that_the_model_does_not_take_are_errors(url: str) -> None:
+    transport = connect(url)
+    try:
+        for inputs in ({"mel": np.zeros((1, 80, 5), np.float32)}, {"mel": np.zeros((1, 128, 5), np.int32)}):
+            with pytest.raises((ContractError, InferenceError), match="mel|input data type"):
+                transport.infer("gomin_gan", 1, inputs)
+        assert transport.infer("gomin_gan", 1, {"mel": np.zeros((1, 128, 5), np.float32)})["audio"].shape == (
+            1,
+            1,
+            1280,
+        )
+    finally:
+        transport.close()
+
+
+@pytest.mark.parametrize("mel", [np.full((1, 32, 3), np.nan, np.float32), np.zeros((1, 32, 0), np.float32)])
+def test_the_diffusion_model_answers_a_bad_request_with_an_error(server: RunningServer, mel: np.ndarray) -> None:
+    transport = connect(server.grpc)
+    seed = np.zeros((1, 1), np.uint64)
+
+    with pytest.raises(InferenceError, match="gomin_diffusion: mel"):
+        transport.infer("gomin_diffusion", 1, {"mel": mel, "seed": seed})
+    good = transport.infer("gomin_diffusion", 1, {"mel": np.zeros((1, 32, 3), np.float32), "seed": seed})
+    transport.close()
+
+    assert np.isfinite(good["audio"]).all()
+
+
+def test_unknown_models_are_listed(url: str) -> None:
+    with pytest.raises(UnknownModelError, match="no model wavenet; it has gomin_denoiser, gomin_diffusion, gomin_gan"):
+        Vocoder(url, "wavenet")
+
+
+def test_a_model_that_is_no_vocoder_is_refused(url: str) -> None:
+    with pytest.raises(ContractError, match="gomin_denoiser is a denoiser"):
+        Vocoder(url, "gomin_denoiser")
+
+
+def test_threads_may_share_a_vocoder(url: str) -> None:
+    mels = np.random.default_rng(1).uniform(0, 1, (6, 128, 9)).astype(np.float32)
+    results: dict[int, np.ndarray] = {}
+    with Vocoder(url) as vocoder:
+        threads = [
+            threading.Thread(target=lambda i=i: results.__setitem__(i, vocoder.synthesize(mels[i])))
+            for i in range(len(mels))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        expected = vocoder.synthesize(mels)
+
+    for i, result in results.items():
+        np.testing.assert_allclose(result, expected[i], rtol=0, atol=1e-5)
+    assert len(results) == 6
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_no_server_is_one_line_with_the_ways_out(scheme: str) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(ServerError) as caught:
+        Vocoder(f"{scheme}://127.0.0.1:{port}")
+
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"{scheme}://127.0.0.1:{port}" in message
+    assert "gomin-server --model-repository" in message
+    assert "--url local:" in message
+
+
+class TestCommandLine:
+    def test_reconstruct_writes_what_the_library_computes(self, url: str, tmp_path: Path) -> None:
+        target = tmp_path / "new" / "crow.wav"
+
+        result = run("gomin-client", "reconstruct", EXAMPLES[0], "-o", target, "--url", url)
+
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+        written, rate = soundfile.read(target, dtype="float32")
+        wave, original_rate = audio.read(EXAMPLES[0])
+        with Vocoder(url) as vocoder:
+            expected = vocoder.reconstruct(wave, original_rate)
+        assert (rate, soundfile.info(target).subtype) == (24000, "PCM_16")
+        assert len(written) == -(-len(wave) * 24000 // original_rate)
+        np.testing.assert_allclose(written, np.clip(expected, -1, 1), rtol=0, atol=1.01 / 32768)
+
+    def test_no_trim_keeps_whole_frames(self, server: RunningServer, tmp_path: Path) -> None:
+        run("gomin-client", "reconstruct", EXAMPLES[0], "-o", tmp_path / "a.wav", "--no-trim", "--url", server.grpc)
+        run("gomin-client", "reconstruct", EXAMPLES[0], "-o", tmp_path / "b.wav", "--url", server.grpc)
+
+        whole, trimmed = soundfile.read(tmp_path / "a.wav")[0], soundfile.read(tmp_path / "b.wav")[0]
+        assert len(whole) % 256 == 0
+        assert 0 < len(whole) - len(trimmed) <= 256
+        np.testing.assert_array_equal(whole[: len(trimmed)], trimmed)
+
+    def test_diffusion_repeats_with_its_seed(self, server: RunningServer, tmp_path: Path) -> None:
+        # this model's mels have 32 bands: the client extracts what the model's config asks for
+        common = ("gomin-client", "reconstruct", EXAMPLES[0], "--model", "diffusion", "--url", server.grpc)
+
+        first = run(*common, "-o", tmp_path / "a.wav")
+        seed = first.stdout.split()[1]
+        run(*common, "-o", tmp_path / "b.wav", "--seed", seed)
+        run(*common, "-o", tmp_path / "c.wav", "--seed", "1")
+
+        assert first.returncode == 0, first.stderr
+        assert first.stdout.startswith("seed ")
+        a, b, c = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in "abc")
+        np.testing.assert_array_equal(a, b)
+        assert np.abs(a - c).max() > 0.01
+
+    def test_default_output_stands_beside_the_input(self, server: RunningServer, tmp_path: Path) -> None:
+        source = tmp_path / "crow.flac"
+        source.write_bytes(EXAMPLES[0].read_bytes())
+
+        result = run("gomin-client", "reconstruct", source, "--url", server.grpc, "--quiet")
+
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["crow.flac", "crow_gan.wav"]
+
+    def test_a_bad_file_does_not_stop_the_rest(self, server: RunningServer, tmp_path: Path) -> None:
+        (tmp_path / "text.wav").write_text("this is not audio")
+        (tmp_path / "empty.wav").touch()
+        soundfile.write(tmp_path / "silent.wav", np.zeros(0), 8000)
+        soundfile.write(tmp_path / "nan.wav", np.array([0, np.nan]), 8000, subtype="FLOAT")
+        (tmp_path / "folder.wav").mkdir()
+        soundfile.write(tmp_path / "good.wav", np.zeros((900, 2)), 8000)
+        names = ["text", "empty", "silent", "nan", "folder", "missing", "good"]
+
+        result = run(
+            "gomin-client", "reconstruct", *(tmp_path / f"{name}.wav" for name in names), "-o", tmp_path / "out",
+            "--url", server.grpc,
+        )  # fmt: skip
+
+        assert result.returncode == 1
+        lines = result.stderr.splitlines()
+        assert len(lines) == 7
+        for line, name in zip(lines, names[:-1], strict=False):
+            assert line.startswith(f"gomin-client: {tmp_path / name}.wav: "), line
+        assert lines[-1] == "1 done, 6 failed"
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.wav"]
+
+    def test_each_bad_input_is_one_line(self, server: RunningServer, tmp_path: Path) -> None:
+        (tmp_path / "text.wav").write_text("this is not audio")
+        (tmp_path / "empty.wav").touch()
+        for name, words in (("text", "cannot be read as audio"), ("empty", "is empty"), ("missing", "no such file")):
+            result = run("gomin-client", "reconstruct", tmp_path / f"{name}.wav", "--url", server.grpc)
+            assert_fails(result, 1, f"{name}.wav", words)
+
+    def test_unknown_model_and_no_server(self, server: RunningServer) -> None:
+        unknown = run("gomin-client", "reconstruct", EXAMPLES[0], "--model", "wavenet", "--url", server.http)
+        assert_fails(unknown, 2, "wavenet", "gomin_denoiser, gomin_diffusion, gomin_gan")
+        (port,) = free_ports(1)
+        away = run("gomin-client", "reconstruct", EXAMPLES[0], "--url", f"localhost:{port}")
+        assert_fails(away, 3, f"grpc://localhost:{port}", "gomin-server", "--url local:")
+
+    def test_a_seed_for_the_gan_is_an_error(self, repository: Path, tmp_path: Path) -> None:
+        result = run(
+            "gomin-client", "reconstruct", EXAMPLES[0], "-o", tmp_path, "--seed", "1", "--url", f"local:{repository}"
+        )
+        assert_fails(result, 2, "a seed has no effect")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_plot_is_a_picture(self, repository: Path, tmp_path: Path) -> None:
+        picture = tmp_path / "new" / "plot.png"
+        result = run(
+            "gomin-client", "reconstruct", *EXAMPLES[:2], "-o", tmp_path, "--plot", picture,
+            "--url", f"local:{repository}",
+        )  # fmt: skip
+
+        assert result.returncode == 0, result.stderr
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert len(list(picture.parent.iterdir())) == 1
+
+    def test_url_from_the_environment(self, server: RunningServer) -> None:
+        result = run("gomin-client", "info", env={"GOMIN_URL": server.http, "PATH": ""})
+
+        assert result.returncode == 0, result.stderr
+        assert "gomin_gan: version 1" in result.stdout
+        assert "halo_frames: " in result.stdout
+        assert "num_diffusion_steps: 50" in result.stdout
+
+
+def test_local_refuses_a_model_that_config_and_onnx_describe_differently(repository: Path, tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    shutil.copytree(repository / "gomin_gan", home / "gomin_gan")
+    config = home / "gomin_gan" / "config.pbtxt"
+    config.write_text(
+        config.read_text().replace('halo_frames" value: { string_value: "', 'halo_frames" value: { string_value: "9')
+    )
+
+    with Vocoder(f"local:{home}") as vocoder, pytest.raises(ContractError, match="not written by the same export"):
+        vocoder.synthesize(np.zeros((128, 3)))
+
+
+def test_local_says_what_is_wrong_with_a_repository(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="there is no directory"):
+        Vocoder(f"local:{tmp_path / 'nowhere'}")
+    with pytest.raises(UnknownModelError, match="no models at all: run gomin-export first"):
+        Vocoder(f"local:{tmp_path}")
+    (tmp_path / "gomin_gan" / "1").mkdir(parents=True)
+    (tmp_path / "gomin_gan" / "config.pbtxt").write_text("name: ")
+    with pytest.raises(ContractError, match=r"config\.pbtxt: cannot be read as a Triton model configuration"):
+        Vocoder(f"local:{tmp_path}")
