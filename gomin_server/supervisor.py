@@ -22,8 +22,10 @@ from gomin_server.installation import PipServer
 
 BACKENDS = Path(__file__).parent / "backends"
 _SHARED_MEMORY = Path("/dev/shm")
+_HELPER_GRACE_S = 5.0
+_LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
-_STUB_GRACE_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def run(server: PipServer, arguments: list[str]) -> int:
@@ -39,7 +41,19 @@ def run(server: PipServer, arguments: list[str]) -> int:
         The server's exit status; 128 + N if signal N ended it.
     """
     prefix = f"gomin_server_{os.getpid()}_"
+    process: subprocess.Popen[bytes] | None = None
     stopping = False
+
+    def stop(_number: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    # helpers that outlive the server become our children, so that none is left as a zombie
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     with _backend_directory(server) as backends:
         command = [
@@ -48,23 +62,12 @@ def run(server: PipServer, arguments: list[str]) -> int:
             f"--backend-config=python,shm-region-prefix-name={prefix}",
             *arguments,
         ]
-        libc = ctypes.CDLL(None)
-
-        def die_with_parent() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
         # its own session: a Ctrl-C at the terminal reaches the server once, through us, and its helpers never
         process = subprocess.Popen(
-            command, env=_environment(server), start_new_session=True, preexec_fn=die_with_parent
+            command, env=_environment(server), start_new_session=True, preexec_fn=_end_with_parent
         )
-
-        def pass_on(number: int, _frame: object) -> None:
-            nonlocal stopping
-            stopping = True
-            process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, pass_on)
+        if stopping:  # told to end before there was anything to pass it on to
+            process.send_signal(signal.SIGTERM)
         try:
             status = process.wait()
         finally:
@@ -103,21 +106,20 @@ def _environment(server: PipServer) -> dict[str, str]:
     }
 
 
+def _end_with_parent() -> None:
+    """Runs in the child before exec: the kernel ends the server if this process is killed."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _end_group(group: int) -> None:
-    """End what is left of the server's processes: helpers outlive a server that was killed."""
-    deadline = time.monotonic() + _STUB_GRACE_S
-    number = signal.SIGTERM
-    while _group_exists(group):
-        if time.monotonic() > deadline:
-            number = signal.SIGKILL
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, number)
+    """End and reap what is left of the server's processes: helpers outlive a server that was killed."""
+    started = time.monotonic()
+    while (waited := time.monotonic() - started) < 2 * _HELPER_GRACE_S:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-group, os.WNOHANG)[0]:
+                pass
+        try:
+            os.killpg(group, signal.SIGTERM if waited < _HELPER_GRACE_S else signal.SIGKILL)
+        except ProcessLookupError:
+            return
         time.sleep(0.05)
-
-
-def _group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from gomin_client import audio, contract
 from gomin_client.audio import Wave
@@ -144,7 +143,7 @@ class Vocoder:
         """Close the connection."""
         self._transport.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Vocoder:
         return self
 
     def __exit__(
