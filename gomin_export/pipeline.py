@@ -103,7 +103,7 @@ def export_diffusion(
         diffusion_files.mkdir()
         model_text = repository.template(contract.DIFFUSION_MODEL, "model.py")
         (diffusion_files / "model.py").write_text(model_text, encoding="utf-8")
-        sampler_text = resources.files("gomin_client").joinpath("sampling.py").read_bytes()
+        sampler_text = (resources.files("gomin_client") / "sampling.py").read_bytes()
         (diffusion_files / "sampling.py").write_bytes(sampler_text)
         version = repository.place(
             model_repository,

@@ -107,7 +107,7 @@ def place(repository: Path, models: Sequence[StagedModel], checkpoint_sha256: st
 
 def template(model: str, file: str) -> str:
     """Text of a template file of a model."""
-    return resources.files("gomin_export").joinpath("templates", model, file).read_text(encoding="utf-8")
+    return (resources.files("gomin_export") / "templates" / model / file).read_text(encoding="utf-8")
 
 
 def _config(existing: Path, model: StagedModel, version: int, checkpoint_sha256: str) -> str:
