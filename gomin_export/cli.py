@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from gomin_client.errors import GominError
+from gomin_client.console import run
 
 app = typer.Typer(
     name="gomin-export",
@@ -76,15 +75,8 @@ def _export(kind: str, ckpt: Path, repository: Path, config: Path | None, key: s
 
 
 def main() -> None:
-    """Entry point: the one place where errors become exit codes."""
-    try:
-        app()
-    except GominError as error:
-        typer.echo(f"gomin-export: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("gomin-export: interrupted; nothing was placed", err=True)
-        sys.exit(130)
+    """Entry point."""
+    run(app, "gomin-export", "nothing was placed")
 
 
 if __name__ == "__main__":

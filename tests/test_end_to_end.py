@@ -2,6 +2,8 @@
 
 import copy
 import shutil
+import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from gomin_client.sampling import NoiseField
 from gomin_client.transports import connect
 from gomin_client.vocoder import Vocoder
 from gomin_export.networks import DiffusionWrapper, GomiGAN
-from tests.support import EXAMPLES, RunningServer, assert_fails, free_ports, golden, run
+from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, golden, run
 
 
 @pytest.fixture(params=["grpc", "http", "local", "bare"])
@@ -271,6 +273,26 @@ class TestCommandLine:
         (port,) = free_ports(1)
         away = run("gomin-client", "reconstruct", EXAMPLES[0], "--url", f"localhost:{port}")
         assert_fails(away, 3, f"grpc://localhost:{port}", "gomin-server", "--url local:")
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_interrupted_it_leaves_complete_files_only(
+        self, server: RunningServer, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        files = [EXAMPLES[0], EXAMPLES[1]]  # half a second, and six that take the diffusion model much longer
+        command = [BIN / "gomin-client", "reconstruct", *files, "-o", tmp_path, "-m", "diffusion", "--url", server.grpc]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        while "crow.wav" not in (line := process.stdout.readline()):
+            assert line, "ended before it was interrupted"
+
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+
+        assert process.returncode == 128 + number
+        assert stderr.strip() == (
+            "gomin-client: interrupted; files reported so far are complete, the others were not written"
+        )
+        assert [path.name for path in tmp_path.iterdir()] == ["crow.wav"]
 
     def test_a_seed_for_the_gan_is_an_error(self, repository: Path, tmp_path: Path) -> None:
         result = run(

@@ -60,6 +60,11 @@ def start(repository: Path) -> subprocess.CompletedProcess[str]:
     return run("gomin-server", "--model-repository", repository, *(word for option in ports for word in option))
 
 
+def test_the_repository_stays_as_it_was(repository: Path, server: RunningServer) -> None:
+    assert "successfully loaded 'gomin_diffusion'" in server.log_text
+    assert list(repository.rglob("__pycache__")) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_everything(repository: Path, tmp_path: Path, number: int) -> None:
     with serving(repository, tmp_path / "log") as server:

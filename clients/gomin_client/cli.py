@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from gomin_client.console import run
 from gomin_client.errors import GominError, ServerError, UsageError
 
 app = typer.Typer(
@@ -140,15 +140,8 @@ def _global(
 
 
 def main() -> None:
-    """Entry point: the one place where errors become exit codes."""
-    try:
-        app()
-    except GominError as error:
-        typer.echo(f"gomin-client: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("gomin-client: interrupted; finished files are complete, the others were not written", err=True)
-        sys.exit(130)
+    """Entry point."""
+    run(app, "gomin-client", "files reported so far are complete, the others were not written")
 
 
 if __name__ == "__main__":

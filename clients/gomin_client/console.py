@@ -1,0 +1,44 @@
+"""The frame of a command line program: the one place where errors and signals become messages and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import typer
+
+from gomin_client.errors import GominError
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to end. Not an `Exception`: nothing but `run` is to catch it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run(app: Callable[[], object], program: str, when_interrupted: str) -> None:
+    """Run a command line program and exit with its status.
+
+    Args:
+        app: the program; it raises `GominError` for what its user can mend.
+        program: its name, in front of every message.
+        when_interrupted: what to tell a user who pressed Ctrl-C about the work so far.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except GominError as error:
+        typer.echo(f"{program}: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Interrupted as interrupted:
+        typer.echo(f"{program}: interrupted; {when_interrupted}", err=True)
+        sys.exit(128 + interrupted.number)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # asked twice, end at once
+    raise Interrupted(number)
