@@ -12,13 +12,14 @@ import json
 import re
 import statistics
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from gomin_client.errors import UsageError
 from gomin_export.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -162,19 +163,19 @@ def read_config_file(path: str | Path, config_class: type[Any]) -> dict[str, Any
     """Constructor arguments from a JSON file, as `load_network` takes them.
 
     Raises:
-        CheckpointError: not readable as JSON, or a name that the config does not have.
+        UsageError: not readable as JSON, or a name that the config does not have.
     """
     path = Path(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a JSON config: {error}") from error
+        raise UsageError(f"{path}: cannot be read as a JSON config: {error}") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object of config values, found {type(values).__name__}")
+        raise UsageError(f"{path}: expected a JSON object of config values, found {type(values).__name__}")
     known = config_class.__dataclass_fields__
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise CheckpointError(f"{path}: unknown config value {unknown[0]!r}; known are {', '.join(known)}")
+        raise UsageError(f"{path}: unknown config value {unknown[0]!r}; known are {', '.join(known)}")
     return values
 
 
@@ -220,12 +221,12 @@ def _diagnose(path: Path, error: Exception) -> str:
     if size == 0:
         return "is empty; expected a checkpoint saved by torch.save or safetensors"
     message = str(error)
-    refused = re.search(r"(?:GLOBAL|global:?)\s+([\w.]+)", message)
+    refused = re.search(r"GLOBAL ([\w.]+)", message)
     if "weights_only" in message.lower() or "weights only" in message.lower():
         if refused:
             return (
-                f"refused: it contains the Python object {refused[1]}, which could run code; "
-                "expected a state dict of tensors only"
+                f"refused: it contains the Python object {refused[1]}, and loading that could run code; "
+                "expected a state dict, as torch.save(model.state_dict(), …) writes it"
             )
         return "is not a checkpoint: expected a state dict saved by torch.save or safetensors"
     with path.open("rb") as file:
@@ -240,7 +241,11 @@ def _unwrap(path: Path, raw: Any, key: str | None) -> dict[str, Tensor]:
     """The state dict inside a file's top-level object."""
     if not isinstance(raw, Mapping):
         raise _error(path, f"contains a {type(raw).__name__}; expected a state dict of named tensors")
-    wrapped = [name for name in WRAPPER_KEYS if isinstance(raw.get(name), Mapping)]
+    wrapped = [
+        name
+        for name, value in raw.items()
+        if isinstance(value, Mapping) and (name in WRAPPER_KEYS or _kinds(value.keys()))
+    ]
     if key is not None:
         if not isinstance(raw.get(key), Mapping):
             raise _error(path, f"has no state dict under {key!r}; it has {_some_names(raw)}")
@@ -261,7 +266,7 @@ def _unwrap(path: Path, raw: Any, key: str | None) -> dict[str, Tensor]:
 
 def _check_kind(path: Path, tensors: Mapping[str, Tensor], kind: str) -> None:
     """Refuse another network's checkpoint by name, before a long list of missing tensors would."""
-    found = [name for name, mark in SIGNATURES.items() if any(tensor.startswith(mark) for tensor in tensors)]
+    found = _kinds(tensors)
     if kind in found:
         return
     if found:
@@ -273,6 +278,12 @@ def _check_kind(path: Path, tensors: Mapping[str, Tensor], kind: str) -> None:
     raise _error(
         path, f"is not a GOMIN {kind} checkpoint: no tensor {SIGNATURES[kind]}*; it has {_some_names(tensors)}"
     )
+
+
+def _kinds(names: Iterable[Any]) -> list[str]:
+    """The kinds of network that have tensors of these names, whatever stands in front of the names."""
+    names = [str(name) for name in names]
+    return [kind for kind, mark in SIGNATURES.items() if any(mark in name.replace("module.", "") for name in names)]
 
 
 def _check_tensors(reader: CheckpointReader, expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from gomin_client.console import run
+from gomin_client.console import Version, run
+from gomin_client.errors import UsageError
 
 app = typer.Typer(
     name="gomin-export",
@@ -33,6 +34,11 @@ Key = Annotated[
 DEFAULT_REPOSITORY = Path("model_repository")
 
 
+@app.callback()
+def _global(_version: Version = False) -> None:
+    pass
+
+
 @app.command()
 def gan(ckpt: Checkpoint, repository: Repository = DEFAULT_REPOSITORY, config: Config = None, key: Key = None) -> None:
     """Export a GAN checkpoint as the model gomin_gan.
@@ -54,9 +60,12 @@ def diffusion(
 
 
 def _export(kind: str, ckpt: Path, repository: Path, config: Path | None, key: str | None) -> None:
-    from gomin_export import pipeline  # takes seconds: torch
-    from gomin_export.checkpoints import read_config_file
-    from gomin_export.networks import DiffusionConfig, GANConfig
+    try:
+        from gomin_export import pipeline  # takes seconds: torch
+        from gomin_export.checkpoints import read_config_file
+        from gomin_export.networks import DiffusionConfig, GANConfig
+    except ModuleNotFoundError as error:
+        raise UsageError(f"export needs the package {error.name}: pip install 'gomin-triton[export]'") from None
 
     config_class, export = {
         "gan": (GANConfig, pipeline.export_gan),

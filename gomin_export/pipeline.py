@@ -62,6 +62,7 @@ def export_gan(
     network = load_network(GomiGAN, checkpoint, overrides, key)
     sha256 = checkpoint_sha256(checkpoint)
     model = ModelContract(contract.GAN, network.mel_config, network.halo_frames)
+    repository.check_contract(model_repository, contract.GAN_MODEL, model)
     with repository.staging(model_repository) as stage:
         files = stage / contract.GAN_MODEL
         files.mkdir()
@@ -91,6 +92,8 @@ def export_diffusion(
     settings = (network.mel_config, network.halo_frames, network.model.num_diffusion_steps)
     denoiser = ModelContract(contract.DENOISER, *settings)
     diffusion = ModelContract(contract.DIFFUSION, *settings)
+    repository.check_contract(model_repository, contract.DENOISER_MODEL, denoiser)
+    repository.check_contract(model_repository, contract.DIFFUSION_MODEL, diffusion)
     with repository.staging(model_repository) as stage:
         denoiser_files = stage / contract.DENOISER_MODEL
         denoiser_files.mkdir()

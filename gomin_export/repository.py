@@ -46,8 +46,10 @@ def staging(repository: Path) -> Iterator[Path]:
     """
     repository = repository.resolve()
     try:
-        repository.mkdir(parents=True, exist_ok=True)
-        if not os.access(repository, os.W_OK):
+        if repository.exists() and not repository.is_dir():
+            raise RepositoryError(f"{repository}: is a file, not a directory")
+        repository.parent.mkdir(parents=True, exist_ok=True)
+        if repository.exists() and not os.access(repository, os.W_OK):
             raise PermissionError(13, "Permission denied")
         stage = Path(tempfile.mkdtemp(prefix=f".{repository.name}.staging-", dir=repository.parent))
     except OSError as error:
@@ -75,12 +77,15 @@ def place(repository: Path, models: Sequence[StagedModel], checkpoint_sha256: st
         RepositoryError: an existing model has another contract, or a file cannot be written.
     """
     repository = repository.resolve()
+    for model in models:
+        check_contract(repository, model.name, model.contract)
     version = 1 + max((number for model in models for number in versions(repository / model.name)), default=0)
     configs = {
         model.name: _config(repository / model.name / CONFIG, model, version, checkpoint_sha256) for model in models
     }
     undo: list[Path] = []
     try:
+        repository.mkdir(exist_ok=True)
         for model in models:
             for file in (model.files, *model.files.iterdir()):
                 file.chmod(0o755 if file.is_dir() else 0o644)  # temporary files are private; a server may be anyone
@@ -110,23 +115,34 @@ def template(model: str, file: str) -> str:
     return (resources.files("gomin_export") / "templates" / model / file).read_text(encoding="utf-8")
 
 
+def check_contract(repository: Path, name: str, contract: ModelContract) -> None:
+    """Refuse a model whose older versions in the repository tell clients something else.
+
+    Raises:
+        RepositoryError: the contracts differ, or what is there is no GOMIN model.
+    """
+    existing = repository / name / CONFIG
+    if not existing.exists():
+        return
+    try:
+        old = ModelContract.from_parameters(name, read_config(existing)).to_parameters()
+    except GominError as error:
+        raise RepositoryError(f"{existing}: {error}; remove it or choose another --repository") from error
+    for parameter, value in contract.to_parameters().items():
+        if old.get(parameter) != value:
+            raise RepositoryError(
+                f"{existing.parent}: its versions have {parameter} {old.get(parameter)}, the new one has {value}; "
+                "versions of one model must agree for clients: choose another --repository, or remove the model"
+            )
+
+
 def _config(existing: Path, model: StagedModel, version: int, checkpoint_sha256: str) -> str:
     """The text of config.pbtxt: the template filled in, or the existing file, edits and all, and one line more."""
     provenance = _parameter_lines({f"{SHA256_PARAMETER}{version}": checkpoint_sha256})
-    if not existing.exists():
-        text = Template(template(model.name, CONFIG)).substitute(n_mels=model.contract.mel.n_mels)
-        return text + _parameter_lines(model.contract.to_parameters()) + provenance
-    try:
-        old = ModelContract.from_parameters(model.name, read_config(existing)).to_parameters()
-    except GominError as error:
-        raise RepositoryError(f"{existing}: {error}; remove it or choose another --repository") from error
-    for name, value in model.contract.to_parameters().items():
-        if old.get(name) != value:
-            raise RepositoryError(
-                f"{existing.parent}: its versions have {name} {old.get(name)}, the new one has {value}; versions of "
-                "one model must agree for clients: choose another --repository, or remove the model"
-            )
-    return existing.read_text(encoding="utf-8").rstrip("\n") + "\n" + provenance
+    if existing.exists():
+        return existing.read_text(encoding="utf-8").rstrip("\n") + "\n" + provenance
+    text = Template(template(model.name, CONFIG)).substitute(n_mels=model.contract.mel.n_mels)
+    return text + _parameter_lines(model.contract.to_parameters()) + provenance
 
 
 def _parameter_lines(parameters: Mapping[str, str]) -> str:

@@ -6,7 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
+from gomin_server import ports
 from gomin_server.installation import NativeServer, SetupError, find_server
 
 ADDRESS_OPTIONS = ("--http-address", "--grpc-address", "--metrics-address")
@@ -34,16 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="127.0.0.1",
         help="address that HTTP, gRPC and metrics listen on; 0.0.0.0 opens them to the network (default: %(default)s)",
     )
+    parser.add_argument("--version", action="version", version=f"gomin-triton {metadata.version('gomin-triton')}")
     options, passed_on = parser.parse_known_args(arguments)
     if not os.path.isdir(options.model_repository):
         parser.error(f"{options.model_repository}: no such directory; run gomin-export first")
 
     command = [f"--model-repository={options.model_repository}"]
-    given = [argument.partition("=")[0] for argument in passed_on]
+    given = _options(passed_on)
     command += [f"{name}={options.host}" for name in ADDRESS_OPTIONS if name not in given]
     command += passed_on
+    busy = ports.problems(_options(command))
+    if busy:
+        print("\n".join(f"gomin-server: {problem}" for problem in busy), file=sys.stderr)
+        return 1
     try:
-        server = find_server(_value_of("--backend-directory", passed_on))
+        server = find_server(given.get("--backend-directory"))
     except SetupError as error:
         print(f"gomin-server: {error}", file=sys.stderr)
         return 1
@@ -59,14 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(server, command)
 
 
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The value of `--option VALUE` or `--option=VALUE`, the last one given."""
-    value = None
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """Name → value of `--option VALUE` and `--option=VALUE`; the last one given counts."""
+    options = {}
     for position, argument in enumerate(arguments):
-        name, equals, rest = argument.partition("=")
-        if name == option:
-            value = rest if equals else next(iter(arguments[position + 1 :]), None)
-    return value
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            following = arguments[position + 1] if position + 1 < len(arguments) else ""
+            options[name] = value if equals else following
+    return options
 
 
 def _say(text: str) -> None:

@@ -103,7 +103,6 @@ def _environment(server: PipServer) -> dict[str, str]:
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
-        "PYTHONDONTWRITEBYTECODE": "1",  # a server leaves the model repository as it found it
     }
 
 

@@ -55,6 +55,7 @@ class RunningServer:
     process: subprocess.Popen[bytes]
     http_port: int
     grpc_port: int
+    metrics_port: int
     log: Path
 
     @property
@@ -90,7 +91,7 @@ def serving(repository: Path, log: Path, *arguments: str) -> Iterator[RunningSer
     command += ["--grpc-port", str(grpc), f"--metrics-port={metrics}", *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    server = RunningServer(process, http, grpc, log)
+    server = RunningServer(process, http, grpc, metrics, log)
     try:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:

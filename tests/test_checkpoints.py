@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gomin_client.errors import UsageError
 from gomin_export.checkpoints import load_network, read_config_file
 from gomin_export.errors import CheckpointError
 from gomin_export.networks import DiffusionWrapper, GANConfig, GomiGAN
@@ -110,6 +111,25 @@ def test_several_state_dicts_need_a_choice(tmp_path: Path, state: State) -> None
         load_network(GomiGAN, tmp_path / "both.pt", key="best")
 
 
+def test_an_unknown_wrapper_is_taken_if_there_is_no_other(tmp_path: Path, state: State) -> None:
+    torch.save({"gen": state, "discriminator": {"convs.0.weight": torch.zeros(2)}, "steps": 9}, tmp_path / "a.pt")
+    assert_is_the_golden_network(GomiGAN.from_pretrained(tmp_path / "a.pt"))
+
+    torch.save({"gen": state, "ema": state}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match=r"several state dicts \(gen, ema\)"):
+        GomiGAN.from_pretrained(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize(
+    "override", [{"sample_rate": -1}, {"win_length": 0}, {"sample_rate": "fast"}, {"hop_length": 2.5}]
+)
+def test_impossible_mel_settings_are_refused(tmp_path: Path, state: State, override: dict[str, Any]) -> None:
+    torch.save(state, tmp_path / "gan.pt")
+
+    with pytest.raises(CheckpointError, match=rf"gan\.pt: its config is not usable: .*{next(iter(override))}"):
+        load_network(GomiGAN, tmp_path / "gan.pt", override)
+
+
 def test_config_overrides_win(tmp_path: Path, state: State) -> None:
     torch.save(state, tmp_path / "gan.pt")
 
@@ -125,13 +145,13 @@ def test_config_overrides_win(tmp_path: Path, state: State) -> None:
 def test_config_files_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"upsample_stride": [4]}')
-    with pytest.raises(CheckpointError, match=r"config\.json: unknown config value 'upsample_stride'"):
+    with pytest.raises(UsageError, match=r"config\.json: unknown config value 'upsample_stride'"):
         read_config_file(path, GANConfig)
     path.write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read as a JSON config"):
+    with pytest.raises(UsageError, match=r"config\.json: cannot be read as a JSON config"):
         read_config_file(path, GANConfig)
     path.write_text("[1]")
-    with pytest.raises(CheckpointError, match=r"config\.json: expected a JSON object"):
+    with pytest.raises(UsageError, match=r"config\.json: expected a JSON object"):
         read_config_file(path, GANConfig)
 
 
@@ -239,6 +259,10 @@ def make_malicious_modern_pickle(path: Path, state: State) -> None:
     path.write_bytes(pickle.dumps(Marker(path.parent / "code-ran")))
 
 
+def make_pickled_module(path: Path, state: State) -> None:
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
 def make_truncated(path: Path, state: State) -> None:
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[:-5000])
@@ -277,8 +301,9 @@ def make_missing_tensor(path: Path, state: State) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (make_malicious_torch_file, ["refused", "could run code"]),
+        (make_malicious_torch_file, ["refused", "the Python object getattr", "could run code"]),
         (make_malicious_pickle, ["refused", "could run code"]),
+        (make_pickled_module, ["refused", "torch.nn.modules.linear.Linear", "model.state_dict()"]),
         (make_malicious_modern_pickle, ["is not a checkpoint"]),
         (make_truncated, ["truncated or damaged"]),
         (make_truncated_safetensors, ["truncated or damaged"]),
@@ -338,4 +363,4 @@ def test_a_missing_checkpoint_ends_with_status_6(tmp_path: Path) -> None:
 def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a directory"):
         GomiGAN.from_pretrained(tmp_path)
-    assert_fails(run("gomin-export", "gan", "--ckpt", tmp_path, "--config", "nowhere.json"), 6, "nowhere.json")
+    assert_fails(run("gomin-export", "gan", "--ckpt", tmp_path, "--config", "nowhere.json"), 2, "nowhere.json")

@@ -43,6 +43,9 @@ class TestPaths:
         [
             (["a.wav", "b.wav"], "x.wav", "x.wav is one file, but there are several inputs"),
             (["a.wav"], "x.aiff", "cannot write .aiff files; known are .wav"),
+            (["a.wav", "a.wav"], "out/", "a.wav is given twice"),
+            (["a.wav"], "", "expected an audio file or a directory"),
+            (["a.wav"], "-", "expected an audio file or a directory"),
             (["p/a.wav", "q/a.mp3"], "out/", "would both be written to out/a.wav"),
             (["a.wav"], "a.wav", "which is an input"),
             (["a.wav", "a_gan.wav"], None, "which is an input"),
@@ -75,6 +78,11 @@ class TestUrls:
         transport = connect(url)
         assert transport.url == expected
         transport.close()
+
+    @pytest.mark.parametrize("url", ["localhost:abc", "grpc://localhost:94537", "http://localhost:0", "http://[::1]:"])
+    def test_a_port_that_is_none_is_a_usage_error(self, url: str) -> None:
+        with pytest.raises(UsageError, match="is not a port"):
+            connect(url)
 
     @pytest.mark.parametrize(
         "url", ["", "grpc://", "http://", "local:", "https://host", "ftp://host", "http://host/path"]

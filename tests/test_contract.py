@@ -21,6 +21,7 @@ def test_parameters_there_and_back() -> None:
         ({"gomin.num_diffusion_steps": None}, r"gomin\.num_diffusion_steps is missing"),
         ({"gomin.f_max": "8000.0"}, r"gomin\.f_max is '8000.0', but .* have 11025.0"),
         ({"gomin.n_fft": "2048"}, r"gomin\.n_fft is '2048', but .* have 1024"),
+        ({"gomin.sample_rate": "-1"}, r"gomin\.sample_rate is -1; expected"),
         ({"gomin.f_min": None}, r"gomin\.f_min is None"),
     ],
 )

@@ -1,10 +1,12 @@
 """Real recordings through a real Triton server, against the PyTorch networks."""
 
 import copy
+import os
 import shutil
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from gomin_client.sampling import NoiseField
 from gomin_client.transports import connect
 from gomin_client.vocoder import Vocoder
 from gomin_export.networks import DiffusionWrapper, GomiGAN
-from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, golden, run
+from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, golden, run, serving
 
 
 @pytest.fixture(params=["grpc", "http", "local", "bare"])
@@ -189,6 +191,52 @@ def test_no_server_is_one_line_with_the_ways_out(scheme: str) -> None:
     assert "--url local:" in message
 
 
+@pytest.mark.parametrize("crossed", ["http to grpc", "grpc to http", "http to metrics"])
+def test_the_wrong_port_is_one_line(server: RunningServer, crossed: str) -> None:
+    url = {
+        "http to grpc": f"http://127.0.0.1:{server.grpc_port}",
+        "grpc to http": f"grpc://127.0.0.1:{server.http_port}",
+        "http to metrics": f"http://127.0.0.1:{server.metrics_port}",
+    }[crossed]
+
+    result = run("gomin-client", "info", "--url", url)
+
+    assert_fails(result, 3, url)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_server_that_dies_at_work_is_one_line(repository: Path, tmp_path: Path, scheme: str) -> None:
+    wave = np.random.default_rng(0).uniform(-0.1, 0.1, 24000 * 20).astype(np.float32)
+    with serving(repository, tmp_path / "log") as server, Vocoder(getattr(server, scheme), "diffusion") as vocoder:
+        (tritonserver,) = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        threading.Timer(2, os.kill, (int(tritonserver), signal.SIGKILL)).start()
+
+        with pytest.raises(ServerError) as caught:
+            vocoder.reconstruct(wave, 24000, seed=1)
+
+    assert "\n" not in str(caught.value)
+    assert server.grpc in str(caught.value) or server.http in str(caught.value)
+
+
+def test_local_runs_are_interrupted_at_once(repository: Path, tmp_path: Path) -> None:
+    """Ten minutes of audio take ONNX Runtime a minute; the signal is to end them within seconds."""
+    soundfile.write(tmp_path / "long.flac", np.zeros(8000 * 600, np.float32), 8000)
+    command = [BIN / "gomin-client", "reconstruct", tmp_path / "long.flac", "--url", f"local:{repository}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    onnxruntime_threads = 4
+    while process.poll() is None and len(list(Path(f"/proc/{process.pid}/task").iterdir())) < onnxruntime_threads:
+        time.sleep(0.1)
+    time.sleep(3)
+    assert process.poll() is None, "finished before it could be interrupted"
+
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert stderr.startswith("gomin-client: interrupted")
+    assert [path.name for path in tmp_path.iterdir()] == ["long.flac"]
+
+
 class TestCommandLine:
     def test_reconstruct_writes_what_the_library_computes(self, url: str, tmp_path: Path) -> None:
         target = tmp_path / "new" / "crow.wav"
@@ -311,6 +359,25 @@ class TestCommandLine:
         assert result.returncode == 0, result.stderr
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert len(list(picture.parent.iterdir())) == 1
+
+    @pytest.mark.parametrize(
+        ("plot", "words"),
+        [
+            ("in.flac.png", "is an input or an output"),
+            ("out.wav", "expected a file name that ends with .png"),
+        ],
+    )
+    def test_a_plot_overwrites_nothing(self, repository: Path, tmp_path: Path, plot: str, words: str) -> None:
+        source = tmp_path / "in.flac.png"
+        source.write_bytes(EXAMPLES[0].read_bytes())
+
+        result = run(
+            "gomin-client", "reconstruct", source, "-o", tmp_path / "out.wav", "--plot", tmp_path / plot,
+            "--url", f"local:{repository}",
+        )  # fmt: skip
+
+        assert_fails(result, 2, plot, words)
+        assert source.read_bytes() == EXAMPLES[0].read_bytes()
 
     def test_url_from_the_environment(self, server: RunningServer) -> None:
         result = run("gomin-client", "info", env={"GOMIN_URL": server.http, "PATH": ""})

@@ -60,11 +60,6 @@ def start(repository: Path) -> subprocess.CompletedProcess[str]:
     return run("gomin-server", "--model-repository", repository, *(word for option in ports for word in option))
 
 
-def test_the_repository_stays_as_it_was(repository: Path, server: RunningServer) -> None:
-    assert "successfully loaded 'gomin_diffusion'" in server.log_text
-    assert list(repository.rglob("__pycache__")) == []
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_everything(repository: Path, tmp_path: Path, number: int) -> None:
     with serving(repository, tmp_path / "log") as server:
@@ -147,6 +142,22 @@ def test_a_status_other_than_0_is_passed_on(tmp_path: Path) -> None:
     assert set(Path("/dev/shm").iterdir()) <= before
 
 
+def test_ports_that_cannot_be_had_are_told_before_anything_is_loaded(server: RunningServer, repository: Path) -> None:
+    taken = run(
+        "gomin-server", "--model-repository", repository, f"--http-port={server.http_port}", "--grpc-port", "x",
+        "--allow-metrics", "false",
+    )  # fmt: skip
+    assert taken.returncode == 1
+    assert taken.stderr.splitlines() == [
+        f"gomin-server: http: port {server.http_port} on 127.0.0.1 is in use by another program; "
+        "choose another with --http-port",
+        "gomin-server: --grpc-port x: expected a port number, 1 to 65535",
+    ]
+    elsewhere = run("gomin-server", "--model-repository", repository, "--host", "203.0.113.9")
+    assert elsewhere.returncode == 1
+    assert "203.0.113.9 is not an address of this machine" in elsewhere.stderr
+
+
 class TestChoiceOfServer:
     @pytest.fixture
     def native(self, tmp_path: Path) -> Path:
@@ -165,7 +176,8 @@ class TestChoiceOfServer:
 
     def test_the_native_one_on_path_is_executed(self, native: Path, tmp_path: Path) -> None:
         (tmp_path / "models").mkdir()
-        command = [BIN / "gomin-server", "--model-repository", tmp_path / "models", "--log-verbose", "1"]
+        ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
+        command = [BIN / "gomin-server", "--model-repository", tmp_path / "models", *ports, "--log-verbose", "1"]
 
         process = subprocess.Popen(
             command, env=self.environment(native / "bin"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -179,6 +191,7 @@ class TestChoiceOfServer:
             "argument --http-address=127.0.0.1",
             "argument --grpc-address=127.0.0.1",
             "argument --metrics-address=127.0.0.1",
+            *(f"argument {port}" for port in ports),
             "argument --log-verbose",
             "argument 1",
         ]

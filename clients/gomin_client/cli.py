@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gomin_client.console import run
+from gomin_client.console import Version, run
 from gomin_client.errors import GominError, ServerError, UsageError
 
 app = typer.Typer(
@@ -61,7 +61,7 @@ def reconstruct(
     """
     from gomin_client import plot as plots
     from gomin_client.batch import reconstruct_files
-    from gomin_client.paths import plan_outputs
+    from gomin_client.paths import check_extra, plan_outputs
     from gomin_client.vocoder import Vocoder, fresh_seed
 
     def say(line: str) -> None:
@@ -71,6 +71,7 @@ def reconstruct(
     outputs = plan_outputs(inputs, output, label=model)
     if plot is not None:
         plots.require_matplotlib()
+        check_extra(plot, inputs, outputs, extension=".png")
         if len(inputs) > plots.MAX_COLUMNS:
             raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(inputs)}")
     with Vocoder(url, model) as vocoder:
@@ -122,20 +123,8 @@ def info(url: Url = DEFAULT_URL) -> None:
         transport.close()
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"gomin-triton {version('gomin-triton')}")
-        raise typer.Exit
-
-
 @app.callback()
-def _global(
-    _version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
+def _global(_version: Version = False) -> None:
     pass
 
 

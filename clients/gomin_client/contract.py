@@ -104,9 +104,14 @@ class ModelContract:
                     f"{'missing' if text is None else repr(text)}; expected a whole number"
                 ) from None
 
+        settings = [number(name) for name in ("sample_rate", "win_length", "hop_length", "n_mels")]
+        try:
+            mel = MelConfig(*settings)
+        except ValueError as error:
+            raise ContractError(f"model {model}: config parameter {PARAMETER_PREFIX}{error}") from error
         contract = cls(
             kind=kind,
-            mel=MelConfig(number("sample_rate"), number("win_length"), number("hop_length"), number("n_mels")),
+            mel=mel,
             halo_frames=number("halo_frames"),
             num_diffusion_steps=None if kind == GAN else number("num_diffusion_steps"),
             checkpoint_sha256={

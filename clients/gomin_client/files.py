@@ -31,6 +31,8 @@ def appearing(path: Path) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())  # temporary files are private, outputs are not
         part.replace(path)
         part = None
+    except (FileExistsError, NotADirectoryError) as error:
+        raise FileError(f"{path}: cannot be written: {error.filename} is a file, not a directory") from error
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:

@@ -29,12 +29,20 @@ class MelConfig:
         win_length: length of the Hann window, in samples.
         hop_length: samples between frames.
         n_mels: mel bands, from 0 Hz to half the sample rate.
+
+    Raises:
+        ValueError: a value that is not a whole number of at least 1.
     """
 
     sample_rate: int = 24000
     win_length: int = 1024
     hop_length: int = 256
     n_mels: int = 128
+
+    def __post_init__(self) -> None:
+        for name, value in self.__dict__.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
 
     @property
     def n_fft(self) -> int:

@@ -29,6 +29,8 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, label: str) -> list
     outputs = [_output(path, output, label, single=len(inputs) == 1) for path in inputs]
     taken: dict[Path, Path] = {}
     for source, target in zip(inputs, outputs, strict=True):
+        if taken.get(target) == source:
+            raise UsageError(f"{source} is given twice")
         if target in taken:
             raise UsageError(f"{taken[target]} and {source} would both be written to {target}; give them in two calls")
         taken[target] = source
@@ -39,7 +41,21 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, label: str) -> list
     return outputs
 
 
+def check_extra(path: Path, inputs: Sequence[Path], outputs: Sequence[Path], extension: str) -> None:
+    """Refuse one more file to write, such as a picture, that is an input or an output, or misnamed.
+
+    Raises:
+        UsageError: the file would overwrite another, or has another extension.
+    """
+    if path.suffix.lower() != extension:
+        raise UsageError(f"{path}: expected a file name that ends with {extension}")
+    if path.resolve() in {other.resolve() for other in (*inputs, *outputs)}:
+        raise UsageError(f"{path} is an input or an output; choose another name")
+
+
 def _output(source: Path, output: str | None, label: str, single: bool) -> Path:
+    if output in ("", "-"):
+        raise UsageError(f"output {output!r}: expected an audio file or a directory")
     if output is None:
         return source.with_name(f"{source.stem}_{label}{DEFAULT_EXTENSION}")
     path = Path(output)

@@ -79,9 +79,11 @@ class Vocoder:
 
         Returns:
             (n_mels, frames) float32.
+
+        Raises:
+            UsageError: an empty waveform, of another shape, or not finite; or no sample rate.
         """
-        wave = audio.resample(np.asarray(wave, dtype=np.float32), sample_rate, self.sample_rate)
-        return mel_spectrogram(wave, self.contract.mel)
+        return mel_spectrogram(self._at_model_rate(wave, sample_rate), self.contract.mel)
 
     def synthesize(self, mel: NDArray[np.floating[Any]], seed: int | None = None) -> Wave:
         """Audio of a mel spectrogram.
@@ -135,9 +137,17 @@ class Vocoder:
         Returns:
             (samples,) float32 at the model's sample rate.
         """
-        wave = audio.resample(np.asarray(wave, dtype=np.float32), sample_rate, self.sample_rate)
+        wave = self._at_model_rate(wave, sample_rate)
         result = self.synthesize(mel_spectrogram(wave, self.contract.mel), seed)
         return result[: len(wave)] if trim else result
+
+    def _at_model_rate(self, wave: NDArray[np.floating[Any]], sample_rate: int) -> Wave:
+        wave = np.asarray(wave, dtype=np.float32)
+        if wave.ndim != 1 or len(wave) == 0 or not np.isfinite(wave).all():
+            raise UsageError(f"waveform of shape {wave.shape}: expected (samples,), at least one, all of them finite")
+        if sample_rate <= 0:
+            raise UsageError(f"sample rate {sample_rate}: expected a positive number of Hz")
+        return audio.resample(wave, sample_rate, self.sample_rate)
 
     def close(self) -> None:
         """Close the connection."""

@@ -40,6 +40,15 @@ def connect(url: str) -> Transport:
     raise UsageError(f"URL {url!r}: unknown scheme {scheme!r}; expected {URL_FORMS}")
 
 
-def _with_port(address: str, port: int) -> str:
-    """The address with the default port where it names none; an IPv6 address stands in brackets."""
-    return address if ":" in address.rpartition("]")[2] else f"{address}:{port}"
+def _with_port(address: str, default: int) -> str:
+    """The address with the default port where it names none; an IPv6 address stands in brackets.
+
+    Raises:
+        UsageError: a port that is none; gRPC would take one above 65535 for another.
+    """
+    _, colon, port = address.rpartition("]")[2].rpartition(":")
+    if not colon:
+        return f"{address}:{default}"
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise UsageError(f"URL {address!r}: {port!r} is not a port; expected 1 to 65535")
+    return address

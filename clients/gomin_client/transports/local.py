@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ class LocalTransport:
         """Args: repository: the directory."""
         self._repository = Path(repository)
         self._sessions: dict[tuple[str, int], Any] = {}
+        # ONNX Runtime runs in threads of their own, so that the calling one can be interrupted
+        self._workers = ThreadPoolExecutor(thread_name_prefix="onnxruntime")
         self._lock = threading.Lock()
 
     @property
@@ -54,6 +58,7 @@ class LocalTransport:
 
     def close(self) -> None:
         """See `Transport.close`."""
+        self._workers.shutdown()
         self._sessions.clear()
 
     def _sample(self, described: ModelContract, version: int, inputs: Tensors) -> Array:
@@ -73,11 +78,22 @@ class LocalTransport:
     def _run(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
         session = self._session(model, version)
         names = [output.name for output in session.get_outputs()]
+        options = self._onnxruntime.RunOptions()
+        running = self._workers.submit(session.run, names, dict(inputs), options)
         try:
-            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+            return dict(zip(names, running.result(), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no common public base
             kind = ContractError if "INVALID_ARGUMENT" in str(error) else InferenceError
             raise kind(f"{self.url}: model {model}: {' '.join(str(error).split())}") from error
+        except BaseException:
+            options.terminate = True  # interrupted: ONNX Runtime stops at its next operator
+            raise
+
+    @cached_property
+    def _onnxruntime(self) -> Any:
+        import onnxruntime  # takes a moment: only where a model is run
+
+        return onnxruntime
 
     def _session(self, model: str, version: int) -> Any:
         with self._lock:
@@ -86,11 +102,9 @@ class LocalTransport:
             return self._sessions[model, version]
 
     def _open(self, model: str, version: int) -> Any:
-        import onnxruntime
-
         path = self._repository / model / str(version) / "model.onnx"
         try:
-            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            session = self._onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ServerError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
         config = model_repository.read_config(self._repository / model / model_repository.CONFIG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,10 +55,13 @@ class _TritonTransport:
         return ModelInfo(model, tuple(ready), parameters)
 
     def _index(self) -> list[dict[str, str]]:
-        with self._errors():
-            if not self._server_ready():
-                raise ServerError(f"{self.url}: the server is there but not ready yet; its log says why")
-            return self._repository_index()
+        try:
+            with self._errors():
+                if not self._server_ready():
+                    raise ServerError(f"{self.url}: the server is there but not ready yet; its log says why")
+                return self._repository_index()
+        except (InferenceError, ContractError) as error:
+            raise ServerError(f"what listens at {self.url} does not answer as a Triton server does: {error}") from error
 
     def _server_ready(self) -> bool:
         raise NotImplementedError
@@ -80,6 +84,8 @@ class _TritonTransport:
             if error.status() in _BAD_REQUEST:
                 raise ContractError(f"{self.url} refused the request: {message}") from error
             raise InferenceError(f"{self.url} answered: {message}") from error
+        except HTTPException as error:  # geventhttpclient: closed in the middle, or not HTTP at all
+            raise self._unreachable(f"connection closed, or not an HTTP port: {error}") from error
         except OSError as error:  # refused, reset, timed out, no such host: geventhttpclient passes them on
             raise self._unreachable(str(error) or type(error).__name__) from error
 
