@@ -17,7 +17,7 @@ import pytest
 import torch
 import tritonclient.grpc as triton
 
-from gomin_export.networks import GomiGAN
+from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_server import installation
 from tests.support import BIN, RunningServer, free_ports, run, serving
 
@@ -278,18 +278,31 @@ OPENVINO = 'cpu_execution_accelerator: [ { name: "openvino" }'
 BATCH_OF_FOUR = "dynamic_batching { max_queue_delay_microseconds: 2000000 preferred_batch_size: [ 4 ] }"
 
 
+def infer_at_once(server: RunningServer, model: str, requests: list[dict[str, Any]]) -> dict[int, Any]:
+    """Send requests without waiting for one another; request number → result, or error."""
+    client = triton.InferenceServerClient(server.grpc.removeprefix("grpc://"))
+    answers: dict[int, Any] = {}
+    for i, arrays in enumerate(requests):
+        inputs = [triton.InferInput(name, a.shape, "FP32").set_data_from_numpy(a) for name, a in arrays.items()]
+        client.async_infer(model, inputs, lambda result, error, i=i: answers.__setitem__(i, error or result))
+    deadline = time.monotonic() + 60
+    while len(answers) < len(requests):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    client.close()
+    return answers
+
+
 class TestOnnxruntimeBackend:
     """The Python-based backend honours config.pbtxt as the native one does."""
 
-    def variant(self, repository: Path, home: Path, *changes: tuple[str, str]) -> Path:
-        """A repository of the GAN alone, with a changed config.pbtxt."""
-        shutil.copytree(repository / "gomin_gan", home / "gomin_gan")
-        config = home / "gomin_gan" / "config.pbtxt"
-        text = config.read_text()
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        config.write_text(text)
+    def variant(self, repository: Path, home: Path, change: tuple[str, str], model: str = "gomin_gan") -> Path:
+        """A repository of one model, with a changed config.pbtxt."""
+        shutil.copytree(repository / model, home / model)
+        config = home / model / "config.pbtxt"
+        old, new = change
+        assert old in config.read_text()
+        config.write_text(config.read_text().replace(old, new))
         return home
 
     def statistics(self, server: RunningServer, model: str) -> dict[str, Any]:
@@ -301,17 +314,7 @@ class TestOnnxruntimeBackend:
         mels = [np.random.default_rng(i).uniform(0, 1, (1, 128, 20)).astype(np.float32) for i in range(4)]
 
         with serving(home, tmp_path / "log") as server:
-            client = triton.InferenceServerClient(server.grpc.removeprefix("grpc://"))
-            answers: dict[int, Any] = {}
-            for i, mel in enumerate(mels):
-                tensor = triton.InferInput("mel", mel.shape, "FP32").set_data_from_numpy(mel)
-                client.async_infer(
-                    "gomin_gan", [tensor], lambda result, error, i=i: answers.__setitem__(i, error or result)
-                )
-            deadline = time.monotonic() + 60
-            while len(answers) < 4:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            answers = infer_at_once(server, "gomin_gan", [{"mel": mel} for mel in mels])
             stats = self.statistics(server, "gomin_gan")
 
         assert (stats["inference_count"], stats["execution_count"]) == (4, 1)
@@ -331,8 +334,11 @@ class TestOnnxruntimeBackend:
                 enable_mem_pattern="false",
                 intra_op_threads="4",
             ),
-            ("optimization { execution_accelerators", "optimization { graph { level: -1 } execution_accelerators"),
         )
+        config = home / "gomin_gan" / "config.pbtxt"
+        text = config.read_text()
+        assert "optimization { execution" in text
+        config.write_text(text.replace("optimization { execution", "optimization { graph { level: -1 } execution"))
 
         with serving(home, tmp_path / "log") as server:
             log = server.log_text
@@ -368,28 +374,29 @@ class TestOnnxruntimeBackend:
         assert result.returncode == 1
         assert words in result.stdout + result.stderr
 
-    def test_a_bad_request_does_not_touch_its_neighbours(self, server: RunningServer) -> None:
-        """A timestep out of range makes the denoiser fail; the good request in the same batch is answered."""
-        client = triton.InferenceServerClient(server.grpc.removeprefix("grpc://"))
-        answers: dict[int, Any] = {}
-        for i, timestep in enumerate([10.0, 4000.0, 20.0]):
-            arrays = {
-                "signal": np.zeros((1, 1, 512), np.float32),
-                "timestep": np.array([[timestep]], np.float32),
-                "mel": np.zeros((1, 32, 2), np.float32),
-            }
-            inputs = [triton.InferInput(name, a.shape, "FP32").set_data_from_numpy(a) for name, a in arrays.items()]
-            client.async_infer(
-                "gomin_denoiser", inputs, lambda result, error, i=i: answers.__setitem__(i, (result, error))
-            )
-        deadline = time.monotonic() + 60
-        while len(answers) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    def test_a_bad_request_does_not_touch_its_batch(
+        self, repository: Path, tmp_path: Path, small_diffusion: DiffusionWrapper
+    ) -> None:
+        """A timestep out of range makes the denoiser fail; the good requests of the same batch are answered."""
+        home = self.variant(repository, tmp_path / "models", ("dynamic_batching { }", BATCH_OF_FOUR), "gomin_denoiser")
+        timesteps = [10.0, 4000.0, 20.0, 30.0]
+        signals = np.random.default_rng(0).standard_normal((4, 1, 1, 512)).astype(np.float32)
+        requests = [
+            {"signal": signal, "timestep": np.array([[t]], np.float32), "mel": np.zeros((1, 32, 2), np.float32)}
+            for signal, t in zip(signals, timesteps, strict=True)
+        ]
 
-        assert answers[0][1] is None
-        assert answers[2][1] is None
-        assert "model gomin_denoiser" in str(answers[1][1])
+        with serving(home, tmp_path / "log") as server:
+            answers = infer_at_once(server, "gomin_denoiser", requests)
+            stats = self.statistics(server, "gomin_denoiser")
+
+        assert "model gomin_denoiser" in str(answers[1])
+        for i in (0, 2, 3):
+            expected = small_diffusion.model(
+                torch.from_numpy(signals[i]), torch.tensor([timesteps[i]]), torch.zeros(1, 32, 2)
+            )
+            np.testing.assert_allclose(answers[i].as_numpy("noise"), expected.numpy(), rtol=0, atol=1e-5)
+        assert [(batch["batch_size"], batch["compute_infer"]["count"]) for batch in stats["batch_stats"]] == [(4, 1)]
 
 
 def test_the_log_has_no_traceback(server: RunningServer) -> None:
