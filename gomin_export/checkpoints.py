@@ -12,6 +12,7 @@ import json
 import re
 import statistics
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +33,7 @@ WRAPPER_KEYS = ("state_dict", "generator", "model", "ema")
 # A tensor that one network has and the other lacks tells which network a checkpoint is of.
 SIGNATURES = {"gan": "conv_pre.", "diffusion": "model.residual_layers."}
 
+_NO_CHECKPOINT = "is not a checkpoint, or a damaged one: expected a state dict saved by torch.save or safetensors"
 _MELSPEC_PREFIX = "melspec_layer."
 _DEFAULT_MEL_SETTINGS = {"sample_rate": 24000, "win_length": 1024}
 
@@ -54,15 +56,17 @@ class CheckpointReader:
         return _error(self.path, what)
 
     def count(self, pattern: str) -> int:
-        """How many tensors there are of the names pattern.format(0), pattern.format(1) …, up to the highest index.
+        """How many indices there are of tensors whose names begin with pattern.format(index).
+
+        Counted up to the highest index of any tensor, so that one that is missing does not make the network smaller.
 
         Raises:
             CheckpointError: there is none.
         """
         expression = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
-        found = [int(match[1]) for name in self.tensors if (match := expression.fullmatch(name))]
+        found = [int(match[1]) for name in self.tensors if (match := expression.match(name))]
         if not found:
-            raise self.error(f"tensor {pattern.format(0)} is missing")
+            raise self.error(f"tensor {pattern.format(0)}* is missing")
         return max(found) + 1
 
     def size(self, name: str, dim: int, rank: int) -> int:
@@ -120,6 +124,8 @@ def read_checkpoint(path: str | Path, kind: str, key: str | None = None) -> Chec
             continue
         if name in tensors:
             raise _error(path, f'has tensor {name} both with and without the prefix "module."')
+        if tensor.layout != torch.strided:
+            raise _error(path, f"tensor {name} is sparse; expected a dense one")
         if not tensor.is_floating_point():
             raise _error(path, f"tensor {name} has type {tensor.dtype}; expected floating point")
         tensors[name] = tensor.detach().to(torch.float32)
@@ -190,11 +196,9 @@ def checkpoint_sha256(path: str | Path) -> str:
 
 def _load_file(path: Path) -> Any:
     """The unpickled file, tensors and plain containers only; or the dict of a safetensors file."""
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file")
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a directory; expected a checkpoint file")
     try:
+        if path.is_dir():
+            raise CheckpointError(f"{path}: is a directory; expected a checkpoint file")
         if _is_safetensors(path):
             from safetensors.torch import load_file
 
@@ -202,6 +206,10 @@ def _load_file(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch, pickle, zipfile and safetensors each raise their own; all mean the same here
@@ -212,7 +220,7 @@ def _is_safetensors(path: Path) -> bool:
     """A safetensors file begins with the length of its JSON header, 8 bytes, then "{"."""
     with path.open("rb") as file:
         head = file.read(9)
-    return path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{" and not head.startswith(b"PK"))
+    return head[8:] == b"{" and not head.startswith(b"PK")
 
 
 def _diagnose(path: Path, error: Exception) -> str:
@@ -228,13 +236,13 @@ def _diagnose(path: Path, error: Exception) -> str:
                 f"refused: it contains the Python object {refused[1]}, and loading that could run code; "
                 "expected a state dict, as torch.save(model.state_dict(), …) writes it"
             )
-        return "is not a checkpoint: expected a state dict saved by torch.save or safetensors"
+        return _NO_CHECKPOINT
     with path.open("rb") as file:
-        if file.read(4) == b"PK\x03\x04":
+        if file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
             return "is truncated or damaged: its archive cannot be read to the end; copy or download it again"
     if _is_safetensors(path):
         return f"is truncated or damaged: {message.splitlines()[0] if message else error}"
-    return "is not a checkpoint: expected a state dict saved by torch.save or safetensors"
+    return _NO_CHECKPOINT
 
 
 def _unwrap(path: Path, raw: Any, key: str | None) -> dict[str, Tensor]:

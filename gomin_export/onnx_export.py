@@ -39,8 +39,14 @@ class DenoiserStep(nn.Module):
         self.denoiser = denoiser
 
     def forward(self, signal: Tensor, timestep: Tensor, mel: Tensor) -> Tensor:
-        """signal (B, 1, N), timestep (B, 1) float, mel (B, M, T) -> noise (B, 1, N)."""
-        return self.denoiser(signal, timestep[:, 0], mel)  # type: ignore[no-any-return]
+        """signal (B, 1, N), timestep (B, 1) float, mel (B, M, T) -> noise (B, 1, N).
+
+        ONNX cannot raise: an item whose timestep is out of range gets NaN, and its neighbours what is theirs. Left to
+        Gather, -1 would be the last timestep, and what lies beyond the table depends on the execution provider.
+        """
+        known = (timestep >= 0) & (timestep <= self.denoiser.num_diffusion_steps - 1)  # (B, 1)
+        noise = self.denoiser(signal, torch.where(known, timestep, 0.0)[:, 0], mel)
+        return torch.where(known[:, :, None], noise, torch.nan)
 
 
 def export_gan(network: GomiGAN, path: Path, metadata: Mapping[str, str]) -> None:

@@ -51,6 +51,11 @@ def staging(repository: Path) -> Iterator[Path]:
         repository.parent.mkdir(parents=True, exist_ok=True)
         if repository.exists() and not os.access(repository, os.W_OK):
             raise PermissionError(13, "Permission denied")
+        if repository.exists() and repository.stat().st_dev != repository.parent.stat().st_dev:
+            raise RepositoryError(
+                f"{repository}: is a mount point, and models are staged beside the repository, on its file system: "
+                f"choose a directory in it, such as --repository {repository / 'model_repository'}"
+            )
         stage = Path(tempfile.mkdtemp(prefix=f".{repository.name}.staging-", dir=repository.parent))
     except OSError as error:
         raise RepositoryError(f"{repository}: cannot be written to: {error.strerror or error}") from error
@@ -84,29 +89,33 @@ def place(repository: Path, models: Sequence[StagedModel], checkpoint_sha256: st
         model.name: _config(repository / model.name / CONFIG, model, version, checkpoint_sha256) for model in models
     }
     undo: list[Path] = []
+    old_configs: dict[Path, str] = {}
     try:
         repository.mkdir(exist_ok=True)
         for model in models:
-            for file in (model.files, *model.files.iterdir()):
-                file.chmod(0o755 if file.is_dir() else 0o644)  # temporary files are private; a server may be anyone
             home = repository / model.name
             staged_config = model.files.parent / f"{model.name}.{CONFIG}"
             staged_config.write_text(configs[model.name], encoding="utf-8")
             if home.exists():
-                model.files.rename(home / str(version))
+                old_configs[home / CONFIG] = (home / CONFIG).read_text(encoding="utf-8")
                 undo.append(home / str(version))
+                model.files.rename(home / str(version))
                 staged_config.replace(home / CONFIG)
             else:
                 whole = model.files.parent / f"{model.name}.whole"
                 whole.mkdir()
                 staged_config.rename(whole / CONFIG)
                 model.files.rename(whole / str(version))
-                whole.rename(home)
                 undo.append(home)
-    except OSError as error:
+                whole.rename(home)
+    except BaseException as error:  # an interrupt too: all models or none
         for path in undo:
             shutil.rmtree(path, ignore_errors=True)
-        raise RepositoryError(f"{error.filename or repository}: {error.strerror or error}") from error
+        for path, text in old_configs.items():
+            path.write_text(text, encoding="utf-8")
+        if isinstance(error, OSError):
+            raise RepositoryError(f"{error.filename or repository}: {error.strerror or error}") from error
+        raise
     return version
 
 

@@ -29,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--model-repository", metavar="DIR", required=True, help="the models, as gomin-export places them"
+        "--model-repository",
+        metavar="DIR",
+        required=True,
+        action="append",
+        help="models, as gomin-export places them; may be given several times",
     )
     parser.add_argument(
         "--host",
@@ -38,10 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"gomin-triton {metadata.version('gomin-triton')}")
     options, passed_on = parser.parse_known_args(arguments)
-    if not os.path.isdir(options.model_repository):
-        parser.error(f"{options.model_repository}: no such directory; run gomin-export first")
+    for directory in options.model_repository:
+        if not os.path.isdir(directory):
+            parser.error(f"{directory}: no such directory; run gomin-export first")
 
-    command = [f"--model-repository={options.model_repository}"]
+    command = [f"--model-repository={directory}" for directory in options.model_repository]
     given = _options(passed_on)
     command += [f"{name}={options.host}" for name in ADDRESS_OPTIONS if name not in given]
     command += passed_on

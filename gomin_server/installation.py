@@ -84,8 +84,8 @@ def _find_native(backend_directory: str | None) -> NativeServer | None:
     if found is None:
         return None
     binary = Path(found).resolve()
-    places = [Path(backend_directory)] if backend_directory else [binary.parents[1] / "backends"]
-    for backends in (*places, Path("/opt/tritonserver/backends")):
+    usual = [binary.parents[1] / "backends", Path("/opt/tritonserver/backends")]
+    for backends in [Path(backend_directory)] if backend_directory else usual:
         if (backends / NATIVE_BACKEND).is_file():
             return NativeServer(binary, backends)
     return None

@@ -308,6 +308,31 @@ class TestCommandLine:
         assert lines[-1] == "1 done, 6 failed"
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.wav"]
 
+    def test_a_recording_too_loud_for_float32_fails_alone(self, server: RunningServer, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "loud.wav", np.tile([[3e38], [-3e38]], (500, 2)), 44100, subtype="FLOAT")
+        soundfile.write(tmp_path / "good.wav", np.zeros(900), 8000)
+
+        result = run(
+            "gomin-client", "reconstruct", tmp_path / "loud.wav", tmp_path / "good.wav", "-o", tmp_path / "out",
+            "--url", server.grpc,
+        )  # fmt: skip
+
+        assert result.returncode == 1
+        assert "loud.wav: " in result.stderr
+        assert "Traceback" not in result.stderr
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.wav"]
+
+    def test_odd_names(self, server: RunningServer, tmp_path: Path) -> None:
+        source = tmp_path / "à la \udcff carte.flac"  # a byte that is no UTF-8
+        source.write_bytes(EXAMPLES[0].read_bytes())
+        assert run("gomin-client", "reconstruct", source, "--url", server.grpc).returncode == 0
+        assert (tmp_path / "à la \udcff carte_gan.wav").is_file()
+        assert_fails(
+            run("gomin-client", "reconstruct", "a" * 300 + ".wav", "--url", server.grpc), 1, "File name too long"
+        )
+        assert_fails(run("gomin-client", "reconstruct", ".", "--url", server.grpc), 2, "is a directory")
+        assert_fails(run("gomin-client", "reconstruct", "a.wav", "-m", "a/b", "--url", server.grpc), 2, "no model a/b")
+
     def test_each_bad_input_is_one_line(self, server: RunningServer, tmp_path: Path) -> None:
         (tmp_path / "text.wav").write_text("this is not audio")
         (tmp_path / "empty.wav").touch()
@@ -323,11 +348,13 @@ class TestCommandLine:
         assert_fails(away, 3, f"grpc://localhost:{port}", "gomin-server", "--url local:")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("scheme", ["grpc", "http"])
     def test_interrupted_it_leaves_complete_files_only(
-        self, server: RunningServer, tmp_path: Path, number: signal.Signals
+        self, server: RunningServer, tmp_path: Path, scheme: str, number: signal.Signals
     ) -> None:
+        url = getattr(server, scheme)
         files = [EXAMPLES[0], EXAMPLES[1]]  # half a second, and six that take the diffusion model much longer
-        command = [BIN / "gomin-client", "reconstruct", *files, "-o", tmp_path, "-m", "diffusion", "--url", server.grpc]
+        command = [BIN / "gomin-client", "reconstruct", *files, "-o", tmp_path, "-m", "diffusion", "--url", url]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
         while "crow.wav" not in (line := process.stdout.readline()):

@@ -109,6 +109,22 @@ def test_diffusion_models_tell_their_steps(repository: Path) -> None:
         assert (described.kind, described.num_diffusion_steps) == (kind, 50)
 
 
+def test_a_timestep_out_of_range_gets_nan_and_its_neighbours_what_is_theirs(
+    repository: Path, small_diffusion: DiffusionWrapper
+) -> None:
+    rng = np.random.default_rng(1)
+    signal = rng.standard_normal((5, 1, 512)).astype(np.float32)
+    timestep = np.array([[-1], [7], [50], [np.nan], [49]], np.float32)
+    mel = rng.uniform(0, 1, (5, 32, 2)).astype(np.float32)
+    session = onnxruntime.InferenceSession(onnx_file(repository, "gomin_denoiser"), providers=["CPUExecutionProvider"])
+
+    (noise,) = session.run(["noise"], {"signal": signal, "timestep": timestep, "mel": mel})
+
+    assert np.isnan(noise[[0, 2, 3]]).all()
+    expected = small_diffusion.model(*map(torch.from_numpy, (signal[[1, 4]], timestep[[1, 4], 0], mel[[1, 4]])))
+    np.testing.assert_allclose(noise[[1, 4]], expected.numpy(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (4, 3), (2, 101)])
 def test_denoiser_takes_any_batch_and_length(
     repository: Path, small_diffusion: DiffusionWrapper, batch: int, frames: int

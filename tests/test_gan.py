@@ -79,7 +79,7 @@ def test_low_pass_filters_are_those_of_the_checkpoints() -> None:
         np.testing.assert_allclose(fresh.get_buffer(name), stored, rtol=0, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize("alpha", [-3.0, -1e-4, 0.0, 1e-4, 0.5, 10.0])
+@pytest.mark.parametrize("alpha", [-3.0, -1e-4, 0.0, 1e-39, 1e-4, 0.5, 10.0])
 def test_snake(alpha: float) -> None:
     x = torch.linspace(-4, 4, 101, dtype=torch.float64)[None, None]
     snake = Snake(1).double()
@@ -87,6 +87,7 @@ def test_snake(alpha: float) -> None:
 
     expected = x if alpha == 0 else x + torch.sin(alpha * x) ** 2 / alpha
     torch.testing.assert_close(snake(x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(snake.float()(x.float()), expected.float(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

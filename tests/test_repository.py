@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gomin_client.contract import ModelContract
+from gomin_client.errors import Interrupted
 from gomin_client.mel import MelConfig
 from gomin_client.model_repository import read_config, versions
 from gomin_export import repository
@@ -106,6 +107,29 @@ def test_a_second_model_that_cannot_be_placed_takes_the_first_back(
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), Interrupted(2)])
+def test_a_second_version_that_fails_leaves_the_first_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    home = tmp_path / "models"
+    place(home, [DENOISER, DIFFUSION], "aa")
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == home / "gomin_diffusion" / "2":
+            raise failure
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+
+    with pytest.raises((RepositoryError, Interrupted)):
+        place(home, [DENOISER, DIFFUSION], "bb")
+
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    assert not (home / "gomin_denoiser" / "2").exists()
+
+
 def test_a_repository_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
@@ -113,13 +137,14 @@ def test_a_repository_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         place(tmp_path / "file" / "models", [GAN], "aa")
 
 
-def test_anyone_may_read_what_is_placed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_permissions_follow_the_umask(tmp_path: Path, umask: int) -> None:
     home = tmp_path / "models"
-    old = os.umask(0o022)
+    old = os.umask(umask)
     try:
         place(home, [GAN], "aa")
     finally:
         os.umask(old)
 
     for path in home.rglob("*"):
-        assert path.stat().st_mode & stat.S_IROTH, path
+        assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~umask, path

@@ -8,16 +8,20 @@ import signal
 import subprocess
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import tritonclient.grpc as triton
+from tritonclient.utils import np_to_triton_dtype
 
-from gomin_export.networks import DiffusionWrapper, GomiGAN
+from gomin_client.transports.triton import GrpcTransport
+from gomin_export.networks import GomiGAN
 from gomin_server import installation
 from tests.support import BIN, RunningServer, free_ports, run, serving
 
@@ -283,7 +287,10 @@ def infer_at_once(server: RunningServer, model: str, requests: list[dict[str, An
     client = triton.InferenceServerClient(server.grpc.removeprefix("grpc://"))
     answers: dict[int, Any] = {}
     for i, arrays in enumerate(requests):
-        inputs = [triton.InferInput(name, a.shape, "FP32").set_data_from_numpy(a) for name, a in arrays.items()]
+        inputs = [
+            triton.InferInput(name, a.shape, np_to_triton_dtype(a.dtype)).set_data_from_numpy(a)
+            for name, a in arrays.items()
+        ]
         client.async_infer(model, inputs, lambda result, error, i=i: answers.__setitem__(i, error or result))
     deadline = time.monotonic() + 60
     while len(answers) < len(requests):
@@ -296,10 +303,10 @@ def infer_at_once(server: RunningServer, model: str, requests: list[dict[str, An
 class TestOnnxruntimeBackend:
     """The Python-based backend honours config.pbtxt as the native one does."""
 
-    def variant(self, repository: Path, home: Path, change: tuple[str, str], model: str = "gomin_gan") -> Path:
-        """A repository of one model, with a changed config.pbtxt."""
-        shutil.copytree(repository / model, home / model)
-        config = home / model / "config.pbtxt"
+    def variant(self, repository: Path, home: Path, change: tuple[str, str]) -> Path:
+        """A repository of the GAN alone, with a changed config.pbtxt."""
+        shutil.copytree(repository / "gomin_gan", home / "gomin_gan")
+        config = home / "gomin_gan" / "config.pbtxt"
         old, new = change
         assert old in config.read_text()
         config.write_text(config.read_text().replace(old, new))
@@ -374,29 +381,63 @@ class TestOnnxruntimeBackend:
         assert result.returncode == 1
         assert words in result.stdout + result.stderr
 
-    def test_a_bad_request_does_not_touch_its_batch(
-        self, repository: Path, tmp_path: Path, small_diffusion: DiffusionWrapper
-    ) -> None:
-        """A timestep out of range makes the denoiser fail; the good requests of the same batch are answered."""
-        home = self.variant(repository, tmp_path / "models", ("dynamic_batching { }", BATCH_OF_FOUR), "gomin_denoiser")
-        timesteps = [10.0, 4000.0, 20.0, 30.0]
-        signals = np.random.default_rng(0).standard_normal((4, 1, 1, 512)).astype(np.float32)
-        requests = [
-            {"signal": signal, "timestep": np.array([[t]], np.float32), "mel": np.zeros((1, 32, 2), np.float32)}
-            for signal, t in zip(signals, timesteps, strict=True)
-        ]
+    def test_a_bad_request_does_not_touch_its_batch(self, tmp_path: Path) -> None:
+        """A toy model that looks numbers up: an index beyond its table fails in ONNX Runtime, and with it the batch."""
+        home = tmp_path / "models"
+        (home / "lookup" / "1").mkdir(parents=True)
+        table = onnx.numpy_helper.from_array(np.arange(10, 20, dtype=np.float32), "table")
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Gather", ["table", "index"], ["number"])],
+            "lookup",
+            [onnx.helper.make_tensor_value_info("index", onnx.TensorProto.INT64, ["batch", 1])],
+            [onnx.helper.make_tensor_value_info("number", onnx.TensorProto.FLOAT, ["batch", 1])],
+            [table],
+        )
+        model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 20)])
+        onnx.save(model, home / "lookup" / "1" / "model.onnx")
+        (home / "lookup" / "config.pbtxt").write_text(
+            'name: "lookup" backend: "onnxruntime" max_batch_size: 8\n'
+            'input [ { name: "index" data_type: TYPE_INT64 dims: [ 1 ] } ]\n'
+            f'output [ {{ name: "number" data_type: TYPE_FP32 dims: [ 1 ] }} ]\n{BATCH_OF_FOUR}\n'
+        )
 
         with serving(home, tmp_path / "log") as server:
-            answers = infer_at_once(server, "gomin_denoiser", requests)
-            stats = self.statistics(server, "gomin_denoiser")
+            requests = [{"index": np.array([[i]], np.int64)} for i in (3, 4000, 5, 6)]
+            answers = infer_at_once(server, "lookup", requests)
+            stats = self.statistics(server, "lookup")
 
-        assert "model gomin_denoiser" in str(answers[1])
-        for i in (0, 2, 3):
-            expected = small_diffusion.model(
-                torch.from_numpy(signals[i]), torch.tensor([timesteps[i]]), torch.zeros(1, 32, 2)
-            )
-            np.testing.assert_allclose(answers[i].as_numpy("noise"), expected.numpy(), rtol=0, atol=1e-5)
+        assert "model lookup" in str(answers[1])
+        assert [answers[i].as_numpy("number").tolist() for i in (0, 2, 3)] == [[[13.0]], [[15.0]], [[16.0]]]
         assert [(batch["batch_size"], batch["compute_infer"]["count"]) for batch in stats["batch_stats"]] == [(4, 1)]
+
+
+def test_several_repositories(repository: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(repository / "gomin_gan", other / "gomin_gan")
+    first = tmp_path / "first"
+    for model in ("gomin_denoiser", "gomin_diffusion"):
+        shutil.copytree(repository / model, first / model)
+
+    with serving(first, tmp_path / "log", "--model-repository", str(other)) as server:
+        for model in ("gomin_gan", "gomin_diffusion"):
+            with urllib.request.urlopen(f"{server.http}/v2/models/{model}/ready") as answer:
+                assert answer.status == 200
+
+
+def test_concurrent_diffusion_requests_meet_in_the_denoiser(repository: Path, tmp_path: Path) -> None:
+    """Two instances sample side by side, and the denoiser runs some of their steps together."""
+    mel = np.zeros((1, 32, 40), np.float32)
+    with serving(repository, tmp_path / "log") as server:
+        transport = GrpcTransport(server.grpc.removeprefix("grpc://"))
+        with ThreadPoolExecutor(2) as pool:
+            inputs = [{"mel": mel, "seed": np.array([[seed]], np.uint64)} for seed in (1, 2)]
+            list(pool.map(lambda tensors: transport.infer("gomin_diffusion", 1, tensors), inputs))
+        transport.close()
+        with urllib.request.urlopen(f"{server.http}/v2/models/gomin_denoiser/stats") as answer:
+            stats = json.load(answer)["model_stats"][0]
+
+    assert stats["inference_count"] == 100
+    assert stats["execution_count"] < 100
 
 
 def test_the_log_has_no_traceback(server: RunningServer) -> None:

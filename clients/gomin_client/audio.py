@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,15 @@ def read(path: Path) -> tuple[Wave, int]:
     Raises:
         FileError: no audio file, no samples, or samples that are NaN or infinite.
     """
-    if not path.exists():
-        raise FileError(f"{path}: no such file")
-    if path.is_dir():
-        raise FileError(f"{path}: is a directory; expected an audio file")
-    if path.stat().st_size == 0:
-        raise FileError(f"{path}: is empty")
     try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise FileError(f"{path}: is a directory; expected an audio file")
+        if status.st_size == 0:
+            raise FileError(f"{path}: is empty")
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except FileNotFoundError as error:
+        raise FileError(f"{path}: no such file") from error
     except (OSError, soundfile.SoundFileError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
         raise FileError(f"{path}: cannot be read as audio: {reason}") from error
@@ -45,7 +47,8 @@ def read(path: Path) -> tuple[Wave, int]:
         raise FileError(f"{path}: contains no samples")
     if not np.isfinite(samples).all():
         raise FileError(f"{path}: contains NaN or infinite samples")
-    return samples.mean(axis=1), rate
+    # float64: the sum of loud channels may exceed what float32 can hold, their mean does not
+    return samples.mean(axis=1, dtype=np.float64).astype(np.float32), rate
 
 
 def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
@@ -66,20 +69,6 @@ def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
     return np.pad(resampled, (0, length - len(resampled))).astype(np.float32)
 
 
-def check_writable(path: Path) -> None:
-    """Refuse an output file that could not be written, before any work is done for it.
-
-    Raises:
-        FileError: unknown extension, or a directory of that name.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise FileError(
-            f"{path}: cannot write {path.suffix or 'a file without extension'}; known: {', '.join(FORMATS)}"
-        )
-    if path.is_dir():
-        raise FileError(f"{path}: is a directory; expected a file name")
-
-
 def write(path: Path, wave: Wave, rate: int) -> None:
     """Write an audio file in the format of its extension; it appears complete or not at all.
 
@@ -91,7 +80,9 @@ def write(path: Path, wave: Wave, rate: int) -> None:
     Raises:
         FileError: unknown extension, or the file cannot be written.
     """
-    check_writable(path)
+    if path.suffix.lower() not in FORMATS:
+        what = path.suffix or "a file without extension"
+        raise FileError(f"{path}: cannot write {what}; known are {', '.join(FORMATS)}")
     file_format, subtype = FORMATS[path.suffix.lower()]
     with appearing(path) as part:
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gomin_client import audio, plot
-from gomin_client.errors import GominError, ServerError, UsageError
+from gomin_client.errors import GominError, ServerError
 from gomin_client.vocoder import Vocoder
 
 Say = Callable[[str], None]
@@ -20,12 +20,12 @@ class Report:
 
     Attributes:
         done: files written.
-        failed: files reported.
+        failures: what stopped the others, in order.
         comparisons: mels of originals and reconstructions, where they were asked for.
     """
 
     done: int = 0
-    failed: int = 0
+    failures: list[GominError] = field(default_factory=list)
     comparisons: list[plot.Comparison] = field(default_factory=list)
 
 
@@ -52,7 +52,6 @@ def reconstruct_files(
 
     Raises:
         ServerError: the server went away; nothing more can be done.
-        UsageError: what was asked for makes no sense for this model.
     """
     report = Report()
     for source, target in jobs:
@@ -62,16 +61,14 @@ def reconstruct_files(
             wave = audio.resample(wave, rate, vocoder.sample_rate)
             result = vocoder.reconstruct(wave, vocoder.sample_rate, trim=trim, seed=seed)
             audio.write(target, result, vocoder.sample_rate)
-        except UsageError:
-            raise  # true of every file
         except ServerError:
             if len(jobs) > 1:
-                complain(f"stopped at {source}: {report.done} done, {report.failed} failed, the rest not tried")
+                complain(f"stopped at {source}: {report.done} done, {len(report.failures)} failed, the rest not tried")
             raise
         except GominError as error:
             message = str(error)
             complain(message if str(source) in message or str(target) in message else f"{source}: {message}")
-            report.failed += 1
+            report.failures.append(error)
             continue
         report.done += 1
         elapsed = time.perf_counter() - started

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from gomin_client import DEFAULT_URL
 from gomin_client.console import Version, run
 from gomin_client.errors import GominError, ServerError, UsageError
 
@@ -26,7 +27,6 @@ Url = Annotated[
         "model repository run in-process.",
     ),
 ]
-DEFAULT_URL = "grpc://localhost:8001"
 
 
 @app.command()
@@ -75,6 +75,8 @@ def reconstruct(
         if len(inputs) > plots.MAX_COLUMNS:
             raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(inputs)}")
     with Vocoder(url, model) as vocoder:
+        if seed is not None and not vocoder.takes_seed:
+            raise UsageError(f"model {vocoder.model} draws no noise: a seed has no effect on it")
         if vocoder.takes_seed and seed is None:
             seed = fresh_seed()
             say(f"seed {seed}")
@@ -90,10 +92,12 @@ def reconstruct(
         if plot is not None and report.comparisons:
             plots.save(plot, report.comparisons, vocoder.contract.mel)
             say(str(plot))
-    if len(inputs) > 1:
-        typer.echo(f"{report.done} done, {report.failed} failed", err=report.failed > 0)
-    if report.failed:
-        raise typer.Exit(1)
+    failed = len(report.failures)
+    if len(inputs) > 1 and (failed or not quiet):
+        typer.echo(f"{report.done} done, {failed} failed", err=failed > 0)
+    if failed:
+        # of a single file the kind of failure can be told, of many only that some failed
+        raise typer.Exit(report.failures[0].exit_code if len(inputs) == 1 else 1)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gomin_client.errors import GominError
+from gomin_client.errors import GominError, Interrupted
 
 
 def _print_version(wanted: bool) -> None:
@@ -25,14 +26,6 @@ Version = Annotated[
 ]
 
 
-class Interrupted(BaseException):
-    """A signal asked the program to end. Not an `Exception`: nothing but `run` is to catch it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 def run(app: Callable[[], object], program: str, when_interrupted: str) -> None:
     """Run a command line program and exit with its status.
 
@@ -43,6 +36,9 @@ def run(app: Callable[[], object], program: str, when_interrupted: str) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         app()
     except GominError as error:

@@ -51,3 +51,15 @@ class ContractError(GominError):
     """A model and an input, or a model and this client, that do not fit together."""
 
     exit_code = 5
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to end. Not a `GominError`: nothing but `console.run` is to catch it.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number

@@ -56,8 +56,10 @@ def check_extra(path: Path, inputs: Sequence[Path], outputs: Sequence[Path], ext
 def _output(source: Path, output: str | None, label: str, single: bool) -> Path:
     if output in ("", "-"):
         raise UsageError(f"output {output!r}: expected an audio file or a directory")
+    if not source.name:
+        raise UsageError(f"{source}: is a directory; expected an audio file")
     if output is None:
-        return source.with_name(f"{source.stem}_{label}{DEFAULT_EXTENSION}")
+        return source.with_name(f"{source.stem}_{label.replace('/', '_')}{DEFAULT_EXTENSION}")
     path = Path(output)
     is_directory = output.endswith("/") or path.is_dir() or not path.suffix
     if is_directory:

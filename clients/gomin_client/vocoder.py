@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client import audio, contract
+from gomin_client import DEFAULT_URL, audio, contract
 from gomin_client.audio import Wave
 from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, UsageError
 from gomin_client.mel import Mel, mel_spectrogram
-from gomin_client.transports import DEFAULT_URL, connect
+from gomin_client.transports import connect
 
 
 class Vocoder:
@@ -147,7 +147,10 @@ class Vocoder:
             raise UsageError(f"waveform of shape {wave.shape}: expected (samples,), at least one, all of them finite")
         if sample_rate <= 0:
             raise UsageError(f"sample rate {sample_rate}: expected a positive number of Hz")
-        return audio.resample(wave, sample_rate, self.sample_rate)
+        resampled = audio.resample(wave, sample_rate, self.sample_rate)
+        if not np.isfinite(resampled).all():
+            raise UsageError("waveform is too loud to be resampled: it overflows")
+        return resampled
 
     def close(self) -> None:
         """Close the connection."""

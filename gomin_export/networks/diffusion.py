@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, NoiseSource
 from gomin_export.checkpoints import CheckpointReader
-from gomin_export.networks.inverter import MelInverter
+from gomin_export.networks.inverter import MelInverter, require_counts
 
 FILM_SCALE = 0.01  # the network learns scales in units of 1/100
 EMBEDDING_HALF = 64  # sines, and as many cosines
@@ -44,9 +44,7 @@ class DiffusionConfig:
     hop_length: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("residual_layers", "residual_channels", "dilation_cycle_length", "num_diffusion_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+        require_counts(self.__dict__)
         if self.hop_length != HOP_LENGTH:
             raise ValueError(f"hop_length is {self.hop_length}, but the network upsamples {HOP_LENGTH} times")
 
@@ -74,8 +72,8 @@ class DiffusionConfig:
         Raises:
             CheckpointError: a tensor that the config is read from is missing or misshapen.
         """
-        layers = tensors.count("model.residual_layers.{}.dilated_conv.weight")
-        films = tensors.count("model.film_layers.{}.weight")
+        layers = tensors.count("model.residual_layers.{}.")
+        films = tensors.count("model.film_layers.{}.")
         cycle = math.ceil(layers / films)
         if "dilation_cycle_length" not in overrides and math.ceil(layers / cycle) != films:
             raise tensors.error(f"has {films} FiLM layers for {layers} residual layers: no dilation cycle gives that")

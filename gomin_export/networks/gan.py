@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gomin_export.checkpoints import CheckpointReader
-from gomin_export.networks.inverter import MelInverter
+from gomin_export.networks.inverter import MelInverter, require_counts
 
 LPF_TAPS = 12
 PAIRED = ("convs1", "convs2")  # the two convolutions of a resblock, for each dilation
@@ -41,6 +41,7 @@ class GANConfig:
     hop_length: int = 256
 
     def __post_init__(self) -> None:
+        require_counts(self.__dict__)
         if math.prod(self.upsample_strides) != self.hop_length:
             raise ValueError(
                 f"upsample_strides {list(self.upsample_strides)} multiply to {math.prod(self.upsample_strides)}, "
@@ -90,13 +91,15 @@ class GANConfig:
         Raises:
             CheckpointError: a tensor that the config is read from is missing or misshapen.
         """
-        stages = tensors.count("ups.{}.weight")
-        blocks = tensors.count("resblocks.{}.convs1.0.weight")
+        stages = tensors.count("ups.{}.")
+        blocks = tensors.count("resblocks.{}.")
         if blocks == 0 or blocks % stages:
             raise tensors.error(
                 f"has {blocks} resblocks in {stages} upsampling stages; each stage should have the same number"
             )
-        depths = [tensors.count(f"resblocks.{i}.convs1.{{}}.weight") for i in range(blocks // stages)]
+        depths = [
+            max(tensors.count(f"resblocks.{i}.{convs}.{{}}.") for convs in PAIRED) for i in range(blocks // stages)
+        ]
         kernels = tuple(
             tensors.agreed(*((f"resblocks.{i}.{convs}.{n}.weight", 2, 3) for convs in PAIRED for n in range(depth)))
             for i, depth in enumerate(depths)
@@ -139,8 +142,9 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T). For α = 0 the result is the limit, x."""
-        # 1/α is replaced by 0 where α is 0, as sin² is 0 there
-        inverse = torch.where(self.alpha == 0, 0.0, 1.0 / torch.where(self.alpha == 0, 1.0, self.alpha))
+        # where α is 0, or so small that 1/α overflows, sin²(αx)/α is far below x's last bit
+        vanishing = self.alpha.abs() < 1e-30
+        inverse = torch.where(vanishing, 0.0, 1.0 / torch.where(vanishing, 1.0, self.alpha))
         return x + inverse * torch.sin(self.alpha * x) ** 2
 
 

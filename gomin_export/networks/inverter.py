@@ -24,6 +24,24 @@ class NetworkConfig(Protocol):
         ...
 
 
+def require_counts(values: Mapping[str, Any]) -> None:
+    """Check that config values, and those in lists and in lists of lists, are whole numbers of at least 1.
+
+    Raises:
+        ValueError: one is not; names it.
+    """
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, (list, tuple)) and value:
+            for item in value:
+                check(name, item)
+        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} contains {value!r}; expected whole numbers of at least 1")
+
+    for name, value in values.items():
+        check(name, value)
+
+
 class MelInverter(nn.Module):
     """Base of the networks that turn a mel spectrogram into a waveform.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from gomin_client.errors import UsageError
 from gomin_client.transports.base import Transport
 
-DEFAULT_URL = "grpc://localhost:8001"
 URL_FORMS = "grpc://HOST:PORT, http://HOST:PORT, local:DIRECTORY or HOST:PORT (gRPC)"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from gomin_client.errors import ContractError, InferenceError, ServerError, UnknownModelError
+from gomin_client.errors import ContractError, InferenceError, Interrupted, ServerError, UnknownModelError
 from gomin_client.transports.base import ModelInfo, Tensors, unknown_model
 
 INFER_TIMEOUT_S = 3600.0  # the chain of a long recording takes minutes on a CPU
@@ -57,13 +57,13 @@ class _TritonTransport:
     def _index(self) -> list[dict[str, str]]:
         try:
             with self._errors():
-                if not self._server_ready():
-                    raise ServerError(f"{self.url}: the server is there but not ready yet; its log says why")
+                if not self._server_live():
+                    raise ServerError(f"{self.url}: the server is there but not live yet; its log says why")
                 return self._repository_index()
-        except (InferenceError, ContractError) as error:
+        except (InferenceError, ContractError, ValueError) as error:  # ValueError: an answer that is no JSON
             raise ServerError(f"what listens at {self.url} does not answer as a Triton server does: {error}") from error
 
-    def _server_ready(self) -> bool:
+    def _server_live(self) -> bool:
         raise NotImplementedError
 
     def _repository_index(self) -> list[dict[str, str]]:
@@ -119,8 +119,8 @@ class GrpcTransport(_TritonTransport):
         """See `Transport.close`."""
         self._client.close()
 
-    def _server_ready(self) -> bool:
-        return bool(self._client.is_server_ready(client_timeout=_CONNECT_TIMEOUT_S))
+    def _server_live(self) -> bool:
+        return bool(self._client.is_server_live(client_timeout=_CONNECT_TIMEOUT_S))
 
     def _repository_index(self) -> list[dict[str, str]]:
         index = self._client.get_model_repository_index(client_timeout=_CONNECT_TIMEOUT_S)
@@ -141,6 +141,7 @@ class HttpTransport(_TritonTransport):
         """Args: address: HOST:PORT."""
         import tritonclient.http
 
+        _let_interrupts_through_gevent()
         super().__init__(f"http://{address}")
         self._module = tritonclient.http
         self._address = address
@@ -150,7 +151,8 @@ class HttpTransport(_TritonTransport):
     def infer(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
         with self._errors():
-            result = self._client.infer(model, _wrap(self._module.InferInput, inputs), str(version))
+            client = self._client(INFER_TIMEOUT_S)
+            result = client.infer(model, _wrap(self._module.InferInput, inputs), str(version))
             return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
 
     def close(self) -> None:
@@ -159,24 +161,34 @@ class HttpTransport(_TritonTransport):
             self._clients.pop().close()
         self._local = threading.local()
 
-    @property
-    def _client(self) -> Any:
-        if not hasattr(self._local, "client"):
-            self._local.client = self._module.InferenceServerClient(
-                self._address, connection_timeout=_CONNECT_TIMEOUT_S, network_timeout=INFER_TIMEOUT_S
+    def _client(self, timeout: float) -> Any:
+        """This thread's client for answers that may take so many seconds: a client has one timeout for all it does."""
+        clients = self._local.__dict__.setdefault("clients", {})
+        if timeout not in clients:
+            clients[timeout] = self._module.InferenceServerClient(
+                self._address, connection_timeout=_CONNECT_TIMEOUT_S, network_timeout=timeout
             )
-            self._clients.append(self._local.client)
-        return self._local.client
+            self._clients.append(clients[timeout])
+        return clients[timeout]
 
-    def _server_ready(self) -> bool:
-        return bool(self._client.is_server_ready())
+    def _server_live(self) -> bool:
+        return bool(self._client(_CONNECT_TIMEOUT_S).is_server_live())
 
     def _repository_index(self) -> list[dict[str, str]]:
-        return list(self._client.get_model_repository_index())
+        return list(self._client(_CONNECT_TIMEOUT_S).get_model_repository_index())
 
     def _parameters(self, model: str) -> dict[str, str]:
-        parameters = self._client.get_model_config(model).get("parameters", {})
+        parameters = self._client(_CONNECT_TIMEOUT_S).get_model_config(model).get("parameters", {})
         return {name: str(value.get("string_value", "")) for name, value in parameters.items()}
+
+
+def _let_interrupts_through_gevent() -> None:
+    """Exceptions that are raised in gevent's event loop are printed and dropped there, but for those it knows."""
+    from gevent.hub import Hub
+
+    if Interrupted not in Hub.SYSTEM_ERROR:
+        Hub.SYSTEM_ERROR = (*Hub.SYSTEM_ERROR, Interrupted)
+        Hub.NOT_ERROR = (*Hub.NOT_ERROR, Interrupted)
 
 
 def _wrap(infer_input: Callable[..., Any], inputs: Tensors) -> list[Any]:
@@ -190,5 +202,5 @@ def _wrap(infer_input: Callable[..., Any], inputs: Tensors) -> list[Any]:
 
 
 def _brief(reason: str) -> str:
-    """The part of gRPC's long-winded texts that says something: what follows the last colon but one."""
+    """The part of gRPC's long-winded texts that says something: what follows "last error: ", if that stands there."""
     return reason.rpartition("last error: ")[2][:200]

@@ -162,6 +162,8 @@ class TritonPythonModel:
             cuda = {**accelerator.get("parameters", {}), **cuda}
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise self._refusal("a GPU instance was asked for, but this ONNX Runtime has no CUDA provider")
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # finds CUDA and cuDNN where pip installed them
         return [
             ("CUDAExecutionProvider", {**cuda, "device_id": args["model_instance_device_id"]}),
             "CPUExecutionProvider",
