@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import stat
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def read(path: Path) -> tuple[Wave, int]:
             raise FileError(f"{path}: is a directory; expected an audio file")
         if status.st_size == 0:
             raise FileError(f"{path}: is empty")
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
     except FileNotFoundError as error:
         raise FileError(f"{path}: no such file") from error
     except (OSError, soundfile.SoundFileError) as error:
@@ -86,6 +87,6 @@ def write(path: Path, wave: Wave, rate: int) -> None:
     file_format, subtype = FORMATS[path.suffix.lower()]
     with appearing(path) as part:
         try:
-            soundfile.write(part, wave, rate, format=file_format, subtype=subtype)
+            soundfile.write(os.fsencode(part), wave, rate, format=file_format, subtype=subtype)
         except soundfile.SoundFileError as error:
             raise FileError(f"{path}: cannot be written: {error}") from error
