@@ -381,6 +381,20 @@ class TestOnnxruntimeBackend:
         assert result.returncode == 1
         assert words in result.stdout + result.stderr
 
+    @pytest.mark.parametrize(("arena", "works"), [("cpu:0", True), ("nowhere:0", False)])
+    def test_passes_arena_shrinkage_on_to_every_run(
+        self, repository: Path, tmp_path: Path, arena: str, works: bool
+    ) -> None:
+        """ONNX Runtime refuses to run with an arena that it does not have: so it was asked."""
+        change = parameters(**{"memory.enable_memory_arena_shrinkage": arena})
+        home = self.variant(repository, tmp_path / "models", change)
+
+        with serving(home, tmp_path / "log") as server:
+            answers = infer_at_once(server, "gomin_gan", [{"mel": np.zeros((1, 128, 3), np.float32)}])
+
+        assert "unknown parameter" not in server.log_text
+        assert hasattr(answers[0], "as_numpy") == works, answers[0]
+
     def test_a_bad_request_does_not_touch_its_batch(self, tmp_path: Path) -> None:
         """A toy model that looks numbers up: an index beyond its table fails in ONNX Runtime, and with it the batch."""
         home = tmp_path / "models"
