@@ -106,3 +106,9 @@ def serving(repository: Path, log: Path, *arguments: str) -> Iterator[RunningSer
     finally:
         if process.poll() is None:
             server.stop()
+
+
+def start(repository: Path) -> subprocess.CompletedProcess[str]:
+    """Run a server that is expected to end by itself."""
+    ports = zip(("--http-port", "--grpc-port", "--metrics-port"), map(str, free_ports(3)), strict=True)
+    return run("gomin-server", "--model-repository", repository, *(word for option in ports for word in option))
