@@ -7,7 +7,6 @@ has computed a mel. Pickled code is never run: files are read with `weights_only
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import statistics
@@ -185,13 +184,18 @@ def read_config_file(path: str | Path, config_class: type[Any]) -> dict[str, Any
     return values
 
 
-def checkpoint_sha256(path: str | Path) -> str:
-    """SHA-256 of the checkpoint file, in hexadecimal."""
-    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def detect_kind(path: str | Path, key: str | None = None) -> str:
+    """The kind of network that a checkpoint is of, "gan" or "diffusion".
+
+    Raises:
+        CheckpointError: the file cannot be read safely, or is of neither.
+    """
+    path = Path(path)
+    tensors = _unwrap(path, _load_file(path), key)
+    found = _kinds(tensors)
+    if not found:
+        raise _error(path, f"is not a GOMIN checkpoint; it has {_some_names(tensors)}")
+    return found[0]
 
 
 def _load_file(path: Path) -> Any:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from gomin_client.console import Version, run
+from gomin_client.contract import FP32, PRECISIONS, SHORT_NAMES
 from gomin_client.errors import UsageError
+from gomin_export import options as o
+from gomin_export.errors import ParityError
+
+if TYPE_CHECKING:
+    from gomin_export.parity import Report
+    from gomin_export.pipeline import Plan
+    from gomin_export.verify import CheckpointReference, RecordedReference
 
 app = typer.Typer(
     name="gomin-export",
-    help="Export GOMIN checkpoints to ONNX, prove that they compute what PyTorch computes, and place them in a Triton "
-    "model repository.",
+    help="Export GOMIN checkpoints to ONNX, prove that they compute what PyTorch computes, place them in a Triton "
+    "model repository, and verify what is deployed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
-
-Checkpoint = Annotated[Path, typer.Option("--ckpt", help="The checkpoint: a state dict (.pt, .pth, .safetensors).")]
-Repository = Annotated[Path, typer.Option(help="The Triton model repository to export into; made if missing.")]
-Config = Annotated[
-    Optional[Path],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
-    typer.Option(help="JSON file of config values that win over what the checkpoint's tensors show."),
-]
-Key = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="Which state dict to take from a checkpoint that holds several, for example ema."),
-]
 
 DEFAULT_REPOSITORY = Path("model_repository")
 
@@ -39,48 +38,214 @@ def _global(_version: Version = False) -> None:
     pass
 
 
+def _command(kind: str) -> Callable[..., None]:
+    """The command that exports checkpoints of one kind."""
+
+    def command(
+        ckpt: o.Checkpoint,
+        repository: o.Repository = DEFAULT_REPOSITORY,
+        config: o.Config = None,
+        key: o.Key = None,
+        precision: o.Precision = FP32,
+        lowering: o.Lowering = True,
+        atol: o.Atol = None,
+        min_snr: o.MinSnr = None,
+        max_batch_size: o.MaxBatchSize = None,
+        batch_delay_us: o.BatchDelay = None,
+        instances: o.Instances = None,
+        instance_kind: o.InstanceKind = None,
+        threads: o.Threads = None,
+        warm_up: o.WarmUp = None,
+        cudnn_search: o.CudnnSearch = None,
+        tf32: o.Tf32 = None,
+        accelerator: o.Accelerator = None,
+        overwrite_config: o.OverwriteConfig = False,
+        version: o.ModelVersion = None,
+        keep: o.Keep = None,
+        dry_run: o.DryRun = False,
+    ) -> None:
+        _check_tolerance(precision, atol)
+        from gomin_export.deployment import Deployment
+
+        deployment = Deployment(
+            max_batch_size,
+            batch_delay_us,
+            instances,
+            instance_kind,
+            threads,
+            _shapes(warm_up),
+            cudnn_search,
+            tf32,
+            accelerator,
+        )
+        with _torch_needed():
+            from gomin_export import pipeline  # takes seconds: torch
+            from gomin_export.onnx_export import Graph
+        options = pipeline.Options(
+            _read_config(config, kind),
+            key,
+            Graph(precision, lowering),
+            atol,
+            min_snr,
+            deployment,
+            overwrite_config,
+            version,
+            keep,
+        )
+        export = pipeline.Export(kind, ckpt, repository, options, say=_say)
+        if dry_run:
+            _show_plan(export.plan)
+            return
+        for report in (exported := export.run()).reports:
+            _show_report(report, _say)
+        for path in exported.plan.paths:
+            typer.echo(str(path))
+
+    return command
+
+
+app.command(
+    "gan",
+    help="Export a GAN checkpoint as the model gomin_gan.\n\nExample: gomin-export gan --ckpt gan_state_dict.pt",
+)(_command("gan"))
+app.command(
+    "diffusion",
+    help="Export a diffusion checkpoint as the models gomin_denoiser (one step) and gomin_diffusion (the whole chain)."
+    "\n\nExample: gomin-export diffusion --ckpt diffusion_state_dict.pt",
+)(_command("diffusion"))
+
+
 @app.command()
-def gan(ckpt: Checkpoint, repository: Repository = DEFAULT_REPOSITORY, config: Config = None, key: Key = None) -> None:
-    """Export a GAN checkpoint as the model gomin_gan.
-
-    Example: gomin-export gan --ckpt gan_state_dict.pt
-    """
-    _export("gan", ckpt, repository, config, key)
-
-
-@app.command()
-def diffusion(
-    ckpt: Checkpoint, repository: Repository = DEFAULT_REPOSITORY, config: Config = None, key: Key = None
+def verify(
+    repository: o.VerifiedRepository = None,
+    url: o.Url = None,
+    model: o.Model = "all",
+    ckpt: o.ReferenceCheckpoint = None,
+    config: o.Config = None,
+    key: o.Key = None,
+    version: o.VerifiedVersion = None,
+    precision: o.ExpectedPrecision = None,
+    atol: o.Atol = None,
+    min_snr: o.MinSnr = None,
+    as_json: o.Json = False,
 ) -> None:
-    """Export a diffusion checkpoint as the models gomin_denoiser (one step) and gomin_diffusion (the whole chain).
+    """Replay the parity gate against what is deployed: a repository, or a live server.
 
-    Example: gomin-export diffusion --ckpt diffusion_state_dict.pt
+    Compares with the vectors that the export recorded in the repository, or with PyTorch itself (--ckpt). Exit status 4
+    if a model is missing, swapped, of another version or precision, or answers something else.
+
+    Examples:
+
+    gomin-export verify --repository model_repository
+
+    gomin-export verify --url grpc://server:8001 --repository model_repository
+
+    gomin-export verify --url grpc://server:8001 --ckpt gan_state_dict.pt --model gan
     """
-    _export("diffusion", ckpt, repository, config, key)
+    from gomin_client.transports import connect
+    from gomin_export.verify import RecordedReference, verify
 
-
-def _export(kind: str, ckpt: Path, repository: Path, config: Path | None, key: str | None) -> None:
+    _check_tolerance(precision, atol)
+    if version is not None and version < 1:
+        raise UsageError(f"--version {version}: Triton's versions begin at 1")
+    if url is not None and ckpt is not None and repository is not None:
+        raise UsageError("--url with both --ckpt and --repository: give one of the two as the reference")
+    if ckpt is None and (config or key):
+        raise UsageError("--config and --key tell how to read --ckpt, which is missing")
+    home = repository or DEFAULT_REPOSITORY
+    reference: RecordedReference | CheckpointReference
+    if ckpt is None:
+        reference = RecordedReference(home, version, precision, atol, min_snr)
+    else:
+        reference = _checkpoint_reference(ckpt, config, key, version, precision, atol, min_snr)
+    known = reference.models()
+    wanted = SHORT_NAMES.get(model, model)
+    if wanted not in (*known, "all"):
+        raise UsageError(f"--model {model}: the reference knows {', '.join(known)}")
+    reports = []
+    target = connect(url or f"local:{home}")
     try:
-        from gomin_export import pipeline  # takes seconds: torch
-        from gomin_export.checkpoints import read_config_file
-        from gomin_export.networks import DiffusionConfig, GANConfig
-    except ModuleNotFoundError as error:
-        raise UsageError(f"export needs the package {error.name}: pip install 'gomin-triton[export]'") from None
+        for name in known if wanted == "all" else [wanted]:
+            reports.append(verify(target, name, reference.truth(name), None if url else home))
+            if not as_json:
+                _show_report(reports[-1], typer.echo)
+    finally:
+        target.close()
+    if as_json:
+        typer.echo(json.dumps([report.to_dict() for report in reports], indent=2, ensure_ascii=False))
+    failed = [report for report in reports if report.failed]
+    if failed:
+        worst = failed[0].worst
+        raise ParityError(
+            f"{url or home}: {len(failed)} of {len(reports)} models failed; {failed[0].model}: "
+            f"{worst.name}: {worst.problem or f'off by {worst.max_abs_error:.2e}'}"
+        )
 
-    config_class, export = {
-        "gan": (GANConfig, pipeline.export_gan),
-        "diffusion": (DiffusionConfig, pipeline.export_diffusion),
-    }[kind]
-    overrides = read_config_file(config, config_class) if config else {}
-    exported = export(ckpt, repository, overrides, key, say=lambda line: typer.echo(line, err=True))
-    worst = exported.worst_case
-    typer.echo(
-        f"parity: {len(exported.cases)} cases against PyTorch in float64, largest difference {worst.max_abs_error:.1e} "
-        f"(PyTorch in float32: {worst.torch_error:.1e})",
-        err=True,
-    )
-    for model in exported.models:
-        typer.echo(str(model))
+
+def _checkpoint_reference(ckpt: Path, config: Path | None, key: str | None, *expected: Any) -> CheckpointReference:
+    with _torch_needed():
+        from gomin_export.checkpoints import detect_kind
+        from gomin_export.verify import CheckpointReference
+
+        return CheckpointReference(ckpt, _read_config(config, detect_kind(ckpt, key)) if config else {}, key, *expected)
+
+
+def _read_config(path: Path | None, kind: str) -> dict[str, Any]:
+    from gomin_export.checkpoints import read_config_file
+    from gomin_export.pipeline import NETWORKS
+
+    return read_config_file(path, NETWORKS[kind].config_class) if path else {}
+
+
+def _check_tolerance(precision: str | None, atol: float | None) -> None:
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
+    if atol is not None and not atol >= 0:
+        raise UsageError(f"--atol {atol}: expected 0 or more")
+
+
+def _shapes(texts: list[str] | None) -> list[tuple[int, int]] | None:
+    """Warm-up requests as (batch, frames); "none" for none at all, None where nothing was said."""
+    if not texts or texts == ["none"]:
+        return [] if texts else None
+    shapes = []
+    for text in texts:
+        numbers = text.split("x")
+        if not all(number.isdecimal() for number in numbers) or len(numbers) > 2:
+            raise UsageError(f"--warm-up {text}: expected FRAMES, BATCHxFRAMES, or none")
+        shapes.append((int(numbers[0]) if len(numbers) == 2 else 1, int(numbers[-1])))
+    return shapes
+
+
+def _show_plan(plan: Plan) -> None:
+    """What an export would write, for --dry-run."""
+    for model, text in plan.configs.items():
+        home = plan.repository / model
+        made = "is there already, by the same recipe" if plan.exists else "would be made"
+        typer.echo(f"# {home / str(plan.version)}: {made}")
+        for number in plan.dropped[model]:
+            typer.echo(f"# {home / str(number)}: would be removed")
+        typer.echo(f"# {home / 'config.pbtxt'}:")
+        typer.echo(text)
+
+
+def _show_report(report: Report, say: Callable[[str], None]) -> None:
+    say(report.table())
+    say(f"{report.model}: {report.summary}")
+    if "note" in report.facts:
+        say(f"{report.model}: {report.facts['note']}")
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def _torch_needed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"this needs the package {error.name}: pip install 'gomin-triton[export]'") from None
 
 
 def main() -> None:

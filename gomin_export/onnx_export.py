@@ -1,4 +1,4 @@
-"""Export of the reference networks to ONNX: tensor names, dynamic axes, metadata.
+"""Export of the networks to ONNX: tensor names, dynamic axes, names of nodes, metadata, number format.
 
 Written for what Triton's native onnxruntime backend loads (24.10: ONNX Runtime 1.19): IR version ≤ 10, opset ≤ 21, all
 output shapes inferred, and a dynamic batch first on every tensor.
@@ -6,11 +6,15 @@ output shapes inferred, and a dynamic batch first on every tensor.
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from gomin_client import contract
+from gomin_client.contract import FP16, FP32
+from gomin_export.lowering import LoweredDenoiser, LoweredGAN
 from gomin_export.networks.diffusion import DiffusionWrapper, GomiDiff
 from gomin_export.networks.gan import GomiGAN
+from gomin_export.precision import convolutions_to_float16
 
 OPSET = 20
 MAX_IR_VERSION = 10
@@ -34,9 +41,9 @@ _TRACED_FRAMES = 12
 class DenoiserStep(nn.Module):
     """The denoiser with one timestep per item in a column, as Triton wants tensors: a batch first."""
 
-    def __init__(self, denoiser: GomiDiff) -> None:
+    def __init__(self, denoiser: GomiDiff | LoweredDenoiser) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.model = denoiser  # as it is named in checkpoints
 
     def forward(self, signal: Tensor, timestep: Tensor, mel: Tensor) -> Tensor:
         """signal (B, 1, N), timestep (B, 1) float, mel (B, M, T) -> noise (B, 1, N).
@@ -44,27 +51,41 @@ class DenoiserStep(nn.Module):
         ONNX cannot raise: an item whose timestep is out of range gets NaN, and its neighbours what is theirs. Left to
         Gather, -1 would be the last timestep, and what lies beyond the table depends on the execution provider.
         """
-        known = (timestep >= 0) & (timestep <= self.denoiser.num_diffusion_steps - 1)  # (B, 1)
-        noise = self.denoiser(signal, torch.where(known, timestep, 0.0)[:, 0], mel)
+        known = (timestep >= 0) & (timestep <= self.model.num_diffusion_steps - 1)  # (B, 1)
+        noise = self.model(signal, torch.where(known, timestep, 0.0)[:, 0], mel)
         return torch.where(known[:, :, None], noise, torch.nan)
 
 
-def export_gan(network: GomiGAN, path: Path, metadata: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class Graph:
+    """What an ONNX graph is made of.
+
+    Attributes:
+        precision: one of `PRECISIONS`; inputs and outputs are float32 either way.
+        lowering: export the network's `gomin_export.lowering` form, not its plain one.
+    """
+
+    precision: str = FP32
+    lowering: bool = True
+
+
+def export_gan(network: GomiGAN, path: Path, metadata: Mapping[str, str], graph: Graph = Graph()) -> None:
     """Write a FiLM-GAN: mel (B, M, T) -> audio (B, 1, hop_length·T)."""
+    module = LoweredGAN(network, fold=graph.precision == FP32) if graph.lowering else copy.deepcopy(network)
+    if graph.precision == FP16:
+        convolutions_to_float16(module)
     frames = torch.export.Dim("frames")
     mel = torch.rand(_TRACED_BATCH, network.n_mels, _TRACED_FRAMES)
-    _export(
-        network,
-        {contract.MEL: mel},
-        {contract.MEL: {0: torch.export.Dim("batch"), 2: frames}},
-        contract.AUDIO,
-        path,
-        metadata,
-    )
+    dynamic = {contract.MEL: {0: torch.export.Dim("batch"), 2: frames}}
+    _export(module, {contract.MEL: mel}, dynamic, contract.AUDIO, path, metadata)
 
 
-def export_denoiser(network: DiffusionWrapper, path: Path, metadata: Mapping[str, str]) -> None:
+def export_denoiser(network: DiffusionWrapper, path: Path, metadata: Mapping[str, str], graph: Graph = Graph()) -> None:
     """Write one denoiser step: signal (B, 1, N), timestep (B, 1), mel (B, M, T) -> noise (B, 1, N)."""
+    fold = graph.precision == FP32
+    denoiser = LoweredDenoiser(network.model, fold) if graph.lowering else copy.deepcopy(network.model)
+    if graph.precision == FP16:
+        convolutions_to_float16(denoiser)
     batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
     inputs = {
         contract.SIGNAL: torch.rand(_TRACED_BATCH, 1, network.hop_length * _TRACED_FRAMES),
@@ -76,7 +97,7 @@ def export_denoiser(network: DiffusionWrapper, path: Path, metadata: Mapping[str
         contract.TIMESTEP: {0: batch},
         contract.MEL: {0: batch, 2: frames},
     }
-    _export(DenoiserStep(network.model), inputs, dynamic, contract.NOISE, path, metadata)
+    _export(DenoiserStep(denoiser), inputs, dynamic, contract.NOISE, path, metadata)
 
 
 def _export(
@@ -102,10 +123,51 @@ def _export(
     assert program is not None
     model = program.model_proto
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
+    _name_by_block(model.graph)
     _strip_traces(model)
     for name, value in sorted(metadata.items()):
         model.metadata_props.add(key=name, value=value)
     onnx.save(model, path)
+
+
+def _name_by_block(graph: onnx.GraphProto) -> None:
+    """Name nodes, and the values between them, by the module that they come from: resblocks.3/snakes1.0/Sin.
+
+    The exporter notes the path of modules at each node; nodes that its optimizer made have none, and take that of the
+    node before.
+    """
+    blocks: dict[str, str] = {}  # of the node that makes a value
+    taken: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
+    fixed = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    for node in graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        if "pkg.torch.onnx.name_scopes" in notes:
+            block = _block(ast.literal_eval(notes["pkg.torch.onnx.name_scopes"])[:-1])
+        else:
+            block = next((blocks[name] for name in node.input if name in blocks), "")
+        name = block + node.op_type
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name] - 1}"
+        for index, value in enumerate(node.output):
+            blocks[value] = block
+            if value and value not in fixed:
+                renamed[value] = node.name if len(node.output) == 1 else f"{node.name}:{index}"
+    for node in graph.node:
+        node.input[:] = [renamed.get(value, value) for value in node.input]
+        node.output[:] = [renamed.get(value, value) for value in node.output]
+    for info in graph.value_info:
+        info.name = renamed.get(info.name, info.name)
+
+
+def _block(scopes: Sequence[str]) -> str:
+    """Module paths from the outermost in, "", "resblocks.3", "resblocks.3.snakes1.0" -> "resblocks.3/snakes1.0/"."""
+    parts, outer = [], ""
+    for scope in scopes:
+        if scope.startswith(outer) and scope != outer and not scope.startswith("_"):
+            parts.append(scope[len(outer) :].lstrip("."))
+            outer = scope
+    return "".join(f"{part}/" for part in parts)
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

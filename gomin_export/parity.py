@@ -1,39 +1,79 @@
-"""The parity gate: an exported model must compute what the PyTorch network computes, or it is not placed anywhere.
+"""The parity gate: a model must compute what the PyTorch network computes, or it is not placed anywhere.
 
-Checked in the order in which a failure explains itself: names, types, shapes, then values, over several batch sizes and
-lengths, with mels as real ones are (silence, 0 … 1.2) and random ones.
+Checked in the order in which a failure explains itself: names, types, shapes, then values.
 
 The yardstick is the network in float64. In float32 PyTorch is itself off by its own rounding, which grows with the
-gains of a checkpoint: an export may be off by `ATOL`, or by `OWN_ERRORS` times what PyTorch's float32 is off, whichever
-is more.
+gains of a checkpoint: a float32 export may be off by `ATOL`, or by `OWN_ERRORS` times what PyTorch's float32 is off,
+whichever is more. A float16 export must stay `FP16_SNR_DB` above its error.
+
+Imports no torch: with recorded expectations (`records.py`) a deployment is verified without it.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import torch
 from numpy.typing import NDArray
 
-from gomin_client import contract
+from gomin_client.contract import FP32
+from gomin_client.errors import ContractError, InferenceError
 from gomin_export.errors import ParityError
-from gomin_export.networks.diffusion import DiffusionWrapper
-from gomin_export.networks.gan import GomiGAN
 
 ATOL = 1e-5  # on waveforms of full scale ±1, and on predicted noise of unit variance
 OWN_ERRORS = 4
+FP16_SNR_DB = 40.0
 
-Inputs = dict[str, NDArray[np.float32]]
-Reference = Callable[[Inputs, torch.dtype], NDArray[np.floating[Any]]]
+Inputs = Mapping[str, NDArray[Any]]
+Infer = Callable[[Inputs], NDArray[np.floating[Any]]]
 
-# (batch, frames): one frame, a prime, shorter and longer than the traced length
-_GRID = ((1, 1), (2, 7), (1, 12), (3, 13))
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a model must answer.
+
+    Attributes:
+        name: what is fed, in words.
+        inputs: tensor name → array, the batch first.
+        output: (B, 1, N) float64, what the network gives in float64.
+        torch_error: how far PyTorch's float32 is off, max abs.
+    """
+
+    name: str
+    inputs: Inputs
+    output: NDArray[np.float64]
+    torch_error: float
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far off a model may be; None sets no bound.
+
+    Attributes:
+        atol: max abs error, or `OWN_ERRORS` times PyTorch's own if that is more.
+        min_snr: least ratio of signal to error, in dB.
+    """
+
+    atol: float | None
+    min_snr: float | None
+
+    @classmethod
+    def of(cls, precision: str, atol: float | None = None, min_snr: float | None = None) -> Tolerance:
+        """The tolerance for a precision, where the caller asks for no other."""
+        if precision == FP32:
+            return cls(ATOL if atol is None else atol, min_snr)
+        return cls(atol, FP16_SNR_DB if min_snr is None else min_snr)
+
+    def __str__(self) -> str:
+        bounds = []
+        if self.atol is not None:
+            bounds.append(f"max abs error ≤ {self.atol:.1e}, or {OWN_ERRORS} × PyTorch float32's own")
+        if self.min_snr is not None:
+            bounds.append(f"SNR ≥ {self.min_snr:g} dB")
+        return "; ".join(bounds)
 
 
 @dataclass(frozen=True)
@@ -42,128 +82,197 @@ class Case:
 
     Attributes:
         name: what was fed.
-        max_abs_error: of the exported model.
-        torch_error: of the network in float32.
-        tolerance: what the exported model may be off.
+        max_abs_error: of the model; NaN where it answered NaN, or not at all.
+        snr_db: signal over error, in dB; infinite where there is no error.
+        torch_error: of the network in float32, max abs.
+        problem: why there is nothing to compare; empty otherwise.
     """
 
     name: str
     max_abs_error: float
+    snr_db: float
     torch_error: float
-    tolerance: float
+    problem: str = ""
+
+    def passes(self, tolerance: Tolerance) -> bool:
+        """Whether the model is near enough. NaN is not: it compares as neither greater nor smaller."""
+        if self.problem or not math.isfinite(self.max_abs_error):
+            return False
+        if tolerance.atol is not None and not self.max_abs_error <= self.limit(tolerance.atol):
+            return False
+        return tolerance.min_snr is None or self.snr_db >= tolerance.min_snr
+
+    def limit(self, atol: float) -> float:
+        """The error allowed in this case."""
+        return max(atol, OWN_ERRORS * self.torch_error)
+
+    def excess(self, tolerance: Tolerance) -> float:
+        """How bad the case is, to find the worst: above 1 it fails."""
+        if self.problem or not math.isfinite(self.max_abs_error):
+            return math.inf
+        by_error = 0.0 if tolerance.atol is None else self.max_abs_error / max(self.limit(tolerance.atol), 1e-300)
+        by_snr = 0.0 if tolerance.min_snr is None else float(10 ** min((tolerance.min_snr - self.snr_db) / 20, 300))
+        return max(by_error, by_snr)
 
 
-def check_gan(network: GomiGAN, model: Path, atol: float = ATOL) -> list[Case]:
-    """Compare an exported FiLM-GAN with its network.
+@dataclass(frozen=True)
+class Report:
+    """What the gate found for one model.
 
-    Raises:
-        ParityError: a name, type or shape differs, or a sample by more than the tolerance.
+    Attributes:
+        model: its name.
+        cases: the comparisons.
+        tolerance: what was allowed.
+        facts: what was compared with what, for parity.json: versions, digests, execution providers.
     """
-    networks = {torch.float32: network, torch.float64: copy.deepcopy(network).double()}
 
-    def reference(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
-        with torch.no_grad():
-            return networks[dtype](torch.from_numpy(inputs[contract.MEL]).to(dtype)).numpy()  # type: ignore[no-any-return]
+    model: str
+    cases: Sequence[Case]
+    tolerance: Tolerance
+    facts: Mapping[str, Any]
 
-    rng = np.random.default_rng(0)
-    cases = {}
-    for batch, frames, name, mel in _mels(rng, network.n_mels):
-        cases[f"batch {batch}, {frames} frames, {name}"] = {contract.MEL: mel}
-    expected_inputs = {contract.MEL: [None, network.n_mels, None]}
-    return _compare(model, expected_inputs, contract.AUDIO, cases, reference, atol)
+    @property
+    def failed(self) -> list[Case]:
+        """The cases that do not pass."""
+        return [case for case in self.cases if not case.passes(self.tolerance)]
 
+    @property
+    def worst(self) -> Case:
+        """The case that comes nearest to failing, or fails by most."""
+        return max(self.cases, key=lambda case: case.excess(self.tolerance))
 
-def check_denoiser(network: DiffusionWrapper, model: Path, atol: float = ATOL) -> list[Case]:
-    """Compare an exported denoiser step with its network, with different timesteps in a batch, fractional ones too.
-
-    Raises:
-        ParityError: a name, type or shape differs, or a sample by more than the tolerance.
-    """
-    networks = {torch.float32: network.model, torch.float64: copy.deepcopy(network.model).double()}
-
-    def reference(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
-        signal, timestep, mel = (
-            torch.from_numpy(inputs[name]).to(dtype) for name in (contract.SIGNAL, contract.TIMESTEP, contract.MEL)
+    @property
+    def summary(self) -> str:
+        """One line of ASCII, for config.pbtxt and the command line."""
+        largest = max(case.max_abs_error for case in self.cases)
+        torch_error = max(case.torch_error for case in self.cases)
+        snr = min(case.snr_db for case in self.cases)
+        return (
+            f"{len(self.cases) - len(self.failed)} of {len(self.cases)} cases passed, max abs error {largest:.1e} "
+            f"(PyTorch float32: {torch_error:.1e}), least SNR {snr:.1f} dB"
         )
-        with torch.no_grad():
-            return networks[dtype](signal, timestep[:, 0], mel).numpy()  # type: ignore[no-any-return]
 
-    rng = np.random.default_rng(0)
-    last = network.model.num_diffusion_steps - 1
-    timesteps = np.array([0, last, last / 2 + 0.25], dtype=np.float32).clip(0, last)
-    cases = {}
-    for batch, frames, name, mel in _mels(rng, network.n_mels):
-        for rotation in range(len(timesteps)):
-            timestep = np.roll(timesteps, rotation)[:batch, np.newaxis]
-            cases[f"batch {batch}, {frames} frames, {name}, timesteps {timestep.ravel().tolist()}"] = {
-                contract.SIGNAL: rng.standard_normal((batch, 1, network.hop_length * frames)).astype(np.float32),
-                contract.TIMESTEP: timestep,
-                contract.MEL: mel,
-            }
-    expected_inputs = {
-        contract.SIGNAL: [None, 1, None],
-        contract.TIMESTEP: [None, 1],
-        contract.MEL: [None, network.n_mels, None],
-    }
-    return _compare(model, expected_inputs, contract.NOISE, cases, reference, atol)
+    def table(self) -> str:
+        """One line a case."""
+        width = max(len(case.name) for case in self.cases)
+        lines = [
+            f"{self.model}, allowed: {self.tolerance}",
+            f"{'':<{width}}  max abs error  PyTorch float32     SNR dB",
+        ]
+        for case in self.cases:
+            verdict = "pass" if case.passes(self.tolerance) else "FAIL"
+            figures = f"{case.max_abs_error:13.1e}  {case.torch_error:15.1e}  {case.snr_db:9.1f}  {verdict}"
+            lines.append(f"{case.name:<{width}}  {case.problem or figures}{'  FAIL' if case.problem else ''}")
+        return "\n".join(lines)
 
+    def require(self, consequence: str) -> None:
+        """Raise if a case failed.
 
-def _mels(rng: np.random.Generator, n_mels: int) -> Iterator[tuple[int, int, str, NDArray[np.float32]]]:
-    """Batch, frames, name and (batch, n_mels, frames) mel, over the grid."""
-    for batch, frames in _GRID:
-        shape = (batch, n_mels, frames)
-        yield batch, frames, "silence", np.zeros(shape, np.float32)
-        yield batch, frames, "mel values in 0 … 1.2", rng.uniform(0, 1.2, shape).astype(np.float32)
-        yield batch, frames, "normal values", rng.standard_normal(shape).astype(np.float32)
+        Args:
+            consequence: what that means, the end of the message.
 
-
-def _compare(
-    path: Path,
-    expected_inputs: Mapping[str, list[int | None]],
-    output: str,
-    cases: Mapping[str, Inputs],
-    reference: Reference,
-    atol: float,
-) -> list[Case]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    _check_signature(path, session, expected_inputs, output)
-    results = []
-    for name, inputs in cases.items():
-        in_float32 = reference(inputs, torch.float32)
-        exact = reference(inputs, torch.float64)
-        (actual,) = session.run([output], inputs)
-        if actual.dtype != in_float32.dtype or actual.shape != in_float32.shape:
-            raise ParityError(
-                f"{path.name}: for {name}, {output} is {actual.dtype} {actual.shape}; "
-                f"PyTorch gives {in_float32.dtype} {in_float32.shape}"
-            )
-        torch_error = float(np.abs(in_float32 - exact).max())
-        error = float(np.abs(actual - exact).max())
-        results.append(Case(name, error, torch_error, max(atol, OWN_ERRORS * torch_error)))
-    # NaN compares as neither greater nor smaller, so ask for what is right
-    failed = [case for case in results if not case.max_abs_error <= case.tolerance]
-    if failed:
-        worst = max(failed, key=lambda case: np.nan_to_num(case.max_abs_error / case.tolerance, nan=np.inf))
+        Raises:
+            ParityError: names the worst case.
+        """
+        if not self.failed:
+            return
+        worst = self.worst
+        what = worst.problem or f"off by {worst.max_abs_error:.2e}, SNR {worst.snr_db:.1f} dB"
         raise ParityError(
-            f"{path.name} differs from PyTorch in {len(failed)} of {len(results)} cases; the worst is {worst.name}: "
-            f"{output} is off by {worst.max_abs_error:.2e}, more than {worst.tolerance:.1e}. "
-            "Nothing was placed in the repository"
+            f"{self.model} differs from PyTorch in {len(self.failed)} of {len(self.cases)} cases; the worst is "
+            f"{worst.name}: {what} (allowed: {self.tolerance}). {consequence}"
         )
-    return results
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, which knows neither NaN nor infinity: they become null."""
+        return {
+            "model": self.model,
+            "passed": not self.failed,
+            **self.facts,
+            "tolerance": {
+                "atol": self.tolerance.atol,
+                "min_snr_db": self.tolerance.min_snr,
+                "times_torch_float32_error": OWN_ERRORS,
+            },
+            "cases": [
+                {
+                    "name": case.name,
+                    "passed": case.passes(self.tolerance),
+                    "max_abs_error": _finite(case.max_abs_error),
+                    "snr_db": _finite(case.snr_db),
+                    "torch_float32_error": case.torch_error,
+                    **({"problem": case.problem} if case.problem else {}),
+                }
+                for case in self.cases
+            ],
+        }
 
-def _check_signature(
-    path: Path, session: onnxruntime.InferenceSession, expected_inputs: Mapping[str, list[int | None]], output: str
-) -> None:
-    """Names, types and which axes are fixed; a dynamic axis (None) must have a name, not a size."""
-    expected = {**expected_inputs, output: [None, 1, None]}
-    tensors = {tensor.name: tensor for tensor in (*session.get_inputs(), *session.get_outputs())}
-    if set(tensors) != set(expected):
-        raise ParityError(f"{path.name} has the tensors {sorted(tensors)}; expected {sorted(expected)}")
-    for name, shape in expected.items():
-        actual = [size if isinstance(size, int) else None for size in tensors[name].shape]
-        if tensors[name].type != "tensor(float)" or actual != shape:
-            raise ParityError(
-                f"{path.name}: {name} is {tensors[name].type} {tensors[name].shape}; "
-                f"expected tensor(float) with fixed sizes {shape}"
+    @classmethod
+    def from_dict(cls, report: Mapping[str, Any], tolerance: Tolerance) -> Report:
+        """What `to_dict` recorded, judged by a tolerance of one's own."""
+
+        def number(value: float | None, otherwise: float) -> float:
+            return otherwise if value is None else value
+
+        cases = [
+            Case(
+                case["name"],
+                number(case["max_abs_error"], math.nan),
+                number(case["snr_db"], math.inf if case["max_abs_error"] == 0 else -math.inf),
+                case["torch_float32_error"],
+                case.get("problem", ""),
             )
+            for case in report["cases"]
+        ]
+        own = ("model", "passed", "tolerance", "cases")
+        facts = {name: value for name, value in report.items() if name not in own}
+        return cls(report["model"], cases, tolerance, facts)
+
+
+def compare(infer: Infer, expectations: Sequence[Expectation], max_batch_size: int | None = None) -> list[Case]:
+    """Feed a model and compare its answers with what is expected.
+
+    Args:
+        infer: calls the model with tensors by name; an error of a single request is a failed case.
+        expectations: what to feed and to expect.
+        max_batch_size: the most items of one request, where the model has a limit.
+
+    Raises:
+        ServerError: the server cannot be reached.
+    """
+    return [_compare(infer, expected, max_batch_size) for expected in expectations]
+
+
+def _compare(infer: Infer, expected: Expectation, max_batch_size: int | None) -> Case:
+    items = len(expected.output)
+    step = min(items, max_batch_size or items)
+    try:
+        parts = [
+            infer({name: tensor[first : first + step] for name, tensor in expected.inputs.items()})
+            for first in range(0, items, step)
+        ]
+    except (InferenceError, ContractError) as refusal:
+        return Case(expected.name, math.nan, math.nan, expected.torch_error, problem=str(refusal))
+    if any(part.dtype != np.float32 or part.shape[1:] != expected.output.shape[1:] for part in parts):
+        problem = f"answered {parts[0].dtype} {parts[0].shape}; expected float32 {(step, *expected.output.shape[1:])}"
+        return Case(expected.name, math.nan, math.nan, expected.torch_error, problem)
+    actual = np.concatenate(parts)
+    if actual.shape != expected.output.shape:
+        problem = f"answered {actual.shape}; expected {expected.output.shape}"
+        return Case(expected.name, math.nan, math.nan, expected.torch_error, problem)
+    error = actual.astype(np.float64) - expected.output
+    return Case(expected.name, float(np.abs(error).max()), _snr_db(expected.output, error), expected.torch_error)
+
+
+def _snr_db(signal: NDArray[np.float64], error: NDArray[np.float64]) -> float:
+    """Power of the signal over that of the error, in dB; infinite for no error, NaN for an error that is NaN."""
+    signal_power, error_power = float(np.square(signal).sum()), float(np.square(error).sum())
+    if error_power == 0:
+        return math.inf
+    if signal_power == 0:
+        return -math.inf
+    return 10 * math.log10(signal_power / error_power)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

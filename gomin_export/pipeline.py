@@ -1,132 +1,276 @@
-"""From a checkpoint to a model in a repository: load, export, prove parity, place."""
+"""From a checkpoint to models in a repository: load, export, prove parity, place."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 
 from gomin_client import contract
-from gomin_client.contract import ModelContract
-from gomin_export import onnx_export, parity, repository
-from gomin_export.checkpoints import checkpoint_sha256, load_network
+from gomin_client.contract import FP16, ModelContract, Provenance
+from gomin_client.model_repository import CONFIG
+from gomin_client.transports.local import LocalTransport
+from gomin_export import onnx_export, parity, probes, recipe, records, repository
+from gomin_export.checkpoints import load_network
+from gomin_export.deployment import Deployment, config_text, template, with_provenance, without_provenance
 from gomin_export.networks import DiffusionWrapper, GomiGAN
+from gomin_export.onnx_export import MODEL_FILE, Graph
+from gomin_export.parity import Report, Tolerance
+from gomin_export.signature import check_signature
 
 Say = Callable[[str], None]
+Network = GomiGAN | DiffusionWrapper
+
+NETWORKS: dict[str, type[GomiGAN] | type[DiffusionWrapper]] = {"gan": GomiGAN, "diffusion": DiffusionWrapper}
+# kind of checkpoint -> the models made of it, in the order in which they are placed: a model after those it calls
+MODELS = {
+    "gan": {contract.GAN_MODEL: contract.GAN},
+    "diffusion": {contract.DENOISER_MODEL: contract.DENOISER, contract.DIFFUSION_MODEL: contract.DIFFUSION},
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export.
+
+    Attributes:
+        overrides: config values of the network that win over what the tensors show.
+        key: which entry of a wrapped checkpoint to take.
+        graph: precision and form of the ONNX graph.
+        atol: allowed max abs error, if not the precision's own.
+        min_snr: required SNR in dB, if not the precision's own.
+        deployment: settings of config.pbtxt.
+        overwrite_config: write an existing config.pbtxt anew.
+        version: version number; the next free one by default.
+        keep: how many versions to keep; all by default.
+    """
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    graph: Graph = field(default_factory=Graph)
+    atol: float | None = None
+    min_snr: float | None = None
+    deployment: Deployment = field(default_factory=Deployment)
+    overwrite_config: bool = False
+    version: int | None = None
+    keep: int | None = None
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What the gate allows."""
+        return Tolerance.of(self.graph.precision, self.atol, self.min_snr)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an export would do.
+
+    Attributes:
+        repository: the model repository.
+        version: of the models in it.
+        exists: whether that version is there already, by the same recipe.
+        contracts: model → what it tells clients.
+        configs: model → text of its config.pbtxt, but for the new version's provenance.
+        dropped: model → versions to be removed.
+    """
+
+    repository: Path
+    version: int
+    exists: bool
+    contracts: Mapping[str, ModelContract]
+    configs: Mapping[str, str]
+    dropped: Mapping[str, list[int]]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The version directories."""
+        return [self.repository / model / str(self.version) for model in self.contracts]
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to be written or removed."""
+        return (
+            not self.exists
+            or any(self.dropped.values())
+            or any(
+                (self.repository / model / CONFIG).read_text(encoding="utf-8") != text
+                for model, text in self.configs.items()
+            )
+        )
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export placed.
+    """What an export placed, or found in place.
 
     Attributes:
-        models: directories of the models' new versions.
-        cases: the comparisons that the parity gate made.
+        plan: what was to be done.
+        reports: what the parity gate found, model by model; those of the earlier export where nothing was new.
     """
 
-    models: list[Path]
-    cases: list[parity.Case]
-
-    @property
-    def worst_case(self) -> parity.Case:
-        """The comparison with the largest difference."""
-        return max(self.cases, key=lambda case: case.max_abs_error)
+    plan: Plan
+    reports: list[Report]
 
 
-def export_gan(
-    checkpoint: Path,
-    model_repository: Path,
-    overrides: Mapping[str, Any] | None = None,
-    key: str | None = None,
-    say: Say = lambda _: None,
-) -> Exported:
-    """Export a FiLM-GAN checkpoint as model gomin_gan.
+class Export:
+    """One checkpoint on its way into one repository."""
 
-    Args:
-        checkpoint: the file.
-        model_repository: where the model goes; made if missing.
-        overrides: config values that win over what the tensors show.
-        key: which entry of a wrapped checkpoint to take.
-        say: called with a line before each stage.
+    def __init__(
+        self, kind: str, checkpoint: Path, model_repository: Path, options: Options, say: Say = lambda _: None
+    ) -> None:
+        """Load the checkpoint and plan the export; nothing is written.
 
-    Raises:
-        CheckpointError: the file is not a usable GAN checkpoint.
-        ParityError: the exported model differs from the network.
-        RepositoryError: the repository cannot take the model.
-    """
-    say(f"loading {checkpoint}")
-    network = load_network(GomiGAN, checkpoint, overrides, key)
-    sha256 = checkpoint_sha256(checkpoint)
-    model = ModelContract(contract.GAN, network.mel_config, network.halo_frames)
-    repository.check_contract(model_repository, contract.GAN_MODEL, model)
-    with repository.staging(model_repository) as stage:
-        files = stage / contract.GAN_MODEL
-        files.mkdir()
-        path = files / onnx_export.MODEL_FILE
-        say(f"exporting {contract.GAN_MODEL} ({_millions(network)} parameters) to ONNX")
-        onnx_export.export_gan(network, path, _metadata(model, sha256))
-        say("comparing ONNX Runtime with PyTorch")
-        cases = parity.check_gan(network, path)
-        version = repository.place(model_repository, [repository.StagedModel(contract.GAN_MODEL, model, files)], sha256)
-    return Exported([model_repository / contract.GAN_MODEL / str(version)], cases)
+        Args:
+            kind: "gan" or "diffusion".
+            checkpoint: the file.
+            model_repository: where the models go; made if missing.
+            options: how.
+            say: called with a line before each stage.
+
+        Raises:
+            CheckpointError: the file is not a usable checkpoint of this kind.
+            RepositoryError: the repository cannot take the models.
+            UsageError: options that contradict each other.
+        """
+        self._say = say
+        self._options = options
+        say(f"loading {checkpoint}")
+        self._network: Network = load_network(NETWORKS[kind], checkpoint, options.overrides, options.key)
+        self._sha256 = records.sha256(checkpoint)
+        self._recipe = recipe.make_recipe(self._sha256, options.key, vars(self._network.config), options.graph)
+        self.plan = self._make_plan(kind, model_repository)
+
+    def run(self) -> Exported:
+        """Export, prove parity, place; or find that all is there.
+
+        Raises:
+            ParityError: an exported model differs from the network; nothing was placed.
+            RepositoryError: a file cannot be written; nothing was placed.
+        """
+        plan = self.plan
+        if plan.exists:
+            self._say(f"version {plan.version} was made by the same recipe: nothing to export")
+            reports = [self._recorded(path) for path in plan.paths]
+            if not plan.changes:
+                return Exported(plan, reports)
+        with repository.staging(plan.repository) as stage:
+            if plan.exists:
+                for model, text in plan.configs.items():
+                    (stage / model).mkdir()
+                    (stage / model / CONFIG).write_text(text, encoding="utf-8")
+            else:
+                reports = self._build(stage)
+            staged = [
+                repository.StagedModel(model, described, stage / model, config_only=plan.exists)
+                for model, described in plan.contracts.items()
+            ]
+            repository.place(plan.repository, plan.version, staged, plan.dropped)
+        return Exported(plan, reports)
+
+    def _make_plan(self, kind: str, home: Path) -> Plan:
+        options = self._options
+        contracts = describe(kind, self._network)
+        for model, described in contracts.items():
+            repository.check_contract(home, model, described)
+        version = recipe.find_export(home, list(contracts), self._recipe)
+        exists = version is not None and options.version in (None, version)
+        if version is None or not exists:
+            version = repository.choose_version(home, list(contracts), options.version)
+        dropped = {model: repository.dropped_versions(home, model, version, options.keep) for model in contracts}
+        configs = {}
+        for model, described in contracts.items():
+            text = config_text(model, described, options.deployment, options.graph.precision)
+            chosen = repository.choose_config(home, model, text, options.deployment.given, options.overwrite_config)
+            configs[model] = without_provenance(chosen, dropped[model])
+        return Plan(home, version, exists, contracts, configs, dropped)
+
+    def _build(self, stage: Path) -> list[Report]:
+        """Write complete models into the staging directory, and put them to the test there, as a client would."""
+        reports = []
+        with LocalTransport(stage) as transport:
+            for model, described in self.plan.contracts.items():
+                files = stage / model / str(self.plan.version)
+                files.mkdir(parents=True)
+                config = stage / model / CONFIG
+                config.write_text(self.plan.configs[model], encoding="utf-8")
+                self._write(model, described, files)
+                self._say(f"comparing {model} with PyTorch")
+                report = self._test(transport, model, described, files)
+                report.require("Nothing was placed in the repository")
+                records.write_report(files, report)
+                provenance = Provenance(self._sha256, self._options.graph.precision, report.summary)
+                text = with_provenance(self.plan.configs[model], self.plan.version, provenance)
+                config.write_text(text, encoding="utf-8")
+                reports.append(report)
+        return reports
+
+    def _write(self, model: str, described: ModelContract, files: Path) -> None:
+        """Write what a version directory serves."""
+        if described.kind == contract.DIFFUSION:
+            (files / "model.py").write_text(template(model, "model.py"), encoding="utf-8")
+            (files / "sampling.py").write_bytes((resources.files("gomin_client") / "sampling.py").read_bytes())
+            return
+        parameters = sum(parameter.numel() for parameter in self._network.parameters())
+        self._say(f"exporting {model} ({parameters / 1e6:.2f} million parameters) to ONNX")
+        graph = self._options.graph
+        facts = {
+            **described.to_parameters(),
+            "gomin.checkpoint_sha256": self._sha256,
+            "gomin.precision": graph.precision,
+            "gomin.exporter": f"gomin-triton {metadata.version('gomin-triton')}, torch {torch.__version__}",
+        }
+        if isinstance(self._network, GomiGAN):
+            onnx_export.export_gan(self._network, files / MODEL_FILE, facts, graph)
+        else:
+            onnx_export.export_denoiser(self._network, files / MODEL_FILE, facts, graph)
+
+    def _test(self, transport: LocalTransport, model: str, described: ModelContract, files: Path) -> Report:
+        expectations = probes.EXPECTATIONS[described.kind](self._network)
+        facts: dict[str, Any] = {
+            "checkpoint_sha256": self._sha256,
+            "precision": self._options.graph.precision,
+            "files": records.file_digests(files),
+            "recipe": self._recipe,
+            "onnxruntime": onnxruntime.__version__,
+            "python": platform.python_version(),
+        }
+        if described.kind != contract.DIFFUSION:
+            # execution provider -> operators that it ran; the chain runs those of the denoiser
+            facts["execution_providers"] = check_signature(files / MODEL_FILE, described, expectations[0].inputs)
+            if self._options.graph.precision == FP16 and set(facts["execution_providers"]) == {"CPUExecutionProvider"}:
+                facts["note"] = "float16 on the CPU is emulated by casts around float32 operators; a GPU rounds more"
+
+        def infer(inputs: parity.Inputs) -> Any:
+            return transport.infer(model, self.plan.version, inputs)[contract.OUTPUTS[described.kind]]
+
+        cases = parity.compare(infer, expectations)
+        records.write_vectors(files, probes.to_record(expectations))
+        return Report(model, cases, self._options.tolerance, facts)
+
+    def _recorded(self, files: Path) -> Report:
+        """The report of an earlier export, judged by the tolerance that is asked for now."""
+        report = Report.from_dict(records.read_report(files), self._options.tolerance)
+        report.require(f"This is what its export found; {files} stays in place")
+        return report
 
 
-def export_diffusion(
-    checkpoint: Path,
-    model_repository: Path,
-    overrides: Mapping[str, Any] | None = None,
-    key: str | None = None,
-    say: Say = lambda _: None,
-) -> Exported:
-    """Export a FiLM-DiffWave checkpoint as models gomin_denoiser (one step) and gomin_diffusion (the chain).
-
-    Arguments and errors are those of `export_gan`.
-    """
-    say(f"loading {checkpoint}")
-    network = load_network(DiffusionWrapper, checkpoint, overrides, key)
-    sha256 = checkpoint_sha256(checkpoint)
-    settings = (network.mel_config, network.halo_frames, network.model.num_diffusion_steps)
-    denoiser = ModelContract(contract.DENOISER, *settings)
-    diffusion = ModelContract(contract.DIFFUSION, *settings)
-    repository.check_contract(model_repository, contract.DENOISER_MODEL, denoiser)
-    repository.check_contract(model_repository, contract.DIFFUSION_MODEL, diffusion)
-    with repository.staging(model_repository) as stage:
-        denoiser_files = stage / contract.DENOISER_MODEL
-        denoiser_files.mkdir()
-        path = denoiser_files / onnx_export.MODEL_FILE
-        say(f"exporting {contract.DENOISER_MODEL} ({_millions(network)} parameters) to ONNX")
-        onnx_export.export_denoiser(network, path, _metadata(denoiser, sha256))
-        say("comparing ONNX Runtime with PyTorch")
-        cases = parity.check_denoiser(network, path)
-        diffusion_files = stage / contract.DIFFUSION_MODEL
-        diffusion_files.mkdir()
-        model_text = repository.template(contract.DIFFUSION_MODEL, "model.py")
-        (diffusion_files / "model.py").write_text(model_text, encoding="utf-8")
-        sampler_text = (resources.files("gomin_client") / "sampling.py").read_bytes()
-        (diffusion_files / "sampling.py").write_bytes(sampler_text)
-        version = repository.place(
-            model_repository,
-            [
-                repository.StagedModel(contract.DENOISER_MODEL, denoiser, denoiser_files),
-                repository.StagedModel(contract.DIFFUSION_MODEL, diffusion, diffusion_files),
-            ],
-            sha256,
-        )
-    placed = [model_repository / name / str(version) for name in (contract.DENOISER_MODEL, contract.DIFFUSION_MODEL)]
-    return Exported(placed, cases)
-
-
-def _metadata(model: ModelContract, sha256: str) -> dict[str, str]:
+def describe(kind: str, network: Network) -> dict[str, ModelContract]:
+    """Model → what it tells clients, for the models that are made of one kind of checkpoint."""
+    steps = network.model.num_diffusion_steps if isinstance(network, DiffusionWrapper) else None
     return {
-        **model.to_parameters(),
-        "gomin.checkpoint_sha256": sha256,
-        "gomin.exporter": f"gomin-triton {metadata.version('gomin-triton')}, torch {torch.__version__}",
+        model: ModelContract(model_kind, network.mel_config, network.halo_frames, steps)
+        for model, model_kind in MODELS[kind].items()
     }
 
 
-def _millions(network: torch.nn.Module) -> str:
-    return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.2f} million"
+def export(
+    kind: str, checkpoint: Path, model_repository: Path, options: Options | None = None, say: Say = lambda _: None
+) -> Exported:
+    """Export a checkpoint; see `Export`."""
+    return Export(kind, checkpoint, model_repository, options or Options(), say).run()

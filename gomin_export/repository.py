@@ -12,29 +12,30 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from string import Template
 
-from gomin_client.contract import SHA256_PARAMETER, ModelContract
-from gomin_client.errors import GominError
+from gomin_client.contract import ModelContract
+from gomin_client.errors import GominError, UsageError
 from gomin_client.model_repository import CONFIG, read_config, versions
+from gomin_export.deployment import provenance_lines, without_provenance
 from gomin_export.errors import RepositoryError
 
 
 @dataclass(frozen=True)
 class StagedModel:
-    """One model, complete but for its version number.
+    """One version of one model, complete.
 
     Attributes:
-        name: the model's name and its template's.
+        name: the model's name.
         contract: what its config.pbtxt tells clients.
-        files: directory that becomes the version directory.
+        home: directory of config.pbtxt and the version directory, as in a repository.
+        config_only: there is only a config.pbtxt, for a version that is in the repository already.
     """
 
     name: str
     contract: ModelContract
-    files: Path
+    home: Path
+    config_only: bool = False
 
 
 @contextmanager
@@ -67,16 +68,79 @@ def staging(repository: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def place(repository: Path, models: Sequence[StagedModel], checkpoint_sha256: str) -> int:
-    """Put models into the repository as its next version, all of them or none.
+def choose_version(repository: Path, models: Sequence[str], wanted: int | None) -> int:
+    """The version number of a new export: the wanted one, or the next that is free in all its models.
+
+    Raises:
+        RepositoryError: the wanted version exists.
+    """
+    taken = {number: name for name in models for number in versions(repository / name)}
+    if wanted is None:
+        return 1 + max(taken, default=0)
+    if wanted < 1:
+        raise UsageError(f"--version {wanted}: Triton's versions begin at 1")
+    if wanted in taken:
+        raise RepositoryError(
+            f"{repository / taken[wanted] / str(wanted)}: exists, and is another export; "
+            f"the next free version is {1 + max(taken)}"
+        )
+    return wanted
+
+
+def dropped_versions(repository: Path, model: str, new: int, keep: int | None) -> list[int]:
+    """The versions of a model that are not among the `keep` newest once `new` is there.
+
+    Raises:
+        UsageError: `new` itself would not be.
+    """
+    if keep is None:
+        return []
+    if keep < 1:
+        raise UsageError(f"--keep {keep}: expected at least 1")
+    there = versions(repository / model)
+    kept = sorted({*there, new})[-keep:]
+    if new not in kept:
+        raise UsageError(f"--version {new} --keep {keep}: {model} has {keep} newer versions, so {new} would go at once")
+    return [number for number in there if number not in kept]
+
+
+def choose_config(repository: Path, model: str, text: str, given: bool, overwrite: bool) -> str:
+    """The text of a model's config.pbtxt: the one that is there, edits and all, or the new one.
 
     Args:
         repository: the model repository.
-        models: what one export makes; staged on the repository's file system.
-        checkpoint_sha256: of the checkpoint that they were made from.
+        model: its name.
+        text: a new config.pbtxt without provenance.
+        given: whether settings in it were asked for.
+        overwrite: whether it may replace an existing one.
 
-    Returns:
-        The version number.
+    Raises:
+        RepositoryError: settings were asked for that the existing file does not have.
+    """
+    path = repository / model / CONFIG
+    if not path.exists():
+        return text
+    existing = path.read_text(encoding="utf-8")
+    if overwrite:
+        return text + provenance_lines(existing)
+    if given and without_provenance(existing).strip() != text.strip():
+        new_lines, old_lines = text.splitlines(), existing.splitlines()
+        difference = next((line for line in new_lines if line not in old_lines), "")
+        raise RepositoryError(
+            f"{path}: exists, and differs from what the options ask for (first in {difference.strip()!r}): "
+            "edit it, or give --overwrite-config to write it anew"
+        )
+    return existing
+
+
+def place(repository: Path, version: int, models: Sequence[StagedModel], dropped: Mapping[str, list[int]]) -> None:
+    """Put models into the repository, and take old versions out: everything or nothing.
+
+    Args:
+        repository: the model repository.
+        version: the new version, a directory in each model's home.
+        models: what one export makes, in the order in which they are to appear.
+        dropped: model → versions to remove.
 
     Raises:
         RepositoryError: an existing model has another contract, or a file cannot be written.
@@ -84,44 +148,34 @@ def place(repository: Path, models: Sequence[StagedModel], checkpoint_sha256: st
     repository = repository.resolve()
     for model in models:
         check_contract(repository, model.name, model.contract)
-    version = 1 + max((number for model in models for number in versions(repository / model.name)), default=0)
-    configs = {
-        model.name: _config(repository / model.name / CONFIG, model, version, checkpoint_sha256) for model in models
-    }
-    undo: list[Path] = []
+    moved: list[tuple[Path, Path]] = []
     old_configs: dict[Path, str] = {}
+
+    def move(source: Path, target: Path) -> None:
+        source.rename(target)
+        moved.append((source, target))
+
     try:
         repository.mkdir(exist_ok=True)
         for model in models:
             home = repository / model.name
-            staged_config = model.files.parent / f"{model.name}.{CONFIG}"
-            staged_config.write_text(configs[model.name], encoding="utf-8")
-            if home.exists():
-                old_configs[home / CONFIG] = (home / CONFIG).read_text(encoding="utf-8")
-                undo.append(home / str(version))
-                model.files.rename(home / str(version))
-                staged_config.replace(home / CONFIG)
-            else:
-                whole = model.files.parent / f"{model.name}.whole"
-                whole.mkdir()
-                staged_config.rename(whole / CONFIG)
-                model.files.rename(whole / str(version))
-                undo.append(home)
-                whole.rename(home)
+            if not home.exists():
+                move(model.home, home)
+                continue
+            old_configs[home / CONFIG] = (home / CONFIG).read_text(encoding="utf-8")
+            if not model.config_only:
+                move(model.home / str(version), home / str(version))
+            (model.home / CONFIG).replace(home / CONFIG)
+            for number in dropped.get(model.name, []):
+                move(home / str(number), model.home / f"dropped-{number}")
     except BaseException as error:  # an interrupt too: all models or none
-        for path in undo:
-            shutil.rmtree(path, ignore_errors=True)
+        for source, target in reversed(moved):
+            target.rename(source)
         for path, text in old_configs.items():
             path.write_text(text, encoding="utf-8")
         if isinstance(error, OSError):
             raise RepositoryError(f"{error.filename or repository}: {error.strerror or error}") from error
         raise
-    return version
-
-
-def template(model: str, file: str) -> str:
-    """Text of a template file of a model."""
-    return (resources.files("gomin_export") / "templates" / model / file).read_text(encoding="utf-8")
 
 
 def check_contract(repository: Path, name: str, contract: ModelContract) -> None:
@@ -143,18 +197,3 @@ def check_contract(repository: Path, name: str, contract: ModelContract) -> None
                 f"{existing.parent}: its versions have {parameter} {old.get(parameter)}, the new one has {value}; "
                 "versions of one model must agree for clients: choose another --repository, or remove the model"
             )
-
-
-def _config(existing: Path, model: StagedModel, version: int, checkpoint_sha256: str) -> str:
-    """The text of config.pbtxt: the template filled in, or the existing file, edits and all, and one line more."""
-    provenance = _parameter_lines({f"{SHA256_PARAMETER}{version}": checkpoint_sha256})
-    if existing.exists():
-        return existing.read_text(encoding="utf-8").rstrip("\n") + "\n" + provenance
-    text = Template(template(model.name, CONFIG)).substitute(n_mels=model.contract.mel.n_mels)
-    return text + _parameter_lines(model.contract.to_parameters()) + provenance
-
-
-def _parameter_lines(parameters: Mapping[str, str]) -> str:
-    return "".join(
-        f'parameters {{ key: "{name}" value: {{ string_value: "{value}" }} }}\n' for name, value in parameters.items()
-    )

@@ -113,7 +113,7 @@ def info(url: Url = DEFAULT_URL) -> None:
             raise ServerError(f"{transport.url} has no models; run gomin-export first")
         for name in names:
             described = transport.describe(name)
-            typer.echo(f"{name}: version {', '.join(map(str, described.versions))}")
+            typer.echo(name)
             try:
                 contract = ModelContract.from_parameters(name, described.parameters)
             except GominError as error:
@@ -121,8 +121,16 @@ def info(url: Url = DEFAULT_URL) -> None:
                 continue
             for parameter, value in contract.to_parameters().items():
                 typer.echo(f"  {parameter.removeprefix('gomin.')}: {value}")
-            for version, sha256 in sorted(contract.checkpoint_sha256.items()):
-                typer.echo(f"  checkpoint of version {version}: sha256 {sha256}")
+            typer.echo(f"  max_batch_size: {described.max_batch_size}")
+            for version in described.versions:
+                typer.echo(f"  version {version}:")
+                made = contract.provenance.get(version)
+                if made is None:
+                    typer.echo("    its config.pbtxt does not tell where it comes from")
+                    continue
+                typer.echo(f"    checkpoint: sha256 {made.checkpoint_sha256}")
+                typer.echo(f"    precision: {made.precision}")
+                typer.echo(f"    parity: {made.parity}")
     finally:
         transport.close()
 

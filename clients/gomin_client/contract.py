@@ -6,8 +6,9 @@ again as metadata. Whoever reads them, reads them through `ModelContract`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from gomin_client.errors import ContractError
 from gomin_client.mel import MelConfig
@@ -25,6 +26,11 @@ DIFFUSION = "diffusion"  # mel, seed, first_sample -> audio
 KINDS = (GAN, DENOISER, DIFFUSION)
 VOCODER_KINDS = (GAN, DIFFUSION)
 
+# Number formats that a model may compute in; tensors are float32 either way.
+FP32 = "fp32"
+FP16 = "fp16"
+PRECISIONS = (FP32, FP16)
+
 # Tensors. B batch, M mel bands, T frames, N = hop_length·T samples.
 MEL = "mel"  # (B, M, T) float32
 AUDIO = "audio"  # (B, 1, N) float32
@@ -34,8 +40,40 @@ SIGNAL = "signal"  # (B, 1, N) float32
 TIMESTEP = "timestep"  # (B, 1) float32
 NOISE = "noise"  # (B, 1, N) float32
 
+OUTPUTS = {GAN: AUDIO, DENOISER: NOISE, DIFFUSION: AUDIO}  # what a model of a kind gives
+
 PARAMETER_PREFIX = "gomin."
-SHA256_PARAMETER = "gomin.checkpoint_sha256."  # followed by the model version
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where one version of a model comes from; each value is a config parameter gomin.NAME.VERSION.
+
+    Attributes:
+        checkpoint_sha256: of the checkpoint file that it was exported from.
+        precision: one of `PRECISIONS`.
+        parity: what the parity gate found, in words.
+    """
+
+    checkpoint_sha256: str
+    precision: str = FP32
+    parity: str = "not recorded"
+
+    def to_parameters(self, version: int) -> dict[str, str]:
+        """As config parameters of a model version."""
+        return {f"{PARAMETER_PREFIX}{item.name}.{version}": getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> dict[int, Provenance]:
+        """Model version → its provenance; versions whose checkpoint is not recorded are left out."""
+        values: dict[int, dict[str, str]] = {}
+        for name, value in parameters.items():
+            if match := PROVENANCE_PARAMETER.fullmatch(name):
+                values.setdefault(int(match[2]), {})[match[1]] = value
+        return {version: cls(**found) for version, found in values.items() if "checkpoint_sha256" in found}
+
+
+PROVENANCE_PARAMETER = re.compile(rf"gomin\.({'|'.join(item.name for item in fields(Provenance))})\.([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -48,14 +86,31 @@ class ModelContract:
         halo_frames: mel frames to either side that an output sample of one call may depend on; for diffusion, of one
             denoiser step.
         num_diffusion_steps: timesteps that the denoiser was trained with; None for a GAN.
-        checkpoint_sha256: model version → SHA-256 of the checkpoint that it was exported from.
+        provenance: model version → where it comes from.
     """
 
     kind: str
     mel: MelConfig
     halo_frames: int
     num_diffusion_steps: int | None = None
-    checkpoint_sha256: Mapping[int, str] = field(default_factory=dict)
+    provenance: Mapping[int, Provenance] = field(default_factory=dict)
+
+    def check_mel(self, model: str, given: MelConfig) -> None:
+        """Refuse a mel that was made with other settings than the model's.
+
+        Args:
+            model: its name, for messages.
+            given: the settings of the mel.
+
+        Raises:
+            ContractError: names the first setting that differs, and both values.
+        """
+        for name, wanted in self.mel.__dict__.items():
+            if getattr(given, name) != wanted:
+                raise ContractError(
+                    f"the mel has {name} {getattr(given, name)}, model {model} takes {wanted}: "
+                    "make the mel with the model's settings, or choose a model that was trained on such mels"
+                )
 
     def to_parameters(self) -> dict[str, str]:
         """The contract as config parameters; those of single versions are left out."""
@@ -114,11 +169,7 @@ class ModelContract:
             mel=mel,
             halo_frames=number("halo_frames"),
             num_diffusion_steps=None if kind == GAN else number("num_diffusion_steps"),
-            checkpoint_sha256={
-                int(name.removeprefix(SHA256_PARAMETER)): value
-                for name, value in parameters.items()
-                if name.startswith(SHA256_PARAMETER) and name.removeprefix(SHA256_PARAMETER).isdecimal()
-            },
+            provenance=Provenance.from_parameters(parameters),
         )
         for name, derived in contract.to_parameters().items():
             if parameters.get(name) != derived:

@@ -30,6 +30,15 @@ def read_config(path: Path) -> dict[str, str]:
     Raises:
         ContractError: the file is not readable as a Triton model configuration.
     """
+    return parse_config(path)[0]
+
+
+def parse_config(path: Path) -> tuple[dict[str, str], int]:
+    """The string parameters of a config.pbtxt, and its max_batch_size.
+
+    Raises:
+        ContractError: the file is not readable as a Triton model configuration.
+    """
     from google.protobuf import text_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -37,4 +46,4 @@ def read_config(path: Path) -> dict[str, str]:
         config = text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise ContractError(f"{path}: cannot be read as a Triton model configuration: {error}") from error
-    return {name: value.string_value for name, value in config.parameters.items()}
+    return {name: value.string_value for name, value in config.parameters.items()}, config.max_batch_size

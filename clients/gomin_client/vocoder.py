@@ -13,7 +13,7 @@ from gomin_client import DEFAULT_URL, audio, contract
 from gomin_client.audio import Wave
 from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, UsageError
-from gomin_client.mel import Mel, mel_spectrogram
+from gomin_client.mel import Mel, MelConfig, mel_spectrogram
 from gomin_client.transports import connect
 
 
@@ -85,21 +85,26 @@ class Vocoder:
         """
         return mel_spectrogram(self._at_model_rate(wave, sample_rate), self.contract.mel)
 
-    def synthesize(self, mel: NDArray[np.floating[Any]], seed: int | None = None) -> Wave:
+    def synthesize(
+        self, mel: NDArray[np.floating[Any]], seed: int | None = None, *, mel_config: MelConfig | None = None
+    ) -> Wave:
         """Audio of a mel spectrogram.
 
         Args:
             mel: (n_mels, frames), or (batch, n_mels, frames).
             seed: of a diffusion model's noise, the same for all items; a fresh one if left out.
+            mel_config: the settings that the mel was made with, where they are known: they must be the model's.
 
         Returns:
             (hop_length·frames,) float32, or (batch, hop_length·frames).
 
         Raises:
-            ContractError: a mel of another shape, or not finite.
+            ContractError: a mel of another shape or other settings, or not finite.
             UsageError: a seed for a model that takes none.
             InferenceError, ServerError: see `Transport.infer`.
         """
+        if mel_config is not None:
+            self.contract.check_mel(self.model, mel_config)
         batch = np.asarray(mel, dtype=np.float32)
         batch = batch[np.newaxis] if batch.ndim == 2 else batch
         if batch.ndim != 3 or batch.shape[1] != self.contract.mel.n_mels or 0 in batch.shape:

@@ -284,9 +284,11 @@ class DiffusionWrapper(MelInverter):
             seeds = [seed] * items if isinstance(seed, int) else seed
             noise = NoiseField(seeds, self.hop_length * mel.shape[-1])
 
+        dtype = self.model.input_projection.weight.dtype
+
         def denoise(signal: Array, timestep: Array, mel_array: Array) -> Array:
-            arrays = (torch.from_numpy(array).to(mel.device) for array in (signal, timestep, mel_array))
-            return self.model(*arrays).cpu().numpy()  # type: ignore[no-any-return]
+            arrays = (torch.from_numpy(array).to(mel.device, dtype) for array in (signal, timestep, mel_array))
+            return self.model(*arrays).float().cpu().numpy()  # type: ignore[no-any-return]
 
         schedule = NoiseSchedule.linear(self.model.num_diffusion_steps)
         steps = DDPM(schedule).steps(denoise, mel.detach().cpu().numpy(), noise)

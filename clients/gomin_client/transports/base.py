@@ -19,11 +19,13 @@ class ModelInfo:
         name: the model's name.
         versions: those that can be called, ascending, at least one.
         parameters: string parameters of its config.pbtxt.
+        max_batch_size: the most items that a server takes in one request.
     """
 
     name: str
     versions: tuple[int, ...]
     parameters: Mapping[str, str]
+    max_batch_size: int
 
 
 class Transport(Protocol):

@@ -46,8 +46,8 @@ class LocalTransport:
         if model not in available:
             raise UnknownModelError(unknown_model(self.url, model, available))
         home = self._repository / model
-        parameters = model_repository.read_config(home / model_repository.CONFIG)
-        return ModelInfo(model, tuple(model_repository.versions(home)), parameters)
+        parameters, max_batch_size = model_repository.parse_config(home / model_repository.CONFIG)
+        return ModelInfo(model, tuple(model_repository.versions(home)), parameters, max_batch_size)
 
     def infer(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
@@ -55,6 +55,12 @@ class LocalTransport:
         if described.kind == contract.DIFFUSION:
             return {contract.AUDIO: self._sample(described, version, inputs)}
         return self._run(model, version, inputs)
+
+    def __enter__(self) -> LocalTransport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """See `Transport.close`."""

@@ -51,8 +51,8 @@ class _TritonTransport:
             reason = mine[0].get("reason") or mine[0].get("state") or "no state"
             raise ServerError(f"{self.url}: model {model} is not ready: {reason}")
         with self._errors():
-            parameters = self._parameters(model)
-        return ModelInfo(model, tuple(ready), parameters)
+            parameters, max_batch_size = self._config(model)
+        return ModelInfo(model, tuple(ready), parameters, max_batch_size)
 
     def _index(self) -> list[dict[str, str]]:
         try:
@@ -69,7 +69,8 @@ class _TritonTransport:
     def _repository_index(self) -> list[dict[str, str]]:
         raise NotImplementedError
 
-    def _parameters(self, model: str) -> dict[str, str]:
+    def _config(self, model: str) -> tuple[dict[str, str], int]:
+        """String parameters and max_batch_size."""
         raise NotImplementedError
 
     @contextmanager
@@ -129,9 +130,9 @@ class GrpcTransport(_TritonTransport):
             for entry in index.models
         ]
 
-    def _parameters(self, model: str) -> dict[str, str]:
+    def _config(self, model: str) -> tuple[dict[str, str], int]:
         config = self._client.get_model_config(model, client_timeout=_CONNECT_TIMEOUT_S).config
-        return {name: value.string_value for name, value in config.parameters.items()}
+        return {name: value.string_value for name, value in config.parameters.items()}, config.max_batch_size
 
 
 class HttpTransport(_TritonTransport):
@@ -177,9 +178,10 @@ class HttpTransport(_TritonTransport):
     def _repository_index(self) -> list[dict[str, str]]:
         return list(self._client(_CONNECT_TIMEOUT_S).get_model_repository_index())
 
-    def _parameters(self, model: str) -> dict[str, str]:
-        parameters = self._client(_CONNECT_TIMEOUT_S).get_model_config(model).get("parameters", {})
-        return {name: str(value.get("string_value", "")) for name, value in parameters.items()}
+    def _config(self, model: str) -> tuple[dict[str, str], int]:
+        config = self._client(_CONNECT_TIMEOUT_S).get_model_config(model)
+        parameters = {name: str(value.get("string_value", "")) for name, value in config.get("parameters", {}).items()}
+        return parameters, int(config.get("max_batch_size", 0))
 
 
 def _let_interrupts_through_gevent() -> None:

@@ -1,0 +1,165 @@
+"""What stands in a model's config.pbtxt: the template, filled in with deployment settings, and lines for clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from string import Template
+
+from gomin_client import contract
+from gomin_client.contract import PROVENANCE_PARAMETER, ModelContract, Provenance
+from gomin_client.errors import UsageError
+
+CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
+ACCELERATORS = ("cuda", "tensorrt", "openvino")
+INSTANCE_KINDS = ("auto", "cpu", "gpu")
+
+_PARAMETER = 'parameters {{ key: "{}" value: {{ string_value: "{}" }} }}\n'
+_PROVENANCE_LINE = re.compile(rf'parameters {{ key: "{PROVENANCE_PARAMETER.pattern}" value: .*\n')
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Settings of config.pbtxt; None takes the default, which is named here.
+
+    Attributes:
+        max_batch_size: items that one call of a model may hold; 16.
+        batch_delay_us: microseconds that a request may wait for others to make a batch with; 0.
+        instances: copies of a model that run at the same time; 1.
+        instance_kind: where they run: on GPUs if there are any (auto), on the CPU, on GPUs or not at all; auto.
+        threads: CPU threads of each instance; as many as there are cores.
+        warm_up: (batch, frames) of requests that each instance answers before it counts as ready; one of 1 × 64.
+        cudnn_search: how cuDNN looks for an algorithm for each new length; heuristic.
+        tf32: let GPUs round float32 products to TensorFloat-32; no.
+        accelerator: what runs the model: cuda, tensorrt (on GPUs), openvino (on the CPU); cuda.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    max_batch_size: int | None = None
+    batch_delay_us: int | None = None
+    instances: int | None = None
+    instance_kind: str | None = None
+    threads: int | None = None
+    warm_up: Sequence[tuple[int, int]] | None = None
+    cudnn_search: str | None = None
+    tf32: bool | None = None
+    accelerator: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "instances", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{_option(name)} {value}: expected at least 1")
+        if self.batch_delay_us is not None and self.batch_delay_us < 0:
+            raise UsageError(f"{_option('batch_delay_us')} {self.batch_delay_us}: expected 0 or more microseconds")
+        for name, known in (
+            ("instance_kind", INSTANCE_KINDS),
+            ("cudnn_search", CUDNN_SEARCHES),
+            ("accelerator", ACCELERATORS),
+        ):
+            if getattr(self, name) not in (None, *known):
+                raise UsageError(f"{_option(name)} {getattr(self, name)}: expected {', '.join(known)}")
+        for batch, frames in self.warm_up or ():
+            if batch < 1 or frames < 1 or batch > (self.max_batch_size or _MAX_BATCH_SIZE):
+                raise UsageError(
+                    f"--warm-up {batch}x{frames}: expected at least one frame, and 1 to "
+                    f"{self.max_batch_size or _MAX_BATCH_SIZE} items, the maximum batch size"
+                )
+        if self.accelerator == "openvino" and self.instance_kind == "gpu":
+            raise UsageError("--accelerator openvino runs on the CPU: it cannot be used with --instance-kind gpu")
+        if self.accelerator == "tensorrt" and self.instance_kind == "cpu":
+            raise UsageError("--accelerator tensorrt runs on GPUs: it cannot be used with --instance-kind cpu")
+
+    @property
+    def given(self) -> bool:
+        """Whether any setting was asked for."""
+        return any(getattr(self, item.name) is not None for item in fields(self))
+
+
+_MAX_BATCH_SIZE = 16
+_WARM_UP = ((1, 64),)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def template(model: str, file: str) -> str:
+    """Text of a template file of a model."""
+    return (resources.files("gomin_export") / "templates" / model / file).read_text(encoding="utf-8")
+
+
+def config_text(model: str, described: ModelContract, deployment: Deployment, precision: str) -> str:
+    """A model's config.pbtxt, but for the provenance of its versions."""
+    warm_up = _WARM_UP if deployment.warm_up is None else deployment.warm_up
+    # the templates carry what is fixed, with its reasons; what is chosen is filled in
+    text = Template(template(model, "config.pbtxt")).substitute(
+        n_mels=described.mel.n_mels,
+        max_batch_size=deployment.max_batch_size or _MAX_BATCH_SIZE,
+        batch_delay_us=deployment.batch_delay_us or 0,
+        instances=deployment.instances or 1,
+        instance_kind=f"KIND_{(deployment.instance_kind or 'auto').upper()}",
+        accelerator=_accelerator(deployment, precision),
+        cudnn_search=CUDNN_SEARCHES[deployment.cudnn_search or "heuristic"],
+        threads=deployment.threads or 0,
+        warm_up="".join(_warm_up(described, batch, frames) for batch, frames in warm_up),
+    )
+    return text + parameter_lines(described.to_parameters())
+
+
+def with_provenance(text: str, version: int, provenance: Provenance) -> str:
+    """A config.pbtxt with one version's provenance added, or replaced."""
+    return without_provenance(text, [version]) + parameter_lines(provenance.to_parameters(version))
+
+
+def without_provenance(text: str, versions: Sequence[int] | None = None) -> str:
+    """A config.pbtxt without the provenance of these versions, or of any."""
+
+    def keep(match: re.Match[str]) -> str:
+        return "" if versions is None or int(match[2]) in versions else match[0]
+
+    return _PROVENANCE_LINE.sub(keep, text.rstrip("\n") + "\n")
+
+
+def provenance_lines(text: str) -> str:
+    """The lines that `without_provenance` removes."""
+    return "".join(match[0] for match in _PROVENANCE_LINE.finditer(text.rstrip("\n") + "\n"))
+
+
+def parameter_lines(parameters: Mapping[str, str]) -> str:
+    """Parameters in the text format of config.pbtxt, a line each."""
+    return "".join(_PARAMETER.format(name, value) for name, value in parameters.items())
+
+
+def _accelerator(deployment: Deployment, precision: str) -> str:
+    accelerator = deployment.accelerator or "cuda"
+    if accelerator == "openvino":
+        return 'cpu_execution_accelerator: [ { name: "openvino" } ]'
+    cuda = _accelerator_entry("cuda", {"use_tf32": "1" if deployment.tf32 else "0"})
+    if accelerator == "cuda":
+        return f"gpu_execution_accelerator: [ {cuda} ]"
+    # what TensorRT cannot run is left to CUDA
+    tensorrt = _accelerator_entry("tensorrt", {"precision_mode": "FP16" if precision == contract.FP16 else "FP32"})
+    return f"gpu_execution_accelerator: [ {tensorrt}, {cuda} ]"
+
+
+def _accelerator_entry(name: str, parameters: Mapping[str, str]) -> str:
+    entries = " ".join(f'parameters {{ key: "{key}" value: "{value}" }}' for key, value in parameters.items())
+    return f'{{ name: "{name}" {entries} }}'
+
+
+def _warm_up(described: ModelContract, batch: int, frames: int) -> str:
+    """A warm-up request of silence. Dims leave out the batch; a batch_size of 0 would skip it without a word."""
+    dims = {contract.MEL: [described.mel.n_mels, frames]}
+    if described.kind == contract.DENOISER:
+        dims[contract.SIGNAL] = [1, described.mel.hop_length * frames]
+        dims[contract.TIMESTEP] = [1]
+    inputs = "".join(
+        f'  inputs {{ key: "{name}" value: {{ data_type: TYPE_FP32 dims: {shape} zero_data: true }} }}\n'
+        for name, shape in dims.items()
+    )
+    return f'model_warmup {{\n  name: "{batch} x {frames} frames" batch_size: {batch}\n{inputs}}}\n'

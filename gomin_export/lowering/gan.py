@@ -1,0 +1,114 @@
+"""FiLM-GAN as it is exported: polyphase activations, and factors folded into weights."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gomin_export.lowering.activations import (
+    FoldedSnake,
+    HalfFoldedSnake,
+    PolyphaseSnake,
+    UnfoldedSnake,
+    frequencies,
+)
+from gomin_export.lowering.folding import scale_inputs, scale_outputs
+from gomin_export.networks.gan import FILM_SCALE, GomiGAN, ResBlock
+
+
+class LoweredResBlock(nn.Module):
+    """`ResBlock` with polyphase activations; the convolutions have taken the factors of the Snakes between them."""
+
+    def __init__(self, block: ResBlock, fold: bool) -> None:
+        super().__init__()
+        snakes1: Any = block.snakes1  # typed: lists of modules forget what they hold
+        snakes2: Any = block.snakes2
+        convs1: Any = copy.deepcopy(block.convs1)
+        convs2: Any = copy.deepcopy(block.convs2)
+        self.snakes1 = nn.ModuleList([PolyphaseSnake(block.lpf, snake, fold) for snake in snakes1])
+        self.convs1 = convs1
+        self.snakes2 = nn.ModuleList([FoldedSnake() if fold else UnfoldedSnake(snake) for snake in snakes2])
+        self.convs2 = convs2
+        if fold:
+            for conv1, snake, conv2 in zip(convs1, snakes2, convs2, strict=True):
+                scale_outputs(conv1, frequencies(snake))
+                scale_inputs(conv2, 1 / frequencies(snake))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C, T)."""
+        for snake1, conv1, snake2, conv2 in zip(self.snakes1, self.convs1, self.snakes2, self.convs2, strict=True):
+            x = x + conv2(snake2(conv1(snake1(x))))
+        return x
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation by a scale around 0."""
+
+    def __init__(self, factor: float) -> None:
+        """Args: factor: of the scale, if the layer that makes it has not taken it."""
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Three times (B, C, T) -> (B, C, T)."""
+        if self.factor != 1:
+            scale = self.factor * scale
+        return (1 + scale) * x + shift
+
+
+class LoweredGAN(nn.Module):
+    """`GomiGAN` rewritten. Modules keep the names that they have in a checkpoint.
+
+    Folded into weights, where `fold` is set: the factors of every Snake that stands between linear layers; FiLM's 0.01,
+    into the layer that makes the scale (the next layer of the FiLM generator takes 100); the mean over a stage's
+    resblocks, into the Snake after it. float16 has no room for such weights.
+    """
+
+    def __init__(self, network: GomiGAN, fold: bool = True) -> None:
+        super().__init__()
+        self.blocks_per_stage = len(network.resblocks) // len(network.ups)
+        # what is left to do after the resblocks of a stage have been added up
+        self.mean = 1.0 if fold else 1 / self.blocks_per_stage
+        self.films = nn.ModuleList([FiLM(1.0 if fold else FILM_SCALE) for _ in network.ups])
+        self.film_generator = copy.deepcopy(network.film_generator)
+        self.conv_pre = copy.deepcopy(network.conv_pre)
+        self.ups = copy.deepcopy(network.ups)
+        self.conv_post = copy.deepcopy(network.conv_post)
+        blocks: Any = network.resblocks
+        self.resblocks = nn.ModuleList([LoweredResBlock(block, fold) for block in blocks])
+        snakes = [*network.snake_ups, network.snake_post]
+        if not fold:
+            lowered: list[nn.Module] = [UnfoldedSnake(snake) for snake in snakes]
+        else:
+            for conv, following in pairwise([*self.film_generator.convs, None]):
+                half = torch.ones(conv.out_channels, dtype=torch.float64)
+                half[: conv.out_channels // 2] = FILM_SCALE
+                scale_outputs(conv, half)
+                if following is not None:
+                    scale_inputs(following, 1 / half)
+            scale_outputs(self.conv_pre, frequencies(snakes[0]))
+            lowered = [FoldedSnake()]
+            for snake in snakes[1:]:
+                lowered.append(HalfFoldedSnake(frequencies(snake) / self.blocks_per_stage, snake.alpha.dtype))
+            for snake, layer in zip(snakes, [*self.ups, self.conv_post], strict=True):
+                scale_inputs(layer, 1 / frequencies(snake))
+        *snake_ups, self.snake_post = lowered
+        self.snake_ups = nn.ModuleList(snake_ups)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(B, M, T) -> (B, 1, hop_length·T)."""
+        modulations = self.film_generator(mel)
+        x = self.conv_pre(mel)
+        stages = zip(self.snake_ups, self.ups, self.films, modulations, strict=True)
+        for i, (snake, up, film, (scale, shift)) in enumerate(stages):
+            x = film(up(snake(x)), scale, shift)
+            first = i * self.blocks_per_stage
+            outputs = [block(x) for block in self.resblocks[first : first + self.blocks_per_stage]]
+            x = sum(outputs[1:], start=outputs[0])
+            if self.mean != 1:
+                x = self.mean * x
+        return torch.tanh(self.conv_post(self.snake_post(x)))

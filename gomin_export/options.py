@@ -1,0 +1,195 @@
+"""The options of gomin-export's commands, in groups; typer reads these at run time, on Python 3.10 too."""
+
+# ruff: noqa: UP045
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from gomin_client.contract import PRECISIONS
+
+_MODEL = "Model"
+_PARITY = "Parity gate"
+_DEPLOYMENT = "Deployment: settings of config.pbtxt"
+_PLACING = "Placing"
+
+Checkpoint = Annotated[Path, typer.Option("--ckpt", help="The checkpoint: a state dict (.pt, .pth, .safetensors).")]
+Repository = Annotated[Path, typer.Option(help="The Triton model repository to export into; made if missing.")]
+Config = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="JSON file of config values that win over what the checkpoint's tensors show.", rich_help_panel=_MODEL
+    ),
+]
+Key = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Which state dict to take from a checkpoint that holds several, say ema.", rich_help_panel=_MODEL
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help=f"Number format inside: {' or '.join(PRECISIONS)}. Inputs and outputs are float32 either way.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Lowering = Annotated[
+    bool,
+    typer.Option(
+        "--lowering/--no-lowering",
+        help="Rewrite the network exactly into fewer operators, or export its plain form.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Atol = Annotated[
+    Optional[float],
+    typer.Option(
+        help="Largest difference allowed from PyTorch in float64, or 4 times what PyTorch float32 is off, if that is "
+        "more. Default: 1e-5 for fp32, no bound for fp16.",
+        rich_help_panel=_PARITY,
+        show_default=False,
+    ),
+]
+MinSnr = Annotated[
+    Optional[float],
+    typer.Option(
+        help="Least ratio of signal to error, in dB. Default: 40 for fp16, no bound for fp32.",
+        rich_help_panel=_PARITY,
+        show_default=False,
+    ),
+]
+MaxBatchSize = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Items that one call of the model may hold. Default: 16.", rich_help_panel=_DEPLOYMENT, show_default=False
+    ),
+]
+BatchDelay = Annotated[
+    Optional[int],
+    typer.Option(
+        "--batch-delay-us",
+        help="Microseconds that a request may wait for others of its length, to run as one batch. Default: 0.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+Instances = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Copies of the ONNX model that run at the same time, on each GPU. Default: 1.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+InstanceKind = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Where they run: auto (GPUs if there are any), cpu, or gpu. Default: auto.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    Optional[int],
+    typer.Option(
+        help="CPU threads of each instance. Default: as many as there are cores.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+WarmUp = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        metavar="FRAMES|BATCHxFRAMES|none",
+        help="A request that each instance answers before it counts as ready; may be given several times. Default: 64.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+CudnnSearch = Annotated[
+    Optional[str],
+    typer.Option(
+        help="How cuDNN chooses an algorithm for each new length: heuristic, default, or exhaustive (slow where "
+        "lengths vary). Default: heuristic.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+Tf32 = Annotated[
+    Optional[bool],
+    typer.Option(
+        "--tf32/--no-tf32",
+        help="Let GPUs round float32 products to TensorFloat-32. Default: no.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+Accelerator = Annotated[
+    Optional[str],
+    typer.Option(
+        help="What runs the model in NVIDIA's container: cuda, tensorrt (GPUs) or openvino (CPU). The last two are "
+        "written from documentation, not measured. Default: cuda.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+OverwriteConfig = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite-config",
+        help="Write an existing config.pbtxt anew; edits made there by hand are lost.",
+        rich_help_panel=_DEPLOYMENT,
+    ),
+]
+ModelVersion = Annotated[
+    Optional[int],
+    typer.Option(
+        "--version",
+        help="Version number in the repository. Default: the next free one.",
+        rich_help_panel=_PLACING,
+        show_default=False,
+    ),
+]
+Keep = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Keep this many versions of a model, remove older ones. Default: all.",
+        rich_help_panel=_PLACING,
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be written, write nothing.", rich_help_panel=_PLACING)
+]
+VerifiedRepository = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--repository",
+        help="The repository to verify; with --url, the one that holds the reference. Default: model_repository.",
+        show_default=False,
+    ),
+]
+Url = Annotated[
+    Optional[str], typer.Option(help="A live server to verify: grpc://HOST:PORT, http://HOST:PORT or HOST:PORT (gRPC).")
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="gan, diffusion, a model's name, or all that the reference knows.")
+]
+ReferenceCheckpoint = Annotated[
+    Optional[Path],
+    typer.Option("--ckpt", help="Compare with this checkpoint, run by PyTorch, not with what the export recorded."),
+]
+VerifiedVersion = Annotated[
+    Optional[int],
+    typer.Option(
+        "--version", help="Version to verify. Default: the reference's newest, or with --ckpt the deployed one."
+    ),
+]
+ExpectedPrecision = Annotated[
+    Optional[str],
+    typer.Option("--precision", help="Expected number format. Default: what the export recorded, or with --ckpt fp32."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")]

@@ -1,0 +1,140 @@
+"""What the parity gate feeds a model, and what the PyTorch network answers.
+
+A grid of batches and lengths: one frame, odd and prime counts, shorter and longer than the traced one; with mels as
+recordings give them (silence, clipped noise, values up to 1.2) and normal values, which no recording gives.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gomin_client import contract
+from gomin_client.mel import MelConfig, mel_spectrogram
+from gomin_export.networks import DiffusionWrapper, GomiGAN
+from gomin_export.parity import Expectation, Inputs
+
+GRID = ((1, 1), (2, 7), (3, 13), (1, 29))  # (batch, frames)
+CHAIN_FRAMES = 3  # the whole chain takes dozens of denoiser steps
+_SEED = 20
+
+Probe = tuple[str, Inputs]
+Compute = Callable[[Inputs, torch.dtype], NDArray[np.floating[Any]]]
+
+
+def expect_gan(network: GomiGAN) -> list[Expectation]:
+    """What a FiLM-GAN must answer: mel (B, M, T) -> audio (B, 1, N)."""
+    networks = _in_both_precisions(network)
+
+    def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
+        return networks[dtype](torch.from_numpy(inputs[contract.MEL]).to(dtype)).numpy()  # type: ignore[no-any-return]
+
+    rng = np.random.default_rng(_SEED)
+    probes: list[Probe] = [(name, {contract.MEL: mel}) for name, mel in _mels(rng, network.mel_config)]
+    return _expect(probes, compute)
+
+
+def expect_denoiser(network: DiffusionWrapper) -> list[Expectation]:
+    """What a denoiser step must answer: first, last and fractional timesteps, different ones in a batch."""
+    networks = _in_both_precisions(network.model)
+
+    def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
+        signal, timestep, mel = (
+            torch.from_numpy(inputs[name]).to(dtype) for name in (contract.SIGNAL, contract.TIMESTEP, contract.MEL)
+        )
+        return networks[dtype](signal, timestep[:, 0], mel).numpy()  # type: ignore[no-any-return]
+
+    rng = np.random.default_rng(_SEED)
+    last = network.model.num_diffusion_steps - 1
+    timesteps = np.array([0, last, last / 2 + 0.25], dtype=np.float32).clip(0, last)
+    probes: list[Probe] = []
+    for index, (name, mel) in enumerate(_mels(rng, network.mel_config)):
+        batch, _, frames = mel.shape
+        timestep = np.roll(timesteps, index)[:batch, np.newaxis]
+        words = ", ".join(f"{value:g}" for value in timestep[:, 0])
+        inputs = {
+            contract.SIGNAL: rng.standard_normal((batch, 1, network.hop_length * frames)).astype(np.float32),
+            contract.TIMESTEP: timestep,
+            contract.MEL: mel,
+        }
+        probes.append((f"{name}, t = {words}", inputs))
+    return _expect(probes, compute)
+
+
+def expect_chain(network: DiffusionWrapper) -> list[Expectation]:
+    """What the whole diffusion chain must answer, two items with noise of their own."""
+    networks = _in_both_precisions(network)
+
+    def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
+        mel = torch.from_numpy(inputs[contract.MEL]).to(dtype)
+        audio = networks[dtype](mel, seed=inputs[contract.SEED][:, 0].tolist())
+        return audio.numpy()  # type: ignore[no-any-return]
+
+    rng = np.random.default_rng(_SEED)
+    mel = np.stack([_music(rng, network.mel_config, CHAIN_FRAMES), _clipped(rng, network.mel_config, CHAIN_FRAMES)])
+    inputs: Inputs = {
+        contract.MEL: mel,
+        contract.SEED: np.array([[1], [2**40]], np.uint64),
+        contract.FIRST_SAMPLE: np.zeros((2, 1), np.int64),
+    }
+    steps = network.model.num_diffusion_steps
+    return _expect([(f"2 × {CHAIN_FRAMES} frames, music and clipped noise, {steps} steps", inputs)], compute)
+
+
+# kind of model -> what a model of that kind must answer
+EXPECTATIONS: dict[str, Callable[[Any], list[Expectation]]] = {
+    contract.GAN: expect_gan,
+    contract.DENOISER: expect_denoiser,
+    contract.DIFFUSION: expect_chain,
+}
+
+
+def to_record(expectations: list[Expectation]) -> list[Expectation]:
+    """A few of them, different in batch, length and content, to be stored beside the model."""
+    return expectations[6:8] + expectations[-2:] if len(expectations) > 4 else expectations
+
+
+def _expect(probes: Sequence[Probe], compute: Compute) -> list[Expectation]:
+    expectations = []
+    with torch.no_grad():
+        for name, inputs in probes:
+            exact = compute(inputs, torch.float64).astype(np.float64)
+            torch_error = float(np.abs(compute(inputs, torch.float32) - exact).max())
+            expectations.append(Expectation(name, inputs, exact, torch_error))
+    return expectations
+
+
+def _in_both_precisions(network: Any) -> dict[torch.dtype, Any]:
+    return {torch.float32: network, torch.float64: copy.deepcopy(network).double()}
+
+
+def _mels(rng: np.random.Generator, config: MelConfig) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Name and (batch, n_mels, frames) mel, over the grid."""
+    for batch, frames in GRID:
+        size = f"{batch} × {frames} frames"
+        shape = (batch, config.n_mels, frames)
+        yield f"{size}, silence", np.zeros(shape, np.float32)
+        yield f"{size}, music", np.stack([_music(rng, config, frames) for _ in range(batch)])
+        yield f"{size}, clipped noise", np.stack([_clipped(rng, config, frames) for _ in range(batch)])
+        yield f"{size}, uniform in 0 … 1.2", rng.uniform(0, 1.2, shape).astype(np.float32)
+        yield f"{size}, normal", rng.standard_normal(shape).astype(np.float32)
+
+
+def _music(rng: np.random.Generator, config: MelConfig, frames: int) -> NDArray[np.float32]:
+    """Mel (n_mels, frames) of a decaying harmonic tone over faint noise: loud bands beside silent ones."""
+    time = np.arange(frames * config.hop_length) / config.sample_rate
+    pitch = rng.uniform(80, 400)
+    tone = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 12))
+    wave = 0.3 * tone * np.exp(-8 * time) + 1e-4 * rng.standard_normal(len(time))
+    return mel_spectrogram(wave.astype(np.float32), config)[:, :frames]
+
+
+def _clipped(rng: np.random.Generator, config: MelConfig, frames: int) -> NDArray[np.float32]:
+    """Mel (n_mels, frames) of noise driven far into clipping: as loud as a recording gets."""
+    wave = np.clip(20 * rng.standard_normal(frames * config.hop_length), -1, 1)
+    return mel_spectrogram(wave.astype(np.float32), config)[:, :frames]

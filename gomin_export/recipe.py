@@ -1,0 +1,72 @@
+"""What decides the bytes of an export, and finding an export that was made by the same recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gomin_client import sampling
+from gomin_client.model_repository import versions
+from gomin_export.onnx_export import OPSET, Graph
+from gomin_export.records import file_digests, read_report
+
+_PACKAGES = ("gomin-triton", "torch", "onnx", "onnxscript", "onnx-ir", "numpy")
+
+Recipe = dict[str, Any]
+
+
+def make_recipe(checkpoint_sha256: str, key: str | None, config: Mapping[str, Any], graph: Graph) -> Recipe:
+    """All that an exported model depends on, for parity.json.
+
+    Args:
+        checkpoint_sha256: of the checkpoint file.
+        key: which entry of a wrapped checkpoint was taken.
+        config: the network's constructor arguments.
+        graph: how the graph was made.
+    """
+    recipe = {
+        "checkpoint_sha256": checkpoint_sha256,
+        "checkpoint_key": key,
+        "network": dict(config),
+        "precision": graph.precision,
+        "lowering": graph.lowering,
+        "opset": OPSET,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "exporter_sha256": _own_digest(),
+    }
+    normalized: Recipe = json.loads(json.dumps(recipe))  # tuples become lists, as in the file
+    return normalized
+
+
+def find_export(repository: Path, models: Sequence[str], recipe: Recipe) -> int | None:
+    """The newest version that all models have by this recipe, their files unchanged since; None if there is none."""
+    common = set.intersection(*(set(versions(repository / model)) for model in models))
+    for version in sorted(common, reverse=True):
+        if all(_made_by(repository / model / str(version), recipe) for model in models):
+            return version
+    return None
+
+
+def _made_by(files: Path, recipe: Recipe) -> bool:
+    report = read_report(files)
+    return report.get("recipe") == recipe and report.get("files") == file_digests(files)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _own_digest() -> str:
+    """SHA-256 of our own code, which may change without a new version number while it is being developed."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in [*sorted(here.rglob("*.py")), Path(sampling.__file__)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

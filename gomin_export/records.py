@@ -1,0 +1,87 @@
+"""What an export leaves beside a model: the gate's report, and a few vectors to verify a deployment with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_export.errors import RepositoryError
+from gomin_export.parity import Expectation, Report
+
+REPORT_FILE = "parity.json"
+VECTORS_FILE = "reference.npz"
+
+
+def write_report(files: Path, report: Report) -> None:
+    """Write parity.json into a version directory."""
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
+    (files / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def file_digests(files: Path) -> dict[str, str]:
+    """File name → SHA-256 of what a version directory serves: all files but the gate's own."""
+    return {path.name: sha256(path) for path in sorted(files.iterdir()) if path.suffix in (".onnx", ".py")}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_report(files: Path) -> dict[str, Any]:
+    """parity.json of a version directory; empty if there is none that can be read."""
+    try:
+        report = json.loads((files / REPORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def write_vectors(files: Path, expectations: Sequence[Expectation]) -> None:
+    """Record expectations in a version directory, for `read_vectors`."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for index, expected in enumerate(expectations):
+        arrays[f"{index}.name"] = np.array(expected.name)
+        arrays[f"{index}.torch_error"] = np.array(expected.torch_error)
+        arrays[f"{index}.output"] = expected.output
+        arrays.update({f"{index}.input.{name}": tensor for name, tensor in expected.inputs.items()})
+    with (files / VECTORS_FILE).open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_vectors(files: Path) -> list[Expectation]:
+    """Expectations recorded at export, from a version directory.
+
+    Raises:
+        RepositoryError: there are none, or they are damaged.
+    """
+    path = files / VECTORS_FILE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        return [
+            Expectation(
+                str(arrays[f"{index}.name"]),
+                {name.split(".", 2)[2]: arrays[name] for name in arrays if name.startswith(f"{index}.input.")},
+                arrays[f"{index}.output"],
+                float(arrays[f"{index}.torch_error"]),
+            )
+            for index in range(sum(name.endswith(".name") for name in arrays))
+        ]
+    except FileNotFoundError:
+        raise RepositoryError(
+            f"{path}: no such file; it is written by gomin-export. Give --ckpt to verify against PyTorch itself"
+        ) from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RepositoryError(f"{path}: is damaged: {error}; give --ckpt to verify against PyTorch itself") from error
