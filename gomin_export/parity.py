@@ -269,7 +269,7 @@ def _snr_db(signal: NDArray[np.float64], error: NDArray[np.float64]) -> float:
     signal_power, error_power = float(np.square(signal).sum()), float(np.square(error).sum())
     if error_power == 0:
         return math.inf
-    if signal_power == 0:
+    if signal_power == 0 or math.isinf(error_power):
         return -math.inf
     return 10 * math.log10(signal_power / error_power)
 

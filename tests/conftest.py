@@ -34,8 +34,16 @@ def small_diffusion() -> DiffusionWrapper:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with the demo GAN and the small diffusion model, as gomin-export places them."""
     path = tmp_path_factory.mktemp("export") / "model_repository"
-    pipeline.export_gan(DEMO_CHECKPOINT, path)
-    pipeline.export_diffusion(GOLDEN / "diffusion_small.pt", path)
+    pipeline.export("gan", DEMO_CHECKPOINT, path)
+    pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with the tiny GAN, for tests that export again: it takes the least time."""
+    path = tmp_path_factory.mktemp("tiny") / "model_repository"
+    pipeline.export("gan", GOLDEN / "gan_v3.pt", path)
     return path
 
 

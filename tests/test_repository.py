@@ -2,33 +2,55 @@
 
 import os
 import stat
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gomin_client.contract import ModelContract
-from gomin_client.errors import Interrupted
+from gomin_client.contract import ModelContract, Provenance
+from gomin_client.errors import Interrupted, UsageError
 from gomin_client.mel import MelConfig
 from gomin_client.model_repository import read_config, versions
 from gomin_export import repository
+from gomin_export.deployment import Deployment, config_text, with_provenance, without_provenance
 from gomin_export.errors import RepositoryError
+from tests.support import DEMO_CHECKPOINT, run
 
 GAN = ModelContract("gan", MelConfig(), halo_frames=8)
 DENOISER = ModelContract("denoiser", MelConfig(), halo_frames=1, num_diffusion_steps=50)
+DEFAULTS = Deployment()
 DIFFUSION = replace(DENOISER, kind="diffusion")
 
 
-def place(home: Path, contracts: Sequence[ModelContract], sha256: str, content: str = "model") -> int:
+def place(
+    home: Path,
+    contracts: Sequence[ModelContract],
+    sha256: str,
+    content: str = "model",
+    *,
+    wanted: int | None = None,
+    keep: int | None = None,
+    deployment: Deployment = DEFAULTS,
+    overwrite: bool = False,
+) -> int:
+    """What an export does, with stand-ins for models."""
+    names = [f"gomin_{contract.kind}" for contract in contracts]
+    version = repository.choose_version(home, names, wanted)
+    dropped = {name: repository.dropped_versions(home, name, version, keep) for name in names}
     with repository.staging(home) as stage:
         models = []
-        for contract in contracts:
-            name = f"gomin_{contract.kind}"
-            (stage / name).mkdir()
-            (stage / name / "model.onnx").write_text(content)
+        for name, contract in zip(names, contracts, strict=True):
+            text = config_text(name, contract, deployment, "fp32")
+            text = repository.choose_config(home, name, text, deployment.given, overwrite)
+            text = with_provenance(without_provenance(text, dropped[name]), version, Provenance(sha256))
+            (stage / name / str(version)).mkdir(parents=True)
+            (stage / name / str(version) / "model.onnx").write_text(content)
+            (stage / name / "config.pbtxt").write_text(text)
             models.append(repository.StagedModel(name, contract, stage / name))
-        return repository.place(home, models, sha256)
+        repository.place(home, version, models, dropped)
+    return version
 
 
 def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:
@@ -39,8 +61,8 @@ def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:
 
     assert (home / "gomin_gan/1/model.onnx").read_text() == "old"
     assert (home / "gomin_gan/2/model.onnx").read_text() == "new"
-    parameters = read_config(home / "gomin_gan/config.pbtxt")
-    assert ModelContract.from_parameters("gomin_gan", parameters).checkpoint_sha256 == {1: "aa", 2: "bb"}
+    provenance = ModelContract.from_parameters("gomin_gan", read_config(home / "gomin_gan/config.pbtxt")).provenance
+    assert {version: made.checkpoint_sha256 for version, made in provenance.items()} == {1: "aa", 2: "bb"}
 
 
 def test_models_of_one_export_share_their_version(tmp_path: Path) -> None:
@@ -51,6 +73,65 @@ def test_models_of_one_export_share_their_version(tmp_path: Path) -> None:
 
     assert versions(home / "gomin_denoiser") == [1, 2]
     assert versions(home / "gomin_diffusion") == [2]
+
+
+def test_a_version_can_be_chosen_and_never_replaced(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+
+    assert place(home, [GAN], "aa", wanted=7) == 7
+    assert place(home, [GAN], "bb") == 8
+    with pytest.raises(RepositoryError, match=r"gomin_gan/7: exists, .* the next free version is 9"):
+        place(home, [GAN], "cc", wanted=7)
+    with pytest.raises(UsageError, match="begin at 1"):
+        place(home, [GAN], "cc", wanted=0)
+
+
+def test_old_versions_are_dropped_with_their_provenance(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    for sha256 in ("aa", "bb", "cc"):
+        place(home, [DENOISER, DIFFUSION], sha256)
+
+    place(home, [DENOISER, DIFFUSION], "dd", keep=2)
+
+    for model in ("gomin_denoiser", "gomin_diffusion"):
+        assert sorted(path.name for path in (home / model).iterdir()) == ["3", "4", "config.pbtxt"]
+        described = ModelContract.from_parameters(model, read_config(home / model / "config.pbtxt"))
+        assert set(described.provenance) == {3, 4}
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_a_version_that_would_be_dropped_at_once_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa", wanted=8)
+    place(home, [GAN], "bb", wanted=9)
+
+    with pytest.raises(UsageError, match="has 2 newer versions, so 3 would go at once"):
+        place(home, [GAN], "cc", wanted=3, keep=2)
+    with pytest.raises(UsageError, match="at least 1"):
+        place(home, [GAN], "cc", keep=0)
+    assert versions(home / "gomin_gan") == [8, 9]
+
+
+def test_settings_for_a_config_that_has_them_are_no_conflict(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa", deployment=Deployment(max_batch_size=4))
+
+    assert place(home, [GAN], "bb", deployment=Deployment(max_batch_size=4)) == 2
+
+
+def test_settings_that_an_existing_config_does_not_have_are_refused_or_written_anew(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa", deployment=Deployment(threads=2))
+    config = home / "gomin_gan/config.pbtxt"
+
+    with pytest.raises(RepositoryError, match=r"'max_batch_size: 4'.* or give --overwrite-config"):
+        place(home, [GAN], "bb", deployment=Deployment(max_batch_size=4))
+    assert versions(home / "gomin_gan") == [1]
+    place(home, [GAN], "bb", deployment=Deployment(max_batch_size=4), overwrite=True)
+
+    assert "max_batch_size: 4\n" in config.read_text()
+    assert read_config(config)["intra_op_thread_count"] == "0"
+    assert set(ModelContract.from_parameters("gomin_gan", read_config(config)).provenance) == {1, 2}
 
 
 def test_edits_of_a_config_are_kept(tmp_path: Path) -> None:
@@ -148,3 +229,66 @@ def test_permissions_follow_the_umask(tmp_path: Path, umask: int) -> None:
 
     for path in home.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+def debris(home: Path) -> list[str]:
+    """What lies beside the repository, where models are staged."""
+    return [path.name for path in home.parent.iterdir() if path != home]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
+def test_a_full_disk_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
+    """A real file system of 1 MB, through the command line."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("not allowed to mount")
+    try:
+        result = run("gomin-export", "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", disk / "models")
+        left = list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith("No space left on device")
+    assert "Traceback" not in result.stderr
+    assert left == []
+
+
+def test_a_file_that_cannot_grow_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
+    """As a quota would have it: files of at most 1 MB."""
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)); "
+        "import gomin_export.cli as cli; cli.main()"
+    )
+    home = tmp_path / "models"
+
+    result = run("python", "-c", program, "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", home)
+
+    assert result.returncode == 1
+    assert "File too large" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_repository_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa")
+    mount = ["mount", "--bind", "-o", "ro", tmp_path, tmp_path]
+    if os.geteuid() == 0:  # whom permissions do not stop
+        if subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("not allowed to mount")
+    else:
+        tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(RepositoryError, match=r"models: cannot be written to: (Read-only file system|Permission)"):
+            place(home, [GAN], "bb")
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", tmp_path], check=True)
+        else:
+            tmp_path.chmod(0o700)
+
+    assert versions(home / "gomin_gan") == [1]
+    assert debris(home) == []
