@@ -24,6 +24,10 @@ from gomin_export.onnx_export import MODEL_FILE, Graph
 from gomin_export.parity import Report, Tolerance
 from gomin_export.signature import check_signature
 
+# Triton's Python stub cannot be told not to write bytecode, and a server in poll mode takes that for a change of the
+# model and loads it again; where a file has the directory's name, Python does without.
+NO_BYTECODE = "A file in place of the directory, so that a server in poll mode sees no bytecode appear.\n"
+
 Say = Callable[[str], None]
 Network = GomiGAN | DiffusionWrapper
 
@@ -215,6 +219,7 @@ class Export:
         if described.kind == contract.DIFFUSION:
             (files / "model.py").write_text(template(model, "model.py"), encoding="utf-8")
             (files / "sampling.py").write_bytes((resources.files("gomin_client") / "sampling.py").read_bytes())
+            (files / "__pycache__").write_text(NO_BYTECODE, encoding="utf-8")
             return
         parameters = sum(parameter.numel() for parameter in self._network.parameters())
         self._say(f"exporting {model} ({parameters / 1e6:.2f} million parameters) to ONNX")

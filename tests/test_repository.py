@@ -16,7 +16,7 @@ from gomin_client.model_repository import read_config, versions
 from gomin_export import repository
 from gomin_export.deployment import Deployment, config_text, with_provenance, without_provenance
 from gomin_export.errors import RepositoryError
-from tests.support import DEMO_CHECKPOINT, run
+from tests.support import GOLDEN, run
 
 GAN = ModelContract("gan", MelConfig(), halo_frames=8)
 DENOISER = ModelContract("denoiser", MelConfig(), halo_frames=1, num_diffusion_steps=50)
@@ -238,14 +238,16 @@ def debris(home: Path) -> list[str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
 def test_a_full_disk_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
-    """A real file system of 1 MB, through the command line."""
+    """A real file system of 200 kB, through the command line."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False, capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], check=False, capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("not allowed to mount")
     try:
-        result = run("gomin-export", "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", disk / "models")
+        result = run("gomin-export", "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", disk / "models")
         left = list(disk.iterdir())
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -257,14 +259,14 @@ def test_a_full_disk_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None
 
 
 def test_a_file_that_cannot_grow_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
-    """As a quota would have it: files of at most 1 MB."""
+    """As a quota would have it: files of at most 100 kB."""
     program = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)); "
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
         "import gomin_export.cli as cli; cli.main()"
     )
     home = tmp_path / "models"
 
-    result = run("python", "-c", program, "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", home)
+    result = run("python", "-c", program, "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home)
 
     assert result.returncode == 1
     assert "File too large" in result.stderr.splitlines()[-1]

@@ -17,7 +17,7 @@ from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, assert_fails, 
 
 @pytest.fixture
 def copy(repository: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(repository, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__")))
+    return Path(shutil.copytree(repository, tmp_path / "copy"))
 
 
 def swap_model(repository: Path) -> None:
@@ -114,19 +114,20 @@ class TestRepository:
         assert_fails(run("gomin-export", "verify", *both), 2, "give one of the two")
 
 
-class TestServer:
-    @pytest.fixture(scope="class")
-    def bad_server(
-        self, repository: Path, small_diffusion: DiffusionWrapper, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[RunningServer]:
-        """A real server with other models than its repository claims."""
-        home = tmp_path_factory.mktemp("bad")
-        shutil.copytree(repository, home / "models", ignore=shutil.ignore_patterns("__pycache__"))
-        swap_model(home / "models")
-        lose_precision(home / "models", small_diffusion)
-        with serving(home / "models", home / "log") as running:
-            yield running
+@pytest.fixture(scope="module")
+def bad_server(
+    repository: Path, small_diffusion: DiffusionWrapper, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A real server with other models than its repository claims."""
+    home = tmp_path_factory.mktemp("bad")
+    shutil.copytree(repository, home / "models")
+    swap_model(home / "models")
+    lose_precision(home / "models", small_diffusion)
+    with serving(home / "models", home / "log") as running:
+        yield running
 
+
+class TestServer:
     @pytest.mark.parametrize("protocol", ["grpc", "http"])
     def test_passes_for_what_was_exported(self, server: RunningServer, repository: Path, protocol: str) -> None:
         url = getattr(server, protocol)
