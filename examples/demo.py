@@ -44,13 +44,16 @@ def main() -> int:
     try:
         wait_until_ready(server, f"http://127.0.0.1:{http}/v2/health/ready", log)
 
-        step("3. Reconstruct the example recordings through it")
+        step("3. Verify that what it serves is what was exported")
+        run("gomin-export", "verify", "--url", f"grpc://localhost:{grpc}", "--repository", str(REPOSITORY))
+
+        step("4. Reconstruct the example recordings through it")
         run(
             "gomin-client", "reconstruct", *recordings, "-o", f"{DEMO}/",
             "--url", f"grpc://localhost:{grpc}", "--plot", str(DEMO / "spectrograms.png"),
         )  # fmt: skip
     finally:
-        step("4. Stop the server")
+        step("5. Stop the server")
         server.send_signal(signal.SIGTERM)
         status = server.wait()
         print(f"it ended with status {status}")

@@ -68,29 +68,29 @@ def _command(kind: str) -> Callable[..., None]:
         from gomin_export.deployment import Deployment
 
         deployment = Deployment(
-            max_batch_size,
-            batch_delay_us,
-            instances,
-            instance_kind,
-            threads,
-            _shapes(warm_up),
-            cudnn_search,
-            tf32,
-            accelerator,
+            max_batch_size=max_batch_size,
+            batch_delay_us=batch_delay_us,
+            instances=instances,
+            instance_kind=instance_kind,
+            threads=threads,
+            warm_up=_shapes(warm_up),
+            cudnn_search=cudnn_search,
+            tf32=tf32,
+            accelerator=accelerator,
         )
         with _torch_needed():
             from gomin_export import pipeline  # takes seconds: torch
             from gomin_export.onnx_export import Graph
         options = pipeline.Options(
-            _read_config(config, kind),
-            key,
-            Graph(precision, lowering),
-            atol,
-            min_snr,
-            deployment,
-            overwrite_config,
-            version,
-            keep,
+            overrides=_read_config(config, kind),
+            key=key,
+            graph=Graph(precision, lowering),
+            atol=atol,
+            min_snr=min_snr,
+            deployment=deployment,
+            overwrite_config=overwrite_config,
+            version=version,
+            keep=keep,
         )
         export = pipeline.Export(kind, ckpt, repository, options, say=_say)
         if dry_run:

@@ -13,7 +13,8 @@ from gomin_client.contract import PROVENANCE_PARAMETER, ModelContract, Provenanc
 from gomin_client.errors import UsageError
 
 CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
-ACCELERATORS = ("cuda", "tensorrt", "openvino")
+# accelerator -> the instances that it works on; Triton would leave it out on others, without a word
+ACCELERATORS = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "cpu"}
 INSTANCE_KINDS = ("auto", "cpu", "gpu")
 
 _PARAMETER = 'parameters {{ key: "{}" value: {{ string_value: "{}" }} }}\n'
@@ -28,12 +29,14 @@ class Deployment:
         max_batch_size: items that one call of a model may hold; 16.
         batch_delay_us: microseconds that a request may wait for others to make a batch with; 0.
         instances: copies of a model that run at the same time; 1.
-        instance_kind: where they run: on GPUs if there are any (auto), on the CPU, on GPUs or not at all; auto.
+        instance_kind: where they run: on GPUs if there are any (auto), on the CPU, on GPUs or not at all; auto, or
+            what the accelerator needs.
         threads: CPU threads of each instance; as many as there are cores.
         warm_up: (batch, frames) of requests that each instance answers before it counts as ready; one of 1 × 64.
         cudnn_search: how cuDNN looks for an algorithm for each new length; heuristic.
         tf32: let GPUs round float32 products to TensorFloat-32; no.
-        accelerator: what runs the model: cuda, tensorrt (on GPUs), openvino (on the CPU); cuda.
+        accelerator: what must run the model: cuda, tensorrt (on GPUs), openvino (on the CPU); CUDA on GPUs, ONNX
+            Runtime's own operators on the CPU.
 
     Raises:
         UsageError: a value out of range.
@@ -69,10 +72,11 @@ class Deployment:
                     f"--warm-up {batch}x{frames}: expected at least one frame, and 1 to "
                     f"{self.max_batch_size or _MAX_BATCH_SIZE} items, the maximum batch size"
                 )
-        if self.accelerator == "openvino" and self.instance_kind == "gpu":
-            raise UsageError("--accelerator openvino runs on the CPU: it cannot be used with --instance-kind gpu")
-        if self.accelerator == "tensorrt" and self.instance_kind == "cpu":
-            raise UsageError("--accelerator tensorrt runs on GPUs: it cannot be used with --instance-kind cpu")
+        if self.accelerator and self.instance_kind not in (None, ACCELERATORS[self.accelerator]):
+            raise UsageError(
+                f"--accelerator {self.accelerator} runs on {ACCELERATORS[self.accelerator]} instances only: "
+                f"leave out --instance-kind {self.instance_kind}"
+            )
 
     @property
     def given(self) -> bool:
@@ -96,13 +100,14 @@ def template(model: str, file: str) -> str:
 def config_text(model: str, described: ModelContract, deployment: Deployment, precision: str) -> str:
     """A model's config.pbtxt, but for the provenance of its versions."""
     warm_up = _WARM_UP if deployment.warm_up is None else deployment.warm_up
+    instance_kind = deployment.instance_kind or ACCELERATORS.get(deployment.accelerator or "", "auto")
     # the templates carry what is fixed, with its reasons; what is chosen is filled in
     text = Template(template(model, "config.pbtxt")).substitute(
         n_mels=described.mel.n_mels,
         max_batch_size=deployment.max_batch_size or _MAX_BATCH_SIZE,
         batch_delay_us=deployment.batch_delay_us or 0,
         instances=deployment.instances or 1,
-        instance_kind=f"KIND_{(deployment.instance_kind or 'auto').upper()}",
+        instance_kind=f"KIND_{instance_kind.upper()}",
         accelerator=_accelerator(deployment, precision),
         cudnn_search=CUDNN_SEARCHES[deployment.cudnn_search or "heuristic"],
         threads=deployment.threads or 0,

@@ -130,8 +130,8 @@ Tf32 = Annotated[
 Accelerator = Annotated[
     Optional[str],
     typer.Option(
-        help="What runs the model in NVIDIA's container: cuda, tensorrt (GPUs) or openvino (CPU). The last two are "
-        "written from documentation, not measured. Default: cuda.",
+        help="What must run the model in NVIDIA's container: cuda or tensorrt (GPU instances only), openvino (CPU "
+        "instances only); written from documentation, not measured. Default: CUDA on GPUs, else the CPU.",
         rich_help_panel=_DEPLOYMENT,
         show_default=False,
     ),

@@ -14,7 +14,7 @@ import torch
 
 from gomin_client import contract
 from gomin_client.contract import FP16, ModelContract, Provenance
-from gomin_client.model_repository import CONFIG
+from gomin_client.model_repository import CONFIG, versions
 from gomin_client.transports.local import LocalTransport
 from gomin_export import onnx_export, parity, probes, recipe, records, repository
 from gomin_export.checkpoints import load_network
@@ -97,6 +97,14 @@ class Plan:
         return [self.repository / model / str(self.version) for model in self.contracts]
 
     @property
+    def newer(self) -> str:
+        """What to do about newer versions, which servers and clients prefer; empty if there are none."""
+        newest = max(number for model in self.contracts for number in [0, *versions(self.repository / model)])
+        if newest <= self.version:
+            return ""
+        return f"; but version {newest} is newer: --version {newest + 1} makes it the newest again"
+
+    @property
     def changes(self) -> bool:
         """Whether anything is to be written or removed."""
         return (
@@ -159,7 +167,7 @@ class Export:
         """
         plan = self.plan
         if plan.exists:
-            self._say(f"version {plan.version} was made by the same recipe: nothing to export")
+            self._say(f"version {plan.version} was made by the same recipe: nothing to export{plan.newer}")
             reports = [self._recorded(path) for path in plan.paths]
             if not plan.changes:
                 return Exported(plan, reports)

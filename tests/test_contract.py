@@ -1,8 +1,12 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from gomin_client.contract import ModelContract
 from gomin_client.errors import ContractError
 from gomin_client.mel import MelConfig
+from gomin_client.vocoder import Vocoder
 
 CONTRACT = ModelContract("diffusion", MelConfig(22050, 800, 200, 80), 12, 50)
 
@@ -31,3 +35,22 @@ def test_a_contract_that_cannot_be_kept_is_an_error(change: dict[str, str | None
 
     with pytest.raises(ContractError, match=words):
         ModelContract.from_parameters("m", parameters)
+
+
+def test_a_mel_of_other_settings_is_refused_by_both_values() -> None:
+    CONTRACT.check_mel("gomin_gan", MelConfig(22050, 800, 200, 80))
+    for given, words in [
+        (MelConfig(24000, 800, 200, 80), "the mel has sample_rate 24000, model gomin_gan takes 22050"),
+        (MelConfig(22050, 800, 256, 80), "the mel has hop_length 256, model gomin_gan takes 200"),
+        (MelConfig(22050, 800, 200, 100), "the mel has n_mels 100, model gomin_gan takes 80"),
+    ]:
+        with pytest.raises(ContractError, match=words):
+            CONTRACT.check_mel("gomin_gan", given)
+
+
+def test_a_vocoder_refuses_a_mel_of_other_settings(repository: Path) -> None:
+    mel = np.zeros((128, 3), np.float32)
+    with Vocoder(f"local:{repository}") as vocoder:
+        assert vocoder.synthesize(mel, mel_config=MelConfig()).shape == (768,)
+        with pytest.raises(ContractError, match="the mel has win_length 2048, model gomin_gan takes 1024"):
+            vocoder.synthesize(mel, mel_config=MelConfig(win_length=2048))

@@ -52,7 +52,7 @@ def test_sensible_defaults(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser"])
 def test_every_option_is_written(model: str) -> None:
-    config = parse(model, Deployment(4, 2000, 3, "cpu", 8, [(1, 94), (4, 30)], "default", True, "cuda"))
+    config = parse(model, Deployment(4, 2000, 3, "cpu", 8, [(1, 94), (4, 30)], "default", True))
 
     assert config.max_batch_size == 4
     assert config.dynamic_batching.max_queue_delay_microseconds == 2000
@@ -83,6 +83,14 @@ def test_tensorrt_keeps_the_precision_and_leaves_the_rest_to_cuda(precision: str
     assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"use_tf32": "0"})
 
 
+@pytest.mark.parametrize(("accelerator", "kind"), [("cuda", "GPU"), ("tensorrt", "GPU"), ("openvino", "CPU")])
+def test_an_accelerator_that_is_asked_for_is_not_left_out(accelerator: str, kind: str) -> None:
+    """On instances of another kind Triton would run the model without it, silently."""
+    (group,) = parse("gomin_gan", Deployment(accelerator=accelerator)).instance_group
+
+    assert group.kind == ModelInstanceGroup.Kind.Value(f"KIND_{kind}")
+
+
 def test_openvino_is_for_the_cpu() -> None:
     accelerators = parse("gomin_gan", Deployment(accelerator="openvino")).optimization.execution_accelerators
 
@@ -105,6 +113,7 @@ def test_openvino_is_for_the_cpu() -> None:
         {"warm_up": [(5, 64)], "max_batch_size": 4},
         {"accelerator": "openvino", "instance_kind": "gpu"},
         {"accelerator": "tensorrt", "instance_kind": "cpu"},
+        {"accelerator": "cuda", "instance_kind": "auto"},
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:

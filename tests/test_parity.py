@@ -340,6 +340,11 @@ def test_a_changed_file_or_recipe_is_exported_anew(tiny_repository: Path, tmp_pa
     assert planned(Options(graph=Graph("fp16"))) == (2, False)
     assert planned(Options(version=5)) == (5, False)
     assert planned(Options(version=1)) == (1, True)
+    (tmp_path / "models/gomin_gan/4").mkdir()
+    said: list[str] = []
+    pipeline.export("gan", CHECKPOINT, tmp_path / "models", say=said.append)
+    assert said[-1].endswith("nothing to export; but version 4 is newer: --version 5 makes it the newest again")
+    (tmp_path / "models/gomin_gan/4").rmdir()
     with (tmp_path / "models/gomin_gan/1/model.onnx").open("ab") as file:
         file.write(b"\0")
     assert planned() == (2, False)
