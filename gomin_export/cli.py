@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,15 @@ app = typer.Typer(
 )
 
 DEFAULT_REPOSITORY = Path("model_repository")
+
+
+class _Progress:
+    """What to tell a user who presses Ctrl-C."""
+
+    so_far = "nothing was changed"
+
+
+_progress = _Progress()
 
 
 @app.callback()
@@ -64,7 +74,7 @@ def _command(kind: str) -> Callable[..., None]:
         keep: o.Keep = None,
         dry_run: o.DryRun = False,
     ) -> None:
-        _check_tolerance(precision, atol)
+        _check_tolerance(precision, atol, min_snr)
         from gomin_export.deployment import Deployment
 
         deployment = Deployment(
@@ -92,11 +102,14 @@ def _command(kind: str) -> Callable[..., None]:
             version=version,
             keep=keep,
         )
+        _progress.so_far = "nothing was placed"
         export = pipeline.Export(kind, ckpt, repository, options, say=_say)
         if dry_run:
             _show_plan(export.plan)
             return
-        for report in (exported := export.run()).reports:
+        exported = export.run()
+        _progress.so_far = "the models are in place"
+        for report in exported.reports:
             _show_report(report, _say)
         for path in exported.plan.paths:
             typer.echo(str(path))
@@ -145,7 +158,7 @@ def verify(
     from gomin_client.transports import connect
     from gomin_export.verify import RecordedReference, verify
 
-    _check_tolerance(precision, atol)
+    _check_tolerance(precision, atol, min_snr)
     if version is not None and version < 1:
         raise UsageError(f"--version {version}: Triton's versions begin at 1")
     if url is not None and ckpt is not None and repository is not None:
@@ -164,9 +177,10 @@ def verify(
         raise UsageError(f"--model {model}: the reference knows {', '.join(known)}")
     reports = []
     target = connect(url or f"local:{home}")
+    directory = Path(target.url.removeprefix("local:")) if target.url.startswith("local:") else None
     try:
         for name in known if wanted == "all" else [wanted]:
-            reports.append(verify(target, name, reference.truth(name), None if url else home))
+            reports.append(verify(target, name, reference.truth(name), directory))
             if not as_json:
                 _show_report(reports[-1], typer.echo)
     finally:
@@ -197,11 +211,13 @@ def _read_config(path: Path | None, kind: str) -> dict[str, Any]:
     return read_config_file(path, NETWORKS[kind].config_class) if path else {}
 
 
-def _check_tolerance(precision: str | None, atol: float | None) -> None:
+def _check_tolerance(precision: str | None, atol: float | None, min_snr: float | None) -> None:
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
-    if atol is not None and not atol >= 0:
+    if atol is not None and not 0 <= atol < math.inf:
         raise UsageError(f"--atol {atol}: expected 0 or more")
+    if min_snr is not None and not math.isfinite(min_snr):
+        raise UsageError(f"--min-snr {min_snr}: expected a number of dB")
 
 
 def _shapes(texts: list[str] | None) -> list[tuple[int, int]] | None:
@@ -212,14 +228,14 @@ def _shapes(texts: list[str] | None) -> list[tuple[int, int]] | None:
     for text in texts:
         numbers = text.split("x")
         if not all(number.isdecimal() for number in numbers) or len(numbers) > 2:
-            raise UsageError(f"--warm-up {text}: expected FRAMES, BATCHxFRAMES, or none")
+            raise UsageError(f"--warm-up {text}: expected FRAMES, BATCHxFRAMES, or none alone")
         shapes.append((int(numbers[0]) if len(numbers) == 2 else 1, int(numbers[-1])))
     return shapes
 
 
 def _show_plan(plan: Plan) -> None:
     """What an export would write, for --dry-run."""
-    for model, text in plan.configs.items():
+    for model, text in plan.config_texts().items():
         home = plan.repository / model
         made = "is there already, by the same recipe" if plan.exists else "would be made"
         typer.echo(f"# {home / str(plan.version)}: {made}")
@@ -250,7 +266,7 @@ def _torch_needed() -> Iterator[None]:
 
 def main() -> None:
     """Entry point."""
-    run(app, "gomin-export", "nothing was placed")
+    run(app, "gomin-export", lambda: _progress.so_far)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from string import Template
+from typing import Any
 
 from gomin_client import contract
 from gomin_client.contract import PROVENANCE_PARAMETER, ModelContract, Provenance
 from gomin_client.errors import UsageError
+from gomin_client.model_repository import parse
 
 CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
 # accelerator -> the instances that it works on; Triton would leave it out on others, without a word
@@ -18,7 +20,37 @@ ACCELERATORS = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "cpu"}
 INSTANCE_KINDS = ("auto", "cpu", "gpu")
 
 _PARAMETER = 'parameters {{ key: "{}" value: {{ string_value: "{}" }} }}\n'
-_PROVENANCE_LINE = re.compile(rf'parameters {{ key: "{PROVENANCE_PARAMETER.pattern}" value: .*\n')
+_PROVENANCE_LINE = re.compile(
+    rf'^parameters {{ key: "{PROVENANCE_PARAMETER.pattern}" value: {{ string_value: "[^"\n]*" }} }}[ \t]*\n',
+    re.MULTILINE,
+)
+
+# setting -> what it is in a parsed config.pbtxt
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "max_batch_size": lambda config: config.max_batch_size,
+    "batch_delay_us": lambda config: config.dynamic_batching.max_queue_delay_microseconds,
+    "instances": lambda config: [group.count for group in config.instance_group],
+    "instance_kind": lambda config: [group.Kind.Name(group.kind) for group in config.instance_group],
+    "threads": lambda config: config.parameters["intra_op_thread_count"].string_value,
+    "warm_up": lambda config: [
+        (warm_up.batch_size, *(list(tensor.dims) for _, tensor in sorted(warm_up.inputs.items())))
+        for warm_up in config.model_warmup
+    ],
+    "cudnn_search": lambda config: config.parameters["cudnn_conv_algo_search"].string_value,
+    "tf32": lambda config: [
+        entry.parameters.get("use_tf32")
+        for entry in config.optimization.execution_accelerators.gpu_execution_accelerator
+        if entry.name == "cuda"
+    ],
+    "accelerator": lambda config: [
+        entry.name
+        for entries in (
+            config.optimization.execution_accelerators.gpu_execution_accelerator,
+            config.optimization.execution_accelerators.cpu_execution_accelerator,
+        )
+        for entry in entries
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +89,8 @@ class Deployment:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{_option(name)} {value}: expected at least 1")
+            if value is not None and value > _LARGEST:
+                raise UsageError(f"{_option(name)} {value}: expected at most {_LARGEST}")
         if self.batch_delay_us is not None and self.batch_delay_us < 0:
             raise UsageError(f"{_option('batch_delay_us')} {self.batch_delay_us}: expected 0 or more microseconds")
         for name, known in (
@@ -66,12 +100,17 @@ class Deployment:
         ):
             if getattr(self, name) not in (None, *known):
                 raise UsageError(f"{_option(name)} {getattr(self, name)}: expected {', '.join(known)}")
+        if self.batch_delay_us is not None and self.batch_delay_us > _LARGEST:
+            raise UsageError(f"--batch-delay-us {self.batch_delay_us}: expected at most {_LARGEST} microseconds")
         for batch, frames in self.warm_up or ():
-            if batch < 1 or frames < 1 or batch > (self.max_batch_size or _MAX_BATCH_SIZE):
+            if not (1 <= batch <= (self.max_batch_size or _MAX_BATCH_SIZE) and 1 <= frames <= _LARGEST):
                 raise UsageError(
-                    f"--warm-up {batch}x{frames}: expected at least one frame, and 1 to "
+                    f"--warm-up {batch}x{frames}: expected 1 to {_LARGEST} frames, and 1 to "
                     f"{self.max_batch_size or _MAX_BATCH_SIZE} items, the maximum batch size"
                 )
+        for name in ("tf32", "cudnn_search"):
+            if getattr(self, name) is not None and (self.accelerator == "openvino" or self.instance_kind == "cpu"):
+                raise UsageError(f"{_option(name)} is for GPUs: it has no effect on CPU instances")
         if self.accelerator and self.instance_kind not in (None, ACCELERATORS[self.accelerator]):
             raise UsageError(
                 f"--accelerator {self.accelerator} runs on {ACCELERATORS[self.accelerator]} instances only: "
@@ -85,6 +124,7 @@ class Deployment:
 
 
 _MAX_BATCH_SIZE = 16
+_LARGEST = 10_000_000  # of any count: far more than makes sense, and far from what the fields of a config hold
 _WARM_UP = ((1, 64),)
 
 
@@ -116,23 +156,38 @@ def config_text(model: str, described: ModelContract, deployment: Deployment, pr
     return text + parameter_lines(described.to_parameters())
 
 
-def with_provenance(text: str, version: int, provenance: Provenance) -> str:
-    """A config.pbtxt with one version's provenance added, or replaced."""
-    return without_provenance(text, [version]) + parameter_lines(provenance.to_parameters(version))
+def with_provenance(text: str, provenance: Mapping[int, Provenance]) -> str:
+    """A config.pbtxt with the provenance of these versions, and no others' that we wrote."""
+    lines = [parameter_lines(made.to_parameters(version)) for version, made in sorted(provenance.items())]
+    return without_provenance(text) + "".join(lines)
 
 
-def without_provenance(text: str, versions: Sequence[int] | None = None) -> str:
-    """A config.pbtxt without the provenance of these versions, or of any."""
-
-    def keep(match: re.Match[str]) -> str:
-        return "" if versions is None or int(match[2]) in versions else match[0]
-
-    return _PROVENANCE_LINE.sub(keep, text.rstrip("\n") + "\n")
+def without_provenance(text: str) -> str:
+    """A config.pbtxt without the lines that `with_provenance` adds."""
+    return _PROVENANCE_LINE.sub("", text.rstrip("\n") + "\n")
 
 
-def provenance_lines(text: str) -> str:
-    """The lines that `without_provenance` removes."""
-    return "".join(match[0] for match in _PROVENANCE_LINE.finditer(text.rstrip("\n") + "\n"))
+def conflicts(existing: str, new: str, deployment: Deployment) -> list[str]:
+    """The settings asked for that an existing config.pbtxt does not have, as "setting is X, asked for Y".
+
+    Raises:
+        ContractError: the existing text is not a Triton model configuration.
+    """
+    old_config, new_config = parse(existing), parse(new)
+    found = []
+    for name, value_of in _SETTINGS.items():
+        # the sampler's own config has only the batch size to be set
+        applies = new_config.backend == "onnxruntime" or name == "max_batch_size"
+        if applies and getattr(deployment, name) is not None and value_of(old_config) != value_of(new_config):
+            found.append(f"{name} is {value_of(old_config)}, asked for {value_of(new_config)}")
+    return found
+
+
+def tensorrt_precision(text: str) -> str | None:
+    """The precision that TensorRT is told to run a model in: FP32 or FP16; None where there is no TensorRT."""
+    accelerators = parse(text).optimization.execution_accelerators.gpu_execution_accelerator
+    modes = [entry.parameters.get("precision_mode", "FP32") for entry in accelerators if entry.name == "tensorrt"]
+    return modes[0] if modes else None
 
 
 def parameter_lines(parameters: Mapping[str, str]) -> str:

@@ -47,8 +47,8 @@ Lowering = Annotated[
 Atol = Annotated[
     Optional[float],
     typer.Option(
-        help="Largest difference allowed from PyTorch in float64, or 4 times what PyTorch float32 is off, if that is "
-        "more. Default: 1e-5 for fp32, no bound for fp16.",
+        help="Largest difference allowed from PyTorch in float64. Default: for fp32 1e-5, or 4 times what PyTorch "
+        "float32 is off if that is more; for fp16 no bound.",
         rich_help_panel=_PARITY,
         show_default=False,
     ),

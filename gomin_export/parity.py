@@ -53,24 +53,27 @@ class Tolerance:
     """How far off a model may be; None sets no bound.
 
     Attributes:
-        atol: max abs error, or `OWN_ERRORS` times PyTorch's own if that is more.
+        atol: max abs error, or `own_errors` times what PyTorch's float32 is off, if that is more.
         min_snr: least ratio of signal to error, in dB.
+        own_errors: 0 where `atol` itself is the bound.
     """
 
     atol: float | None
     min_snr: float | None
+    own_errors: float = 0
 
     @classmethod
     def of(cls, precision: str, atol: float | None = None, min_snr: float | None = None) -> Tolerance:
-        """The tolerance for a precision, where the caller asks for no other."""
+        """The tolerance for a precision; a bound that the caller asks for is kept to as it is."""
         if precision == FP32:
-            return cls(ATOL if atol is None else atol, min_snr)
+            return cls(ATOL, min_snr, OWN_ERRORS) if atol is None else cls(atol, min_snr)
         return cls(atol, FP16_SNR_DB if min_snr is None else min_snr)
 
     def __str__(self) -> str:
         bounds = []
         if self.atol is not None:
-            bounds.append(f"max abs error ≤ {self.atol:.1e}, or {OWN_ERRORS} × PyTorch float32's own")
+            own = f", or {self.own_errors:g} × PyTorch float32's own" if self.own_errors else ""
+            bounds.append(f"max abs error ≤ {self.atol:.1e}{own}")
         if self.min_snr is not None:
             bounds.append(f"SNR ≥ {self.min_snr:g} dB")
         return "; ".join(bounds)
@@ -98,19 +101,19 @@ class Case:
         """Whether the model is near enough. NaN is not: it compares as neither greater nor smaller."""
         if self.problem or not math.isfinite(self.max_abs_error):
             return False
-        if tolerance.atol is not None and not self.max_abs_error <= self.limit(tolerance.atol):
+        if tolerance.atol is not None and not self.max_abs_error <= self.limit(tolerance):
             return False
         return tolerance.min_snr is None or self.snr_db >= tolerance.min_snr
 
-    def limit(self, atol: float) -> float:
+    def limit(self, tolerance: Tolerance) -> float:
         """The error allowed in this case."""
-        return max(atol, OWN_ERRORS * self.torch_error)
+        return math.inf if tolerance.atol is None else max(tolerance.atol, tolerance.own_errors * self.torch_error)
 
     def excess(self, tolerance: Tolerance) -> float:
         """How bad the case is, to find the worst: above 1 it fails."""
         if self.problem or not math.isfinite(self.max_abs_error):
             return math.inf
-        by_error = 0.0 if tolerance.atol is None else self.max_abs_error / max(self.limit(tolerance.atol), 1e-300)
+        by_error = self.max_abs_error / max(self.limit(tolerance), 1e-300)
         by_snr = 0.0 if tolerance.min_snr is None else float(10 ** min((tolerance.min_snr - self.snr_db) / 20, 300))
         return max(by_error, by_snr)
 
@@ -144,13 +147,14 @@ class Report:
     @property
     def summary(self) -> str:
         """One line of ASCII, for config.pbtxt and the command line."""
-        largest = max(case.max_abs_error for case in self.cases)
-        torch_error = max(case.torch_error for case in self.cases)
-        snr = min(case.snr_db for case in self.cases)
-        return (
-            f"{len(self.cases) - len(self.failed)} of {len(self.cases)} cases passed, max abs error {largest:.1e} "
-            f"(PyTorch float32: {torch_error:.1e}), least SNR {snr:.1f} dB"
-        )
+        verdict = f"{len(self.cases) - len(self.failed)} of {len(self.cases)} cases passed"
+        compared = [case for case in self.cases if not case.problem]
+        if not compared:
+            return verdict
+        largest = max(case.max_abs_error for case in compared)
+        torch_error = max(case.torch_error for case in compared)
+        snr = min(case.snr_db for case in compared)
+        return f"{verdict}, max abs error {largest:.1e} (PyTorch float32: {torch_error:.1e}), least SNR {snr:.1f} dB"
 
     def table(self) -> str:
         """One line a case."""
@@ -192,7 +196,7 @@ class Report:
             "tolerance": {
                 "atol": self.tolerance.atol,
                 "min_snr_db": self.tolerance.min_snr,
-                "times_torch_float32_error": OWN_ERRORS,
+                "times_torch_float32_error": self.tolerance.own_errors,
             },
             "cases": [
                 {
@@ -208,8 +212,18 @@ class Report:
         }
 
     @classmethod
-    def from_dict(cls, report: Mapping[str, Any], tolerance: Tolerance) -> Report:
-        """What `to_dict` recorded, judged by a tolerance of one's own."""
+    def from_dict(cls, report: Mapping[str, Any], tolerance: Tolerance | None = None) -> Report:
+        """What `to_dict` recorded, judged by the tolerance that was recorded, or one of one's own.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not what `to_dict` makes.
+        """
+        recorded = report["tolerance"]
+        if tolerance is None:
+            atol, min_snr = (
+                None if recorded[name] is None else float(recorded[name]) for name in ("atol", "min_snr_db")
+            )
+            tolerance = Tolerance(atol, min_snr, float(recorded["times_torch_float32_error"]))
 
         def number(value: float | None, otherwise: float) -> float:
             return otherwise if value is None else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from gomin_client.model_repository import CONFIG, versions
 from gomin_client.transports.local import LocalTransport
 from gomin_export import onnx_export, parity, probes, recipe, records, repository
 from gomin_export.checkpoints import load_network
-from gomin_export.deployment import Deployment, config_text, template, with_provenance, without_provenance
+from gomin_export.deployment import Deployment, config_text, template
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.onnx_export import MODEL_FILE, Graph
 from gomin_export.parity import Report, Tolerance
+from gomin_export.repository import StagedModel
 from gomin_export.signature import check_signature
 
 # Triton's Python stub cannot be told not to write bytecode, and a server in poll mode takes that for a change of the
@@ -80,7 +81,7 @@ class Plan:
         version: of the models in it.
         exists: whether that version is there already, by the same recipe.
         contracts: model → what it tells clients.
-        configs: model → text of its config.pbtxt, but for the new version's provenance.
+        configs: model → text of a new config.pbtxt; None keeps the one that is there.
         dropped: model → versions to be removed.
     """
 
@@ -88,8 +89,22 @@ class Plan:
     version: int
     exists: bool
     contracts: Mapping[str, ModelContract]
-    configs: Mapping[str, str]
+    configs: Mapping[str, str | None]
     dropped: Mapping[str, list[int]]
+
+    def staged(self, stage: Path, provenance: Provenance | None) -> list[StagedModel]:
+        """The models as they lie in a staging directory."""
+        return [
+            StagedModel(model, described, stage / model, self.configs[model], provenance)
+            for model, described in self.contracts.items()
+        ]
+
+    def config_texts(self) -> dict[str, str]:
+        """Model → text of its config.pbtxt, but for the provenance of a new version."""
+        return {
+            model.name: repository.final_config(self.repository, model, self.version, self.dropped[model.name])
+            for model in self.staged(self.repository, None)
+        }
 
     @property
     def paths(self) -> list[Path]:
@@ -111,8 +126,9 @@ class Plan:
             not self.exists
             or any(self.dropped.values())
             or any(
-                (self.repository / model / CONFIG).read_text(encoding="utf-8") != text
-                for model, text in self.configs.items()
+                not (path := self.repository / model / CONFIG).exists()
+                or path.read_text(encoding="utf-8").rstrip() != text.rstrip()
+                for model, text in self.config_texts().items()
             )
         )
 
@@ -173,52 +189,53 @@ class Export:
                 return Exported(plan, reports)
         with repository.staging(plan.repository) as stage:
             if plan.exists:
-                for model, text in plan.configs.items():
+                for model in plan.contracts:
                     (stage / model).mkdir()
-                    (stage / model / CONFIG).write_text(text, encoding="utf-8")
+                staged = plan.staged(stage, None)
             else:
                 reports = self._build(stage)
-            staged = [
-                repository.StagedModel(model, described, stage / model, config_only=plan.exists)
-                for model, described in plan.contracts.items()
-            ]
+                # one line of config.pbtxt for each model
+                staged = [
+                    replace(model, provenance=Provenance(self._sha256, self._options.graph.precision, report.summary))
+                    for model, report in zip(plan.staged(stage, None), reports, strict=True)
+                ]
             repository.place(plan.repository, plan.version, staged, plan.dropped)
         return Exported(plan, reports)
 
     def _make_plan(self, kind: str, home: Path) -> Plan:
         options = self._options
         contracts = describe(kind, self._network)
+        repository.require_writable(home.resolve())
         for model, described in contracts.items():
-            repository.check_contract(home, model, described)
-        version = recipe.find_export(home, list(contracts), self._recipe)
-        exists = version is not None and options.version in (None, version)
-        if version is None or not exists:
-            version = repository.choose_version(home, list(contracts), options.version)
+            repository.check_contract(home, model, described, options.overwrite_config)
+        found = recipe.find_export(home, list(contracts), self._recipe, options.version)
+        if found is not None and options.version is None and options.keep is not None:
+            newer = max(sum(number > found for number in versions(home / model)) for model in contracts)
+            found = None if newer >= options.keep else found  # it would be dropped: this is a way back to an old model
+        version = repository.choose_version(home, list(contracts), options.version) if found is None else found
         dropped = {model: repository.dropped_versions(home, model, version, options.keep) for model in contracts}
         configs = {}
         for model, described in contracts.items():
             text = config_text(model, described, options.deployment, options.graph.precision)
-            chosen = repository.choose_config(home, model, text, options.deployment.given, options.overwrite_config)
-            configs[model] = without_provenance(chosen, dropped[model])
-        return Plan(home, version, exists, contracts, configs, dropped)
+            configs[model] = repository.choose_config(
+                home, model, text, options.deployment, options.graph.precision, options.overwrite_config
+            )
+        return Plan(home, version, found is not None, contracts, configs, dropped)
 
     def _build(self, stage: Path) -> list[Report]:
         """Write complete models into the staging directory, and put them to the test there, as a client would."""
         reports = []
+        texts = self.plan.config_texts()
         with LocalTransport(stage) as transport:
             for model, described in self.plan.contracts.items():
                 files = stage / model / str(self.plan.version)
                 files.mkdir(parents=True)
-                config = stage / model / CONFIG
-                config.write_text(self.plan.configs[model], encoding="utf-8")
+                (stage / model / CONFIG).write_text(texts[model], encoding="utf-8")
                 self._write(model, described, files)
                 self._say(f"comparing {model} with PyTorch")
                 report = self._test(transport, model, described, files)
                 report.require("Nothing was placed in the repository")
                 records.write_report(files, report)
-                provenance = Provenance(self._sha256, self._options.graph.precision, report.summary)
-                text = with_provenance(self.plan.configs[model], self.plan.version, provenance)
-                config.write_text(text, encoding="utf-8")
                 reports.append(report)
         return reports
 
@@ -245,9 +262,11 @@ class Export:
 
     def _test(self, transport: LocalTransport, model: str, described: ModelContract, files: Path) -> Report:
         expectations = probes.EXPECTATIONS[described.kind](self._network)
+        records.write_vectors(files, probes.to_record(expectations))
         facts: dict[str, Any] = {
             "checkpoint_sha256": self._sha256,
             "precision": self._options.graph.precision,
+            "contract": described.to_parameters(),
             "files": records.file_digests(files),
             "recipe": self._recipe,
             "onnxruntime": onnxruntime.__version__,
@@ -262,13 +281,11 @@ class Export:
         def infer(inputs: parity.Inputs) -> Any:
             return transport.infer(model, self.plan.version, inputs)[contract.OUTPUTS[described.kind]]
 
-        cases = parity.compare(infer, expectations)
-        records.write_vectors(files, probes.to_record(expectations))
-        return Report(model, cases, self._options.tolerance, facts)
+        return Report(model, parity.compare(infer, expectations), self._options.tolerance, facts)
 
     def _recorded(self, files: Path) -> Report:
         """The report of an earlier export, judged by the tolerance that is asked for now."""
-        report = Report.from_dict(records.read_report(files), self._options.tolerance)
+        report = replace(records.read_report(files), tolerance=self._options.tolerance)
         report.require(f"This is what its export found; {files} stays in place")
         return report
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from gomin_client import sampling
 from gomin_client.model_repository import versions
+from gomin_export.errors import RepositoryError
 from gomin_export.onnx_export import OPSET, Graph
-from gomin_export.records import file_digests, read_report
+from gomin_export.records import file_digests, read_report, read_vectors
 
 _PACKAGES = ("gomin-triton", "torch", "onnx", "onnxscript", "onnx-ir", "numpy")
 
@@ -42,18 +43,28 @@ def make_recipe(checkpoint_sha256: str, key: str | None, config: Mapping[str, An
     return normalized
 
 
-def find_export(repository: Path, models: Sequence[str], recipe: Recipe) -> int | None:
-    """The newest version that all models have by this recipe, their files unchanged since; None if there is none."""
+def find_export(repository: Path, models: Sequence[str], recipe: Recipe, wanted: int | None = None) -> int | None:
+    """The version that all models have by this recipe, with files and records unchanged since; None if there is none.
+
+    Args:
+        repository: the model repository.
+        models: what one export makes.
+        recipe: see `make_recipe`.
+        wanted: the version to look at; the newest that fits, if left out.
+    """
     common = set.intersection(*(set(versions(repository / model)) for model in models))
-    for version in sorted(common, reverse=True):
+    for version in sorted(common if wanted is None else common & {wanted}, reverse=True):
         if all(_made_by(repository / model / str(version), recipe) for model in models):
             return version
     return None
 
 
 def _made_by(files: Path, recipe: Recipe) -> bool:
-    report = read_report(files)
-    return report.get("recipe") == recipe and report.get("files") == file_digests(files)
+    try:
+        facts = read_report(files).facts
+        return bool(facts["recipe"] == recipe and facts["files"] == file_digests(files) and read_vectors(files))
+    except RepositoryError:
+        return False
 
 
 def _version(package: str) -> str | None:

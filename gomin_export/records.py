@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gomin_client.contract import Provenance
 from gomin_export.errors import RepositoryError
 from gomin_export.parity import Expectation, Report
 
 REPORT_FILE = "parity.json"
 VECTORS_FILE = "reference.npz"
+
+_REMEDY = "gomin-export writes it with every new version; to verify without it, give --ckpt"
 
 
 def write_report(files: Path, report: Report) -> None:
@@ -26,8 +28,8 @@ def write_report(files: Path, report: Report) -> None:
 
 
 def file_digests(files: Path) -> dict[str, str]:
-    """File name → SHA-256 of what a version directory serves: all files but the gate's own."""
-    return {path.name: sha256(path) for path in sorted(files.iterdir()) if path.suffix in (".onnx", ".py")}
+    """File name → SHA-256 of what a version directory serves, and of the vectors to verify it with."""
+    return {path.name: sha256(path) for path in sorted(files.iterdir()) if path.suffix in (".onnx", ".py", ".npz")}
 
 
 def sha256(path: Path) -> str:
@@ -39,13 +41,34 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_report(files: Path) -> dict[str, Any]:
-    """parity.json of a version directory; empty if there is none that can be read."""
+def read_report(files: Path) -> Report:
+    """parity.json of a version directory, with the tolerance of the export.
+
+    Raises:
+        RepositoryError: there is none, or it is damaged.
+    """
+    path = files / REPORT_FILE
     try:
-        report = json.loads((files / REPORT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
+        report = Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        for name in ("contract", "files", "recipe"):
+            if not isinstance(report.facts[name], dict):
+                raise TypeError(f"{name} is not an object")
+        if not report.cases or not isinstance(report.facts["checkpoint_sha256"], str):
+            raise ValueError("it lacks cases, or the checkpoint's SHA-256")
+    except FileNotFoundError:
+        raise RepositoryError(f"{path}: no such file; {_REMEDY}") from None
+    except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RepositoryError(f"{path}: is damaged ({type(error).__name__}: {error}); {_REMEDY}") from error
+    return report
+
+
+def read_provenance(files: Path) -> Provenance | None:
+    """Where a version comes from, by its parity.json; None where that does not tell."""
+    try:
+        report = read_report(files)
+    except RepositoryError:
+        return None
+    return Provenance(report.facts["checkpoint_sha256"], str(report.facts.get("precision")), report.summary)
 
 
 def write_vectors(files: Path, expectations: Sequence[Expectation]) -> None:
@@ -70,7 +93,7 @@ def read_vectors(files: Path) -> list[Expectation]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        return [
+        vectors = [
             Expectation(
                 str(arrays[f"{index}.name"]),
                 {name.split(".", 2)[2]: arrays[name] for name in arrays if name.startswith(f"{index}.input.")},
@@ -80,8 +103,9 @@ def read_vectors(files: Path) -> list[Expectation]:
             for index in range(sum(name.endswith(".name") for name in arrays))
         ]
     except FileNotFoundError:
-        raise RepositoryError(
-            f"{path}: no such file; it is written by gomin-export. Give --ckpt to verify against PyTorch itself"
-        ) from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RepositoryError(f"{path}: is damaged: {error}; give --ckpt to verify against PyTorch itself") from error
+        raise RepositoryError(f"{path}: no such file; {_REMEDY}") from None
+    except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
+        raise RepositoryError(f"{path}: is damaged ({type(error).__name__}: {error}); {_REMEDY}") from error
+    if not vectors:
+        raise RepositoryError(f"{path}: is damaged (it holds no vectors); {_REMEDY}")
+    return vectors

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from gomin_client import contract, model_repository
 from gomin_client.contract import ModelContract, Provenance
-from gomin_client.errors import ContractError, ServerError, UnknownModelError
+from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UnknownModelError
 from gomin_client.transports.base import ModelInfo, Transport
 from gomin_export import parity, records
 from gomin_export.errors import RepositoryError
@@ -28,7 +28,8 @@ class Truth:
         contract: what it tells clients.
         checkpoint_sha256: of its checkpoint.
         precision: what it computes in.
-        version: its version; None where any will do.
+        version: its version; None where the newest deployed one is meant.
+        newest: whether no newer version may be deployed.
         files: file name → SHA-256 of what its version directory serves; None where that is not known.
         expectations: what it must answer.
         tolerance: how far off it may be.
@@ -38,6 +39,7 @@ class Truth:
     checkpoint_sha256: str
     precision: str
     version: int | None
+    newest: bool
     files: Mapping[str, str] | None
     expectations: Sequence[Expectation]
     tolerance: Tolerance
@@ -74,16 +76,12 @@ class RecordedReference:
         self._min_snr = min_snr
 
     def models(self) -> list[str]:
-        """Every GOMIN model of the repository.
+        """Every model of the repository that an export recorded, whether it can be served or not.
 
         Raises:
             RepositoryError: there is none.
         """
-        names = [
-            name
-            for name in model_repository.models(self._repository)
-            if contract.PARAMETER_PREFIX + "kind" in self._parameters(name)
-        ]
+        names = sorted({path.parent.parent.name for path in self._repository.glob(f"*/[1-9]*/{records.REPORT_FILE}")})
         if not names:
             raise RepositoryError(f"{self._repository}: has no models that gomin-export wrote")
         return names
@@ -101,27 +99,21 @@ class RecordedReference:
             raise RepositoryError(f"{self._repository}: {model} has no version {self._version}; it has {known}")
         files = self._repository / model / str(version)
         report = records.read_report(files)
-        try:
-            recorded = report["tolerance"]
-            atol = recorded["atol"] if self._atol is None else self._atol
-            min_snr = recorded["min_snr_db"] if self._min_snr is None else self._min_snr
-            return Truth(
-                ModelContract.from_parameters(model, self._parameters(model)),
-                report["checkpoint_sha256"],
-                self._precision or report["precision"],
-                version,
-                report["files"],
-                records.read_vectors(files),
-                Tolerance(atol, min_snr),
-            )
-        except (KeyError, TypeError) as error:
-            raise RepositoryError(
-                f"{files / records.REPORT_FILE}: missing or damaged; it is written by gomin-export. "
-                "Give --ckpt to verify against PyTorch itself"
-            ) from error
-
-    def _parameters(self, model: str) -> dict[str, str]:
-        return model_repository.read_config(self._repository / model / model_repository.CONFIG)
+        asked = Tolerance(
+            report.tolerance.atol if self._atol is None else self._atol,
+            report.tolerance.min_snr if self._min_snr is None else self._min_snr,
+            report.tolerance.own_errors if self._atol is None else 0,
+        )
+        return Truth(
+            ModelContract.from_parameters(model, report.facts["contract"]),
+            report.facts["checkpoint_sha256"],
+            self._precision or report.facts["precision"],
+            version,
+            self._version is None,
+            report.facts["files"],
+            records.read_vectors(files),
+            asked,
+        )
 
 
 class CheckpointReference:
@@ -163,7 +155,9 @@ class CheckpointReference:
 
         described = self._contracts[model]
         expectations = EXPECTATIONS[described.kind](self._network)
-        return Truth(described, self._sha256, self._precision, self._version, None, expectations, self._tolerance)
+        return Truth(
+            described, self._sha256, self._precision, self._version, False, None, expectations, self._tolerance
+        )
 
 
 def verify(target: Transport, model: str, truth: Truth, repository: Path | None = None) -> Report:
@@ -183,14 +177,12 @@ def verify(target: Transport, model: str, truth: Truth, repository: Path | None 
     """
     try:
         info = target.describe(model)
-    except UnknownModelError as error:
+    except (UnknownModelError, ModelNotReadyError, ContractError) as error:
         return Report(model, [_failed("deployed", str(error))], truth.tolerance, {})
     version = truth.version or info.versions[-1]
     problems = _check_identity(info, version, truth)
-    if repository is not None and truth.files is not None and version in info.versions:
-        for name, digest in records.file_digests(repository / model / str(version)).items():
-            if truth.files.get(name) != digest:
-                problems.append(_failed(name, "is not the file that was exported: its SHA-256 differs"))
+    if repository is not None and version in info.versions:
+        problems += _check_files(repository / model / str(version), truth.files)
     cases: list[Case] = []
     if version in info.versions:
         output = contract.OUTPUTS[truth.contract.kind]
@@ -210,13 +202,28 @@ def verify(target: Transport, model: str, truth: Truth, repository: Path | None 
     return Report(f"{model} version {version}", [*problems, *cases], truth.tolerance, {"version": version})
 
 
+def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[Case]:
+    """The files of a version directory against their SHA-256, by default as its own parity.json has them."""
+    if expected is None:
+        try:
+            expected = records.read_report(files).facts["files"]
+        except RepositoryError as error:
+            return [_failed(records.REPORT_FILE, str(error))]
+    actual = records.file_digests(files)
+    problems = [_failed(name, "is missing") for name in expected if name not in actual]
+    for name, digest in actual.items():
+        if expected.get(name) != digest:
+            problems.append(_failed(name, "is not the file that was exported: its SHA-256 differs"))
+    return problems
+
+
 def _check_identity(info: ModelInfo, version: int, truth: Truth) -> list[Case]:
     """What a model says of itself, against what it should be."""
     if version not in info.versions:
         serves = ", ".join(map(str, info.versions))
         return [_failed("version", f"{version} is not deployed; what is: {serves}")]
     problems = []
-    if truth.version is not None and info.versions[-1] > version:
+    if truth.newest and info.versions[-1] > version:
         problems.append(_failed("version", f"{info.versions[-1]} is deployed, the reference is {version}"))
     try:
         described = ModelContract.from_parameters(info.name, info.parameters)

@@ -52,11 +52,11 @@ def test_sensible_defaults(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser"])
 def test_every_option_is_written(model: str) -> None:
-    config = parse(model, Deployment(4, 2000, 3, "cpu", 8, [(1, 94), (4, 30)], "default", True))
+    config = parse(model, Deployment(4, 2000, 3, "gpu", 8, [(1, 94), (4, 30)], "default", True))
 
     assert config.max_batch_size == 4
     assert config.dynamic_batching.max_queue_delay_microseconds == 2000
-    assert (config.instance_group[0].count, config.instance_group[0].kind) == (3, ModelInstanceGroup.KIND_CPU)
+    assert (config.instance_group[0].count, config.instance_group[0].kind) == (3, ModelInstanceGroup.KIND_GPU)
     assert parameter(config, "intra_op_thread_count") == "8"
     assert [(warm_up.batch_size, warm_up.inputs["mel"].dims[1]) for warm_up in config.model_warmup] == [
         (1, 94),
@@ -114,6 +114,8 @@ def test_openvino_is_for_the_cpu() -> None:
         {"accelerator": "openvino", "instance_kind": "gpu"},
         {"accelerator": "tensorrt", "instance_kind": "cpu"},
         {"accelerator": "cuda", "instance_kind": "auto"},
+        {"accelerator": "openvino", "tf32": True},
+        {"instance_kind": "cpu", "cudnn_search": "default"},
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
@@ -125,12 +127,11 @@ def test_provenance_comes_and_goes_by_version() -> None:
     text = config_text("gomin_gan", CONTRACTS["gomin_gan"], Deployment(), "fp32")
     one, ten = Provenance("aa", "fp32", "good"), Provenance("bb", "fp16", "better")
 
-    both = with_provenance(with_provenance(text, 1, one), 10, ten)
+    both = with_provenance(text, {1: one, 10: ten})
 
     assert Provenance.from_parameters(_parameters(both)) == {1: one, 10: ten}
-    assert without_provenance(both, [1]) == with_provenance(text, 10, ten)
+    assert with_provenance(both, {10: ten}) == with_provenance(text, {10: ten})
     assert without_provenance(both) == text
-    assert with_provenance(both, 10, ten) == both
 
 
 def _parameters(text: str) -> dict[str, str]:
@@ -181,6 +182,10 @@ def test_dry_run_prints_and_writes_nothing(tiny_repository: Path, tmp_path: Path
     assert '"intra_op_thread_count" value: { string_value: "3" }' in fresh.stdout
     assert list(tmp_path.iterdir()) == []
 
+    (tmp_path / "file").touch()
+    for impossible in (tmp_path / "file", tmp_path / "file/models", Path("/proc/models")):
+        result = run("gomin-export", *arguments[:4], impossible, "--dry-run")
+        assert (result.returncode, result.stdout) == (1, ""), result.stdout
     shutil.copytree(tiny_repository, home)
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     again = run("gomin-export", *arguments, "--overwrite-config", "--version", "3", "--keep", "1")

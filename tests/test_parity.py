@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
+from gomin_client.errors import UsageError
 from gomin_export import onnx_export, parity, pipeline, records
+from gomin_export.deployment import without_provenance
 from gomin_export.errors import ParityError
 from gomin_export.networks import GomiGAN
 from gomin_export.onnx_export import Graph
@@ -109,11 +112,11 @@ class TestReport:
         report = Report("m", cases, FP16, {"files": {"a": "b"}})
         text = json.dumps(report.to_dict(), allow_nan=False)
 
-        back = Report.from_dict(json.loads(text), FP16)
+        back = Report.from_dict(json.loads(text))
 
         assert back.cases[:2] == list(cases[:2])
         assert back.cases[2].problem == "gone"
-        assert (back.model, back.facts) == ("m", {"files": {"a": "b"}})
+        assert (back.model, back.facts, back.tolerance) == ("m", {"files": {"a": "b"}}, FP16)
 
 
 def test_parity_json_tells_what_was_compared(repository: Path) -> None:
@@ -121,7 +124,9 @@ def test_parity_json_tells_what_was_compared(repository: Path) -> None:
 
     assert report["passed"] is True
     assert report["checkpoint_sha256"] == records.sha256(DEMO_CHECKPOINT)
-    assert report["files"] == {"model.onnx": records.sha256(repository / "gomin_gan/1/model.onnx")}
+    assert report["files"] == {
+        name: records.sha256(repository / "gomin_gan/1" / name) for name in ("model.onnx", "reference.npz")
+    }
     assert report["precision"] == "fp32"
     assert list(report["execution_providers"]) == ["CPUExecutionProvider"]
     assert report["execution_providers"]["CPUExecutionProvider"] > 100  # operators
@@ -148,7 +153,7 @@ def test_the_whole_chain_is_tried(repository: Path) -> None:
 
     assert [case["name"] for case in report["cases"]] == ["2 × 3 frames, music and clipped noise, 50 steps"]
     assert report["cases"][0]["max_abs_error"] <= 1e-5
-    assert set(report["files"]) == {"model.py", "sampling.py"}
+    assert set(report["files"]) == {"model.py", "sampling.py", "reference.npz"}
 
 
 @pytest.fixture
@@ -234,12 +239,8 @@ def test_the_untampered_model_passes(tampered: Callable[[Tamper], None], tmp_pat
     assert (tmp_path / "models/gomin_gan/1/model.onnx").is_file()
 
 
-@pytest.mark.parametrize("options", [Options(atol=1e-9), Options(min_snr=200.0)])
-def test_a_stricter_tolerance_is_kept_to(
-    tampered: Callable[..., None], options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parity, "OWN_ERRORS", 0)
-
+@pytest.mark.parametrize("options", [Options(atol=1e-9), Options(atol=0.0), Options(min_snr=200.0)])
+def test_a_stricter_tolerance_is_kept_to(tampered: Callable[..., None], options: Options, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="allowed: "):
         tampered(lambda _: None, options)
     assert list(tmp_path.iterdir()) == []
@@ -332,22 +333,43 @@ def test_a_changed_file_or_recipe_is_exported_anew(tiny_repository: Path, tmp_pa
         plan = pipeline.Export("gan", CHECKPOINT, tmp_path / "models", options).plan
         return plan.version, plan.exists
 
-    import shutil
-
     shutil.copytree(tiny_repository, tmp_path / "models")
     assert planned() == (1, True)
     assert planned(Options(graph=Graph(lowering=False))) == (2, False)
     assert planned(Options(graph=Graph("fp16"))) == (2, False)
     assert planned(Options(version=5)) == (5, False)
     assert planned(Options(version=1)) == (1, True)
+    with pytest.raises(UsageError, match="--keep 0"):
+        planned(Options(keep=0))
     (tmp_path / "models/gomin_gan/4").mkdir()
+    assert planned(Options(keep=1)) == (5, False)  # version 1 would be dropped: a way back to an old checkpoint
     said: list[str] = []
     pipeline.export("gan", CHECKPOINT, tmp_path / "models", say=said.append)
     assert said[-1].endswith("nothing to export; but version 4 is newer: --version 5 makes it the newest again")
     (tmp_path / "models/gomin_gan/4").rmdir()
-    with (tmp_path / "models/gomin_gan/1/model.onnx").open("ab") as file:
-        file.write(b"\0")
-    assert planned() == (2, False)
+    for file in ("reference.npz", "parity.json", "model.onnx"):
+        path = tmp_path / "models/gomin_gan/1" / file
+        intact = path.read_bytes()
+        path.write_bytes(intact[:-2])
+        assert planned() == (2, False), file
+        path.write_bytes(intact)
+    assert planned() == (1, True)
+
+
+def test_a_no_op_mends_the_config(tiny_repository: Path, tmp_path: Path) -> None:
+    """Provenance that is lost, or a config.pbtxt that is, comes back from parity.json."""
+    home = tmp_path / "models"
+    shutil.copytree(tiny_repository, home)
+    config = home / "gomin_gan/config.pbtxt"
+    text = config.read_text()
+
+    for broken in (without_provenance(text), None):
+        config.unlink() if broken is None else config.write_text(broken)
+        pipeline.export("gan", CHECKPOINT, home)
+        assert config.read_text() == text
+    config.write_text(text + "\n\n")
+    pipeline.export("gan", CHECKPOINT, home)
+    assert config.read_text() == text + "\n\n"  # as it is meant, nothing to write
 
 
 def test_reports_can_be_read_back(repository: Path) -> None:
@@ -362,9 +384,14 @@ def test_bad_options_are_usage_errors(tmp_path: Path) -> None:
     for option, value, words in [
         ("--precision", "int8", "--precision int8: expected fp32 or fp16"),
         ("--atol", "-1", "--atol -1.0: expected 0 or more"),
+        ("--atol", "inf", "--atol inf: expected 0 or more"),
+        ("--min-snr", "nan", "--min-snr nan: expected a number of dB"),
+        ("--version", "99999999999999999999", "expected 1 to 2147483647"),
+        ("--max-batch-size", "3000000000", "expected at most 10000000"),
+        ("--warm-up", "99999999999999999999", "expected 1 to 10000000 frames"),
         ("--max-batch-size", "0", "--max-batch-size 0: expected at least 1"),
         ("--warm-up", "64x", "--warm-up 64x: expected FRAMES, BATCHxFRAMES, or none"),
-        ("--warm-up", "32x64", "--warm-up 32x64: expected at least one frame, and 1 to 16 items"),
+        ("--warm-up", "32x64", "--warm-up 32x64: expected 1 to 10000000 frames, and 1 to 16 items"),
         ("--accelerator", "tpu", "--accelerator tpu: expected cuda, tensorrt, openvino"),
     ]:
         assert_fails(run("gomin-export", *common, option, value), 2, words)

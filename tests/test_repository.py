@@ -1,20 +1,23 @@
 """Placing models, without exporting any: the files are stand-ins."""
 
 import os
+import signal
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from gomin_client.contract import ModelContract, Provenance
 from gomin_client.errors import Interrupted, UsageError
 from gomin_client.mel import MelConfig
 from gomin_client.model_repository import read_config, versions
 from gomin_export import repository
-from gomin_export.deployment import Deployment, config_text, with_provenance, without_provenance
+from gomin_export.deployment import Deployment, config_text
 from gomin_export.errors import RepositoryError
 from tests.support import GOLDEN, run
 
@@ -34,23 +37,30 @@ def place(
     keep: int | None = None,
     deployment: Deployment = DEFAULTS,
     overwrite: bool = False,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> int:
     """What an export does, with stand-ins for models."""
     names = [f"gomin_{contract.kind}" for contract in contracts]
+    for name, contract in zip(names, contracts, strict=True):
+        repository.check_contract(home, name, contract, overwrite)
     version = repository.choose_version(home, names, wanted)
     dropped = {name: repository.dropped_versions(home, name, version, keep) for name in names}
     with repository.staging(home) as stage:
         models = []
         for name, contract in zip(names, contracts, strict=True):
             text = config_text(name, contract, deployment, "fp32")
-            text = repository.choose_config(home, name, text, deployment.given, overwrite)
-            text = with_provenance(without_provenance(text, dropped[name]), version, Provenance(sha256))
+            config = repository.choose_config(home, name, text, deployment, "fp32", overwrite)
             (stage / name / str(version)).mkdir(parents=True)
             (stage / name / str(version) / "model.onnx").write_text(content)
-            (stage / name / "config.pbtxt").write_text(text)
-            models.append(repository.StagedModel(name, contract, stage / name))
+            models.append(repository.StagedModel(name, contract, stage / name, config, Provenance(sha256)))
+        meanwhile()
         repository.place(home, version, models, dropped)
     return version
+
+
+def provenance(home: Path, model: str) -> dict[int, str]:
+    described = ModelContract.from_parameters(model, read_config(home / model / "config.pbtxt"))
+    return {version: made.checkpoint_sha256 for version, made in described.provenance.items()}
 
 
 def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:
@@ -61,8 +71,7 @@ def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:
 
     assert (home / "gomin_gan/1/model.onnx").read_text() == "old"
     assert (home / "gomin_gan/2/model.onnx").read_text() == "new"
-    provenance = ModelContract.from_parameters("gomin_gan", read_config(home / "gomin_gan/config.pbtxt")).provenance
-    assert {version: made.checkpoint_sha256 for version, made in provenance.items()} == {1: "aa", 2: "bb"}
+    assert provenance(home, "gomin_gan") == {1: "aa", 2: "bb"}
 
 
 def test_models_of_one_export_share_their_version(tmp_path: Path) -> None:
@@ -82,7 +91,7 @@ def test_a_version_can_be_chosen_and_never_replaced(tmp_path: Path) -> None:
     assert place(home, [GAN], "bb") == 8
     with pytest.raises(RepositoryError, match=r"gomin_gan/7: exists, .* the next free version is 9"):
         place(home, [GAN], "cc", wanted=7)
-    with pytest.raises(UsageError, match="begin at 1"):
+    with pytest.raises(UsageError, match="--version 0: expected 1 to"):
         place(home, [GAN], "cc", wanted=0)
 
 
@@ -95,8 +104,7 @@ def test_old_versions_are_dropped_with_their_provenance(tmp_path: Path) -> None:
 
     for model in ("gomin_denoiser", "gomin_diffusion"):
         assert sorted(path.name for path in (home / model).iterdir()) == ["3", "4", "config.pbtxt"]
-        described = ModelContract.from_parameters(model, read_config(home / model / "config.pbtxt"))
-        assert set(described.provenance) == {3, 4}
+        assert provenance(home, model) == {3: "cc", 4: "dd"}
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
@@ -124,14 +132,139 @@ def test_settings_that_an_existing_config_does_not_have_are_refused_or_written_a
     place(home, [GAN], "aa", deployment=Deployment(threads=2))
     config = home / "gomin_gan/config.pbtxt"
 
-    with pytest.raises(RepositoryError, match=r"'max_batch_size: 4'.* or give --overwrite-config"):
+    with pytest.raises(
+        RepositoryError, match=r"max_batch_size is 16, asked for 4: edit it, or give --overwrite-config"
+    ):
         place(home, [GAN], "bb", deployment=Deployment(max_batch_size=4))
     assert versions(home / "gomin_gan") == [1]
     place(home, [GAN], "bb", deployment=Deployment(max_batch_size=4), overwrite=True)
 
     assert "max_batch_size: 4\n" in config.read_text()
     assert read_config(config)["intra_op_thread_count"] == "0"
-    assert set(ModelContract.from_parameters("gomin_gan", read_config(config)).provenance) == {1, 2}
+    assert provenance(home, "gomin_gan") == {1: "aa", 2: "bb"}
+
+
+def test_only_what_is_asked_for_is_compared_with_an_edited_config(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [DENOISER, DIFFUSION], "aa")
+    for model in ("gomin_denoiser", "gomin_diffusion"):
+        config = home / model / "config.pbtxt"
+        config.write_text("# mine\n" + config.read_text().replace("max_batch_size: 16", "max_batch_size: 8"))
+
+    assert place(home, [DENOISER, DIFFUSION], "bb", deployment=Deployment(instances=1, max_batch_size=8)) == 2
+    with pytest.raises(RepositoryError, match=r"instances is \[1\], asked for \[2\]"):
+        place(home, [DENOISER, DIFFUSION], "cc", deployment=Deployment(instances=2))
+
+
+def test_an_edit_made_while_an_export_runs_is_kept(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa")
+    config = home / "gomin_gan/config.pbtxt"
+
+    def edit() -> None:
+        config.write_text("# mine\n" + config.read_text().replace("max_batch_size: 16", "max_batch_size: 4"))
+
+    place(home, [GAN], "bb", meanwhile=edit)
+
+    assert config.read_text().startswith("# mine\n")
+    assert "max_batch_size: 4\n" in config.read_text()
+    assert provenance(home, "gomin_gan") == {1: "aa", 2: "bb"}
+
+
+def test_two_exports_at_once_both_keep_their_provenance(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa")
+
+    place(home, [GAN], "bb", wanted=11, meanwhile=lambda: place(home, [GAN], "cc", wanted=12))
+
+    assert provenance(home, "gomin_gan") == {1: "aa", 11: "bb", 12: "cc"}
+    with pytest.raises(RepositoryError, match="13: appeared while this export ran"):
+        place(home, [GAN], "dd", meanwhile=lambda: place(home, [GAN], "ee"))
+
+
+def test_provenance_survives_other_layouts_and_comments(tmp_path: Path) -> None:
+    """Written by another tool, a parameter takes several lines; and a comment is nobody's parameter."""
+    home = tmp_path / "models"
+    place(home, [GAN], "aa")
+    config = home / "gomin_gan/config.pbtxt"
+    comment = '# parameters { key: "gomin.parity.1" value: { string_value: "old" } }\nparameters { key: "mine" }\n'
+    config.write_text(text_format.MessageToString(text_format.Parse(config.read_text(), ModelConfig())) + comment)
+
+    place(home, [GAN], "bb")
+    assert comment in config.read_text()
+    place(home, [GAN], "cc", overwrite=True)
+
+    assert provenance(home, "gomin_gan") == {1: "aa", 2: "bb", 3: "cc"}
+
+
+def test_a_config_that_is_gone_is_written_again(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa")
+    (home / "gomin_gan/config.pbtxt").unlink()
+
+    place(home, [GAN], "bb")
+
+    assert provenance(home, "gomin_gan") == {2: "bb"}
+
+
+def test_a_damaged_config_is_refused_or_overwritten(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa")
+    (home / "gomin_gan/config.pbtxt").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(
+        RepositoryError, match=r"^[^:]*config\.pbtxt: cannot be read .*; mend it, give --overwrite-config"
+    ):
+        place(home, [GAN], "bb")
+    place(home, [GAN], "bb", overwrite=True)
+
+    assert provenance(home, "gomin_gan") == {2: "bb"}
+
+
+def test_tensorrt_does_not_run_a_model_in_another_precision(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa", deployment=Deployment(accelerator="tensorrt"))
+    text = config_text("gomin_gan", GAN, DEFAULTS, "fp16")
+
+    with pytest.raises(RepositoryError, match="has TensorRT run all versions in FP32, but this one is fp16"):
+        repository.choose_config(home, "gomin_gan", text, DEFAULTS, "fp16", overwrite=False)
+    assert repository.choose_config(home, "gomin_gan", text, DEFAULTS, "fp32", overwrite=False) is None
+
+
+def test_what_a_killed_export_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    (tmp_path / ".models.staging-dead").mkdir()
+
+    with repository.staging(home) as first, repository.staging(home) as second:
+        assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name}
+
+
+def test_a_signal_waits_until_the_models_are_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "models"
+    rename = Path.rename
+    seen: list[int] = []
+
+    def signalled(self: Path, target: Path) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        return rename(self, target)
+
+    before = signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    monkeypatch.setattr(Path, "rename", signalled)
+    try:
+        assert place(home, [DENOISER, DIFFUSION], "aa") == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert seen == [signal.SIGINT]  # once, and afterwards
+    assert versions(home / "gomin_diffusion") == [1]
+
+
+def test_a_file_whose_name_is_a_number_is_no_version(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    place(home, [GAN], "aa")
+    (home / "gomin_gan/7").touch()
+
+    assert versions(home / "gomin_gan") == [1]
 
 
 def test_edits_of_a_config_are_kept(tmp_path: Path) -> None:
@@ -284,7 +417,9 @@ def test_a_read_only_repository_gives_an_error_and_leaves_no_debris(tmp_path: Pa
     else:
         tmp_path.chmod(0o500)
     try:
-        with pytest.raises(RepositoryError, match=r"models: cannot be written to: (Read-only file system|Permission)"):
+        with pytest.raises(
+            RepositoryError, match=r"models: cannot be written to: no permission .* or its file system is read-only"
+        ):
             place(home, [GAN], "bb")
     finally:
         if os.geteuid() == 0:

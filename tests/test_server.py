@@ -285,7 +285,7 @@ def test_concurrent_diffusion_requests_meet_in_the_denoiser(repository: Path, tm
         with urllib.request.urlopen(f"{server.http}/v2/models/gomin_denoiser/stats") as answer:
             stats = json.load(answer)["model_stats"][0]
 
-    assert stats["inference_count"] == 100
+    assert stats["inference_count"] == 100 + 1  # the warm-up request
     assert stats["execution_count"] < 100
 
 

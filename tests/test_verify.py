@@ -10,8 +10,10 @@ import onnx
 import pytest
 
 from gomin_export import onnx_export
+from gomin_export.errors import RepositoryError
 from gomin_export.networks import DiffusionWrapper
 from gomin_export.onnx_export import Graph
+from gomin_export.verify import RecordedReference
 from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, assert_fails, free_ports, run, serving
 
 
@@ -45,7 +47,7 @@ class TestRepository:
         assert result.returncode == 0, result.stderr
         assert result.stderr == ""
         for model in ("gomin_gan", "gomin_denoiser"):
-            assert f"{model} version 1: 4 of 4 cases passed" in result.stdout
+            assert f"{model} version 1: 5 of 5 cases passed" in result.stdout
         assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
 
     def test_against_the_checkpoint_itself(self, repository: Path) -> None:
@@ -80,6 +82,47 @@ class TestRepository:
 
         assert_fails(result, 4, "gomin_diffusion version 1: sampling.py: is not the file that was exported")
 
+    @pytest.mark.parametrize(
+        "file", ["gomin_gan/1/model.onnx", "gomin_diffusion/1/model.py", "gomin_diffusion/1/sampling.py"]
+    )
+    def test_catches_a_missing_file(self, copy: Path, file: str) -> None:
+        (copy / file).unlink()
+
+        result = run("gomin-export", "verify", "--repository", copy)
+
+        assert_fails(result, 4, "1 of 3 models failed")
+        assert f"{Path(file).name}" in result.stdout
+        assert "is missing" in result.stdout
+
+    def test_catches_a_missing_config_and_another_contract(self, copy: Path) -> None:
+        (copy / "gomin_gan/config.pbtxt").unlink()
+        config = copy / "gomin_diffusion/config.pbtxt"
+        halo = 'halo_frames" value: { string_value: "'
+        config.write_text(config.read_text().replace(halo, halo + "9"))
+
+        result = run("gomin-export", "verify", "--repository", copy)
+
+        assert_fails(result, 4, "2 of 3 models failed")
+        assert "has no model gomin_gan" in result.stdout
+        assert "gomin.halo_frames" in result.stdout
+
+    def test_is_not_bothered_by_a_model_of_somebody_else(self, copy: Path) -> None:
+        (copy / "other/1").mkdir(parents=True)
+        (copy / "other/config.pbtxt").write_bytes(b"\xff a_field_of_the_future: 1")
+
+        result = run("gomin-export", "verify", "--repository", copy)
+
+        assert result.returncode == 0, result.stderr
+
+    def test_an_older_version_can_be_verified(self, copy: Path) -> None:
+        shutil.copytree(copy / "gomin_gan/1", copy / "gomin_gan/2")
+
+        older = run("gomin-export", "verify", "--repository", copy, "--model", "gan", "--version", "1")
+        newest = run("gomin-export", "verify", "--repository", copy, "--model", "gan")
+
+        assert older.returncode == 0, older.stderr
+        assert_fails(newest, 4, "gomin_gan version 2: checkpoint_sha256: is not recorded")
+
     def test_catches_another_checkpoint(self, repository: Path, tmp_path: Path) -> None:
         with (tmp_path / "other.pt").open("wb") as file:
             file.write(DEMO_CHECKPOINT.read_bytes() + b"\0")  # the same tensors in another file
@@ -99,12 +142,20 @@ class TestRepository:
         assert_fails(run("gomin-export", "verify", "--repository", copy), 4, "gomin_gan version 1")
 
     @pytest.mark.parametrize("file", ["reference.npz", "parity.json"])
-    def test_says_what_to_do_without_records(self, copy: Path, file: str) -> None:
-        (copy / "gomin_gan/1" / file).write_bytes(b"damaged")
+    @pytest.mark.parametrize("content", [None, b"", b"damaged", b"{}", b'{"tolerance": {"atol": "a"}, "cases": []}'])
+    def test_says_what_to_do_without_records(self, copy: Path, file: str, content: bytes | None) -> None:
+        path = copy / "gomin_gan/1" / file
+        path.unlink() if content is None else path.write_bytes(content)
+
+        with pytest.raises(RepositoryError, match=f"{file}: .*give --ckpt"):
+            RecordedReference(copy).truth("gomin_gan")
+
+    def test_records_without_vectors_are_damaged(self, copy: Path) -> None:
+        np.savez(copy / "gomin_gan/1/reference.npz")
 
         result = run("gomin-export", "verify", "--repository", copy, "--model", "gan")
 
-        assert_fails(result, 1, file, "damaged", "give --ckpt" if file == "reference.npz" else "Give --ckpt")
+        assert_fails(result, 1, "reference.npz: is damaged", "it holds no vectors", "give --ckpt")
 
     def test_bad_arguments_are_usage_errors(self, repository: Path, tmp_path: Path) -> None:
         assert_fails(run("gomin-export", "verify", "--repository", repository, "--model", "nope"), 2, "reference knows")
@@ -159,7 +210,7 @@ class TestServer:
         assert_fails(run("gomin-export", "verify", *arguments), 4, "gomin_denoiser version 1", "off by")
 
     def test_catches_a_stale_version(self, server: RunningServer, copy: Path) -> None:
-        (copy / "gomin_gan/1").rename(copy / "gomin_gan/2")
+        (copy / "gomin_gan/1").rename(copy / "gomin_gan/2")  # as if there had been another export
 
         result = run("gomin-export", "verify", "--url", server.grpc, "--repository", copy, "--model", "gan")
 
@@ -173,6 +224,15 @@ class TestServer:
         result = run("gomin-export", "verify", "--url", server.grpc, "--repository", copy, "--model", "gomin_gan_large")
 
         assert_fails(result, 4, "deployed: ", "has no model gomin_gan_large")
+
+    def test_catches_a_model_that_does_not_load(self, copy: Path, repository: Path, tmp_path: Path) -> None:
+        (copy / "gomin_gan/1/model.onnx").write_bytes(b"not a model")
+
+        with serving(copy, tmp_path / "log", "--exit-on-error=false", "--strict-readiness=false") as running:
+            result = run("gomin-export", "verify", "--url", running.grpc, "--repository", repository)
+
+        assert_fails(result, 4, "1 of 3 models failed; gomin_gan: deployed: ", "model gomin_gan is not ready")
+        assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
 
     def test_no_server_is_status_3(self, repository: Path) -> None:
         url = f"grpc://127.0.0.1:{free_ports(1)[0]}"

@@ -142,7 +142,7 @@ def _global(_version: Version = False) -> None:
 
 def main() -> None:
     """Entry point."""
-    run(app, "gomin-client", "files reported so far are complete, the others were not written")
+    run(app, "gomin-client", lambda: "files reported so far are complete, the others were not written")
 
 
 if __name__ == "__main__":

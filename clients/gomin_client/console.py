@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -26,13 +27,13 @@ Version = Annotated[
 ]
 
 
-def run(app: Callable[[], object], program: str, when_interrupted: str) -> None:
+def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], str]) -> None:
     """Run a command line program and exit with its status.
 
     Args:
         app: the program; it raises `GominError` for what its user can mend.
         program: its name, in front of every message.
-        when_interrupted: what to tell a user who pressed Ctrl-C about the work so far.
+        when_interrupted: tells a user who pressed Ctrl-C about the work so far.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -40,12 +41,21 @@ def run(app: Callable[[], object], program: str, when_interrupted: str) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except GominError as error:
         typer.echo(f"{program}: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is not None:  # of a file, which the libraries make errors of ours: a defect
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer has nowhere to go
+        typer.echo(f"{program}: cannot write its output: {error.strerror}", err=True)
+        sys.exit(1)
     except Interrupted as interrupted:
-        typer.echo(f"{program}: interrupted; {when_interrupted}", err=True)
+        typer.echo(f"{program}: interrupted; {when_interrupted()}", err=True)
         sys.exit(128 + interrupted.number)
 
 

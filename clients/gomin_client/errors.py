@@ -5,6 +5,7 @@ GominError
 │   └── UnknownModelError    2  no such model on the server or in the repository; lists those there are
 ├── FileError                1  a file that cannot be read or written
 ├── ServerError              3  the server cannot be reached or is not ready
+│   └── ModelNotReadyError   3  the server is there and knows the model, but could not load it, or has not yet
 ├── InferenceError           1  the server was reached, but answered a request with an error
 ├── ContractError            5  model and input disagree, or the model is not a GOMIN model
 └── (gomin_export.errors)    4 parity failed, 6 unusable checkpoint, 1 model repository
@@ -41,6 +42,10 @@ class ServerError(GominError):
     """A server that cannot be reached or is not ready; the message names its URL."""
 
     exit_code = 3
+
+
+class ModelNotReadyError(ServerError):
+    """A model that a server knows and does not serve; the message tells why, as far as the server does."""
 
 
 class InferenceError(GominError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from gomin_client.errors import ContractError
 
@@ -21,7 +22,9 @@ def versions(model: Path) -> list[int]:
     """Version numbers of a model, ascending; empty where there is no such model."""
     if not model.is_dir():
         return []
-    return sorted(int(entry.name) for entry in model.iterdir() if re.fullmatch(r"[1-9]\d*", entry.name))
+    return sorted(
+        int(entry.name) for entry in model.iterdir() if re.fullmatch("[1-9][0-9]*", entry.name) and entry.is_dir()
+    )
 
 
 def read_config(path: Path) -> dict[str, str]:
@@ -39,11 +42,23 @@ def parse_config(path: Path) -> tuple[dict[str, str], int]:
     Raises:
         ContractError: the file is not readable as a Triton model configuration.
     """
+    try:
+        config = parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ContractError) as error:
+        raise ContractError(f"{path}: cannot be read as a Triton model configuration: {error}") from error
+    return {name: value.string_value for name, value in config.parameters.items()}, config.max_batch_size
+
+
+def parse(text: str) -> Any:
+    """A config.pbtxt as a protobuf message.
+
+    Raises:
+        ContractError: it is not a Triton model configuration.
+    """
     from google.protobuf import text_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
     try:
-        config = text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ContractError(f"{path}: cannot be read as a Triton model configuration: {error}") from error
-    return {name: value.string_value for name, value in config.parameters.items()}, config.max_batch_size
+        return text_format.Parse(text, ModelConfig())
+    except text_format.ParseError as error:
+        raise ContractError(str(error)) from error

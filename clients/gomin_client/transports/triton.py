@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from gomin_client.errors import ContractError, InferenceError, Interrupted, ServerError, UnknownModelError
+from gomin_client.errors import (
+    ContractError,
+    InferenceError,
+    Interrupted,
+    ModelNotReadyError,
+    ServerError,
+    UnknownModelError,
+)
 from gomin_client.transports.base import ModelInfo, Tensors, unknown_model
 
 INFER_TIMEOUT_S = 3600.0  # the chain of a long recording takes minutes on a CPU
@@ -49,7 +56,7 @@ class _TritonTransport:
         ready = sorted(int(entry["version"]) for entry in mine if entry.get("state") == "READY")
         if not ready:
             reason = mine[0].get("reason") or mine[0].get("state") or "no state"
-            raise ServerError(f"{self.url}: model {model} is not ready: {reason}")
+            raise ModelNotReadyError(f"{self.url}: model {model} is not ready: {_brief(reason)}")
         with self._errors():
             parameters, max_batch_size = self._config(model)
         return ModelInfo(model, tuple(ready), parameters, max_batch_size)
