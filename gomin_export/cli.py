@@ -34,13 +34,8 @@ app = typer.Typer(
 DEFAULT_REPOSITORY = Path("model_repository")
 
 
-class _Progress:
-    """What to tell a user who presses Ctrl-C."""
-
-    so_far = "nothing was changed"
-
-
-_progress = _Progress()
+# What to tell a user who presses Ctrl-C.
+_so_far: list[Callable[[], str]] = [lambda: "nothing was changed"]
 
 
 @app.callback()
@@ -102,13 +97,12 @@ def _command(kind: str) -> Callable[..., None]:
             version=version,
             keep=keep,
         )
-        _progress.so_far = "nothing was placed"
         export = pipeline.Export(kind, ckpt, repository, options, say=_say)
         if dry_run:
             _show_plan(export.plan)
             return
+        _so_far.append(lambda: "the models are in place" if export.placed else "nothing was placed")
         exported = export.run()
-        _progress.so_far = "the models are in place"
         for report in exported.reports:
             _show_report(report, _say)
         for path in exported.plan.paths:
@@ -266,7 +260,7 @@ def _torch_needed() -> Iterator[None]:
 
 def main() -> None:
     """Entry point."""
-    run(app, "gomin-export", lambda: _progress.so_far)
+    run(app, "gomin-export", lambda: _so_far[-1]())
 
 
 if __name__ == "__main__":

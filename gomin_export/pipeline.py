@@ -166,6 +166,7 @@ class Export:
             RepositoryError: the repository cannot take the models.
             UsageError: options that contradict each other.
         """
+        self.placed = False  # whether the models are in the repository
         self._say = say
         self._options = options
         say(f"loading {checkpoint}")
@@ -199,7 +200,9 @@ class Export:
                     replace(model, provenance=Provenance(self._sha256, self._options.graph.precision, report.summary))
                     for model, report in zip(plan.staged(stage, None), reports, strict=True)
                 ]
-            repository.place(plan.repository, plan.version, staged, plan.dropped)
+            with repository.signals_deferred():
+                repository.place(plan.repository, plan.version, staged, plan.dropped)
+                self.placed = True
         return Exported(plan, reports)
 
     def _make_plan(self, kind: str, home: Path) -> Plan:

@@ -195,6 +195,8 @@ def final_config(repository: Path, model: StagedModel, version: int, dropped: Se
 def place(repository: Path, version: int, models: Sequence[StagedModel], dropped: Mapping[str, Sequence[int]]) -> None:
     """Put models into the repository, and take old versions out: everything or nothing.
 
+    To be called with `signals_deferred`: an interrupt between a rename and its note could not be taken back.
+
     Args:
         repository: the model repository.
         version: the new version, a directory in the home of each model that has one.
@@ -205,7 +207,7 @@ def place(repository: Path, version: int, models: Sequence[StagedModel], dropped
         RepositoryError: an existing model has another contract, or a file cannot be written.
     """
     repository = repository.resolve()
-    with _locked(repository.parent), _signals_deferred():
+    with _locked(repository.parent):
         for model in models:
             check_contract(repository, model.name, model.contract, overwrite=model.config is not None)
         moved: list[tuple[Path, Path]] = []
@@ -294,7 +296,7 @@ def _locked(directory: Path, wait: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_deferred() -> Iterator[None]:
+def signals_deferred() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block: it is a matter of milliseconds, and half of it is not to be had."""
     if threading.current_thread() is not threading.main_thread():
         yield

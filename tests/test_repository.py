@@ -54,7 +54,8 @@ def place(
             (stage / name / str(version) / "model.onnx").write_text(content)
             models.append(repository.StagedModel(name, contract, stage / name, config, Provenance(sha256)))
         meanwhile()
-        repository.place(home, version, models, dropped)
+        with repository.signals_deferred():
+            repository.place(home, version, models, dropped)
     return version
 
 
