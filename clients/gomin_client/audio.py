@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +14,48 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from gomin_client.errors import FileError
+from gomin_client.errors import FileError, UsageError
 from gomin_client.files import appearing
 
 Wave = NDArray[np.float32]
 
-# Extension → libsndfile format. 16 bits where the format has a choice, as GOMIN's own program writes.
-FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+# Extension → libsndfile format, and what --subtype may ask of it; the first is the default: 16 bits where the format
+# has a choice, as GOMIN's own program writes.
+FORMATS: dict[str, tuple[str, dict[str, str]]] = {
+    ".wav": ("WAV", {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}),
+    ".flac": ("FLAC", {"16": "PCM_16", "24": "PCM_24"}),
+    ".ogg": ("OGG", {"vorbis": "VORBIS", "opus": "OPUS"}),
+    ".mp3": ("MP3", {"mp3": "MPEG_LAYER_III"}),
+}
+
+_UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths into the header
 
 
-def read(path: Path) -> tuple[Wave, int]:
-    """Read an audio file and mix it down to one channel, the mean of all.
+@dataclass(frozen=True)
+class Recording:
+    """What an audio file holds.
 
-    Returns:
-        (samples,) float32 waveform, full scale ±1, and its sample rate in Hz.
+    Attributes:
+        samples: (channels, samples) float32, full scale ±1.
+        rate: sample rate in Hz.
+        warning: what is odd about the file; empty if nothing is.
+    """
+
+    samples: NDArray[np.float32]
+    rate: int
+    warning: str = ""
+
+    def mono(self) -> NDArray[np.float32]:
+        """(1, samples), the mean of all channels."""
+        # float64: the sum of loud channels may exceed what float32 can hold, their mean does not
+        mean: NDArray[np.float64] = self.samples.mean(axis=0, keepdims=True, dtype=np.float64)
+        return mean.astype(np.float32)
+
+
+def read(path: Path) -> Recording:
+    """Read an audio file.
+
+    A file that ends before its header says is read as far as it goes, with a warning.
 
     Raises:
         FileError: no audio file, no samples, or samples that are NaN or infinite.
@@ -36,57 +66,86 @@ def read(path: Path) -> tuple[Wave, int]:
             raise FileError(f"{path}: is a directory; expected an audio file")
         if status.st_size == 0:
             raise FileError(f"{path}: is empty")
-        samples, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            samples = file.read(dtype="float32", always_2d=True).T
+            rate, declared, notes = file.samplerate, file.frames, file.extra_info
     except FileNotFoundError as error:
-        raise FileError(f"{path}: no such file") from error
+        what = "is a link to a file that does not exist" if path.is_symlink() else "no such file"
+        raise FileError(f"{path}: {what}") from error
     except (OSError, soundfile.SoundFileError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
         raise FileError(f"{path}: cannot be read as audio: {reason}") from error
     if rate <= 0:
         raise FileError(f"{path}: has a sample rate of {rate} Hz")
-    if len(samples) == 0:
+    if samples.shape[1] == 0:
         raise FileError(f"{path}: contains no samples")
     if not np.isfinite(samples).all():
         raise FileError(f"{path}: contains NaN or infinite samples")
-    # float64: the sum of loud channels may exceed what float32 can hold, their mean does not
-    return samples.mean(axis=1, dtype=np.float64).astype(np.float32), rate
+    warning = ""
+    if samples.shape[1] < declared or _is_truncated(notes):
+        warning = f"{path}: is truncated; read as far as it goes, {samples.shape[1] / rate:.2f} s"
+    return Recording(np.ascontiguousarray(samples), rate, warning)
 
 
 def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
     """Change the sample rate, at soxr's HQ quality, as librosa.load does for GOMIN's own program.
 
     Args:
-        wave: (samples,) at `rate` Hz.
+        wave: (samples,) or (channels, samples) at `rate` Hz.
         rate: of the input.
         target_rate: of the result.
 
     Returns:
-        (ceil(samples · target_rate / rate),) float32.
+        As many channels of ceil(samples · target_rate / rate), float32.
     """
     if rate == target_rate:
         return wave
-    length = math.ceil(len(wave) * target_rate / rate)
-    resampled = soxr.resample(wave, rate, target_rate, quality="HQ")[:length]
-    return np.pad(resampled, (0, length - len(resampled))).astype(np.float32)
+    length = math.ceil(wave.shape[-1] * target_rate / rate)
+    resampled = np.atleast_2d(soxr.resample(wave.T, rate, target_rate, quality="HQ").T)[:, :length]
+    padded = np.pad(resampled, ((0, 0), (0, length - resampled.shape[1]))).astype(np.float32)
+    return padded if wave.ndim == 2 else padded[0]
 
 
-def write(path: Path, wave: Wave, rate: int) -> None:
+def check_subtype(extension: str, subtype: str | None) -> None:
+    """Refuse a subtype that a format does not have, before any work is done.
+
+    Raises:
+        UsageError: names those it has.
+    """
+    known = FORMATS[extension.lower()][1]
+    if subtype is not None and subtype not in known:
+        raise UsageError(f"--subtype {subtype}: {extension} files have {', '.join(known)}")
+
+
+def write(path: Path, wave: Wave, rate: int, subtype: str | None = None) -> None:
     """Write an audio file in the format of its extension; it appears complete or not at all.
 
     Args:
         path: its directory is made if missing.
-        wave: (samples,) waveform; what exceeds ±1 is clipped.
+        wave: (samples,) or (channels, samples) waveform; what exceeds ±1 is clipped, but in float files.
         rate: in Hz.
+        subtype: one of those of the format in `FORMATS`; its first by default.
 
     Raises:
         FileError: unknown extension, or the file cannot be written.
+        UsageError: a subtype that the format does not have.
     """
     if path.suffix.lower() not in FORMATS:
         what = path.suffix or "a file without extension"
         raise FileError(f"{path}: cannot write {what}; known are {', '.join(FORMATS)}")
-    file_format, subtype = FORMATS[path.suffix.lower()]
+    check_subtype(path.suffix, subtype)
+    file_format, subtypes = FORMATS[path.suffix.lower()]
     with appearing(path) as part:
         try:
-            soundfile.write(os.fsencode(part), wave, rate, format=file_format, subtype=subtype)
-        except soundfile.SoundFileError as error:
+            name = subtypes[subtype or next(iter(subtypes))]
+            soundfile.write(os.fsencode(part), wave.T, rate, format=file_format, subtype=name)
+        except (soundfile.SoundFileError, ValueError) as error:
             raise FileError(f"{path}: cannot be written: {error}") from error
+
+
+def _is_truncated(notes: str) -> bool:
+    """Whether libsndfile's notes on the header tell of more samples than there are."""
+    for declared, actual in re.findall(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", notes, re.MULTILINE):
+        if int(actual) < int(declared) < _UNKNOWN_LENGTH:
+            return True
+    return False

@@ -1,79 +1,264 @@
-"""Many files through one vocoder: a bad file is reported and does not stop the rest."""
+"""Many files through one vocoder: several in flight, and a bad file does not stop the rest.
+
+Worker threads read, analyze and vocode; the calling thread writes, and hears of interrupts. So whatever happens, a file
+is complete or not there.
+"""
 
 from __future__ import annotations
 
+import queue
+import shutil
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from gomin_client import audio, plot
-from gomin_client.errors import GominError, ServerError
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client import audio, melfile, plot
+from gomin_client.errors import FileError, GominError, ServerError
+from gomin_client.mel import MelConfig, mel_spectrogram
+from gomin_client.paths import ANALYZE, STREAM, SYNTHESIZE, Job
 from gomin_client.vocoder import Vocoder
 
-Say = Callable[[str], None]
+DONE, SKIPPED, FAILED, NOT_TRIED = "done", "skipped", "failed", "not tried"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How files are made.
+
+    Attributes:
+        trim: see `Vocoder.reconstruct`.
+        seed: see `Vocoder.synthesize`.
+        all_channels: keep every channel; otherwise they are mixed down to one, as GOMIN's own program does.
+        subtype: see `audio.write`.
+        extension: format of what is written to standard output.
+        keep_waves: collect `Outcome.comparison`.
+        skip_existing: leave out files whose output is there.
+        in_flight: files that are worked on at a time.
+    """
+
+    trim: bool = True
+    seed: int | None = None
+    all_channels: bool = False
+    subtype: str | None = None
+    extension: str = ".wav"
+    keep_waves: bool = False
+    skip_existing: bool = False
+    in_flight: int = 1
 
 
 @dataclass
-class Report:
-    """What became of the files.
+class Outcome:
+    """What became of one file.
 
     Attributes:
-        done: files written.
-        failures: what stopped the others, in order.
-        comparisons: mels of originals and reconstructions, where they were asked for.
+        job: what was to be done.
+        status: `DONE`, `SKIPPED`, `FAILED` or `NOT_TRIED`.
+        seconds: of audio.
+        elapsed: seconds that it took.
+        error: what went wrong.
+        warning: what was odd about the input.
+        comparison: original and reconstruction, where they were asked for.
     """
 
-    done: int = 0
-    failures: list[GominError] = field(default_factory=list)
-    comparisons: list[plot.Comparison] = field(default_factory=list)
+    job: Job
+    status: str = NOT_TRIED
+    seconds: float = 0.0
+    elapsed: float = 0.0
+    error: GominError | None = None
+    warning: str = ""
+    comparison: plot.Comparison | None = None
+
+    @property
+    def reason(self) -> str:
+        """What went wrong, in words that name the file; empty if nothing did."""
+        if self.error is None:
+            return ""
+        message = str(self.error)
+        named = any(str(path) in message for path in (self.job.source, self.job.target))
+        return message if named else f"{self.job.source}: {message}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "input": str(self.job.source),
+            "output": str(self.job.target),
+            "task": self.job.task,
+            "status": self.status,
+            "audio_seconds": round(self.seconds, 4),
+            "elapsed_seconds": round(self.elapsed, 4),
+            **({"error": str(self.error)} if self.error else {}),
+            **({"warning": self.warning} if self.warning else {}),
+        }
 
 
-def reconstruct_files(
-    vocoder: Vocoder,
-    jobs: Sequence[tuple[Path, Path]],
-    *,
-    trim: bool,
-    seed: int | None,
-    keep_mels: bool,
-    say: Say,
-    complain: Say,
-) -> Report:
-    """Reconstruct one file after the other.
+@dataclass
+class _Made:
+    """What a worker has ready: how to write it, and how long it is."""
+
+    outcome: Outcome
+    write: Callable[[Path], None] = field(default=lambda _: None)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    vocoder: Vocoder | None,
+    config: MelConfig,
+    settings: Settings,
+    report: Callable[[Outcome], None] = lambda _: None,
+) -> list[Outcome]:
+    """Make files.
 
     Args:
-        vocoder: the model.
-        jobs: (input, output) pairs.
-        trim: see `Vocoder.reconstruct`.
-        seed: see `Vocoder.synthesize`.
-        keep_mels: collect `Report.comparisons`.
-        say: called with a line for each file written.
-        complain: called with a line for each file that failed.
+        jobs: what to do.
+        vocoder: the model; None where nothing is vocoded.
+        config: settings of mels.
+        settings: how.
+        report: called with each file's outcome as soon as it is known, in whatever order that is.
+
+    Returns:
+        One outcome for each job, in the order of the jobs.
 
     Raises:
-        ServerError: the server went away; nothing more can be done.
+        ServerError: the server went away; outcomes reported until then stand.
     """
-    report = Report()
-    for source, target in jobs:
+    outcomes = [Outcome(job) for job in jobs]
+    waiting: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    for outcome in outcomes:
+        if settings.skip_existing and outcome.job.target != STREAM and outcome.job.target.exists():
+            outcome.status = SKIPPED
+            report(outcome)
+        else:
+            waiting.put(outcome)
+    made: queue.Queue[_Made | None] = queue.Queue(maxsize=settings.in_flight)  # what nobody has written yet
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                outcome = waiting.get_nowait()
+            except queue.Empty:
+                break
+            made.put(_make(outcome, vocoder, config, settings))
+        made.put(None)
+
+    # daemons: an interrupt ends the program, whatever they wait for
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(settings.in_flight, waiting.qsize()))]
+    for worker in workers:
+        worker.start()
+    lost: ServerError | None = None
+    running = len(workers)
+    try:
+        while running:
+            result = made.get()
+            if result is None:
+                running -= 1
+                continue
+            _finish(result, settings)
+            report(result.outcome)
+            if isinstance(result.outcome.error, ServerError):
+                lost = lost or result.outcome.error
+                stop.set()
+    finally:
+        stop.set()
+    if lost is not None:
+        raise lost
+    return outcomes
+
+
+def _make(outcome: Outcome, vocoder: Vocoder | None, config: MelConfig, settings: Settings) -> _Made:
+    """What a worker does with one job; errors become part of the outcome."""
+    started = time.perf_counter()
+    result = _Made(outcome)
+    try:
+        with ExitStack() as stack:
+            stream = outcome.job.source == STREAM
+            source = stack.enter_context(_from_stdin()) if stream else outcome.job.source
+            result.write = _compute(source, outcome, vocoder, config, settings)
+    except GominError as error:
+        outcome.error = error
+    except MemoryError:
+        outcome.error = FileError(f"{outcome.job.source}: is too long for this machine's memory")
+    outcome.elapsed = time.perf_counter() - started
+    return result
+
+
+def _compute(
+    source: Path, outcome: Outcome, vocoder: Vocoder | None, config: MelConfig, settings: Settings
+) -> Callable[[Path], None]:
+    """Read and compute; returns what writes the result into a file."""
+    task = outcome.job.task
+    if task == SYNTHESIZE:
+        assert vocoder is not None  # the command line opens one for this task
+        loaded = melfile.read(source)
+        audible = vocoder.synthesize(loaded.mel, settings.seed, mel_config=loaded.config)
+        outcome.seconds = audible.shape[-1] / config.sample_rate
+        return lambda target: audio.write(target, audible, config.sample_rate, settings.subtype)
+    recording = audio.read(source)
+    outcome.warning = recording.warning
+    wave = recording.samples if settings.all_channels else recording.mono()
+    wave = audio.resample(wave, recording.rate, config.sample_rate)
+    outcome.seconds = wave.shape[-1] / config.sample_rate
+    if task == ANALYZE:
+        mels = _mels(wave, config)
+        return lambda target: melfile.write(target, mels, config)
+    assert vocoder is not None
+    result = vocoder.reconstruct(wave, config.sample_rate, trim=settings.trim, seed=settings.seed)
+    if settings.keep_waves:
+        outcome.comparison = plot.compare(outcome.job.source.stem, wave[0], result[0], config)
+    return lambda target: audio.write(target, result, config.sample_rate, settings.subtype)
+
+
+def _finish(made: _Made, settings: Settings) -> None:
+    """Write what a worker made."""
+    outcome = made.outcome
+    if outcome.error is None:
+        started = time.perf_counter()
         try:
-            started = time.perf_counter()
-            wave, rate = audio.read(source)
-            wave = audio.resample(wave, rate, vocoder.sample_rate)
-            result = vocoder.reconstruct(wave, vocoder.sample_rate, trim=trim, seed=seed)
-            audio.write(target, result, vocoder.sample_rate)
-        except ServerError:
-            if len(jobs) > 1:
-                complain(f"stopped at {source}: {report.done} done, {len(report.failures)} failed, the rest not tried")
-            raise
+            with ExitStack() as stack:
+                stream = outcome.job.target == STREAM
+                target = stack.enter_context(_to_stdout(settings.extension)) if stream else outcome.job.target
+                made.write(target)
         except GominError as error:
-            message = str(error)
-            complain(message if str(source) in message or str(target) in message else f"{source}: {message}")
-            report.failures.append(error)
-            continue
-        report.done += 1
-        elapsed = time.perf_counter() - started
-        seconds = len(wave) / vocoder.sample_rate
-        say(f"{source} -> {target}  {seconds:.2f} s of audio in {elapsed:.2f} s")
-        if keep_mels:
-            report.comparisons.append(plot.compare(source.stem, wave, result, vocoder.contract.mel))
-    return report
+            outcome.error = error
+        outcome.elapsed += time.perf_counter() - started
+    outcome.status = FAILED if outcome.error else DONE
+
+
+def _mels(wave: NDArray[np.float32], config: MelConfig) -> NDArray[np.float32]:
+    """(channels, samples) -> (channels, n_mels, frames)."""
+    if not np.isfinite(wave).all():
+        raise FileError("is too loud to be resampled: it overflows")
+    return np.stack([mel_spectrogram(channel, config) for channel in wave])
+
+
+@contextmanager
+def _from_stdin() -> Iterator[Path]:
+    """Standard input as a file, which audio libraries can seek in; its extension is that of its content."""
+    content = sys.stdin.buffer.read()
+    if not content:
+        raise FileError("standard input is empty")
+    extension = ".npy" if content.startswith(b"\x93NUMPY") else ".npz" if content.startswith(b"PK") else ".wav"
+    with tempfile.TemporaryDirectory(prefix="gomin-") as directory:
+        path = Path(directory) / f"stdin{extension}"
+        path.write_bytes(content)
+        yield path
+
+
+@contextmanager
+def _to_stdout(extension: str) -> Iterator[Path]:
+    """A file that is copied to standard output once it is complete."""
+    with tempfile.TemporaryDirectory(prefix="gomin-") as directory:
+        path = Path(directory) / f"stdout{extension}"
+        yield path
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()

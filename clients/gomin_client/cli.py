@@ -2,54 +2,133 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
 from gomin_client import DEFAULT_URL
+from gomin_client import options as o
 from gomin_client.console import Version, run
 from gomin_client.errors import GominError, ServerError, UsageError
+from gomin_client.process import Show, process
 
 app = typer.Typer(
     name="gomin-client",
-    help="Reconstruct audio through a GOMIN vocoder, on a Triton server or in-process.",
+    help="Turn audio into mel spectrograms, mel spectrograms into audio, or both, through a GOMIN vocoder on a Triton "
+    "server or in-process.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Url = Annotated[
-    str,
-    typer.Option(
-        envvar="GOMIN_URL",
-        help="Where the model runs: grpc://HOST:PORT, http://HOST:PORT, HOST:PORT (gRPC), or local:DIRECTORY for a "
-        "model repository run in-process.",
-    ),
-]
+AUDIO_ONLY, MEL_ONLY, BOTH = ("audio",), ("mel",), ("audio", "mel")
+
+
+@app.command()
+def analyze(
+    inputs: o.AudioInputs,
+    output: o.Output = None,
+    url: o.SettingsUrl = None,
+    model: o.SettingsModel = None,
+    sample_rate: o.SampleRate = None,
+    win_length: o.WinLength = None,
+    hop_length: o.HopLength = None,
+    n_mels: o.NMels = None,
+    channels: o.Channels = "mono",
+    extension: o.MelFormat = "npz",
+    jobs: o.Jobs = 2,
+    skip_existing: o.SkipExisting = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Turn recordings into mel spectrograms; no server is needed.
+
+    The settings are those of GOMIN's released models, unless given, or taken from a model with --url.
+
+    Examples:
+
+    gomin-client analyze a.wav
+
+    gomin-client analyze 'in/**/*.wav' -o 'mels/**/*.pt'
+    """
+    from gomin_client.paths import ANALYZE, Naming, plan
+
+    naming = Naming(_extension(extension, "mel"), label="", task=ANALYZE)
+    planned = plan(_sources(inputs, AUDIO_ONLY), output or [], naming)
+    given = _given(sample_rate, win_length, hop_length, n_mels)
+    process(
+        planned,
+        url=(url or DEFAULT_URL) if url or model else None,
+        model=model or "gan",
+        given=given,
+        channels=channels,
+        extension=naming.extension,
+        show=Show(quiet, False, as_json),
+        skip_existing=skip_existing,
+        in_flight=jobs,
+    )
+
+
+@app.command()
+def synthesize(
+    inputs: o.MelInputs,
+    output: o.Output = None,
+    url: o.Url = DEFAULT_URL,
+    model: o.Model = "gan",
+    seed: o.Seed = None,
+    subtype: o.Subtype = None,
+    extension: o.AudioFormat = "wav",
+    jobs: o.Jobs = 2,
+    skip_existing: o.SkipExisting = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Turn mel spectrograms into audio.
+
+    Examples:
+
+    gomin-client synthesize a.npz
+
+    gomin-client synthesize mels/ -o out/ --model diffusion --seed 7
+    """
+    from gomin_client.paths import SYNTHESIZE, Naming, plan
+
+    naming = Naming(_extension(extension, "audio"), label=model, task=SYNTHESIZE)
+    planned = plan(_sources(inputs, MEL_ONLY), output or [], naming)
+    process(
+        planned,
+        url=url,
+        model=model,
+        seed=seed,
+        subtype=subtype,
+        extension=naming.extension,
+        show=Show(quiet, verbose, as_json),
+        skip_existing=skip_existing,
+        in_flight=jobs,
+    )
 
 
 @app.command()
 def reconstruct(
-    inputs: Annotated[list[Path], typer.Argument(help="Audio files, of any sample rate; mixed down to mono.")],
-    output: Annotated[
-        Optional[str],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
-        typer.Option("--output", "-o", help="Audio file, or a directory. Default: beside the input, as a_gan.wav."),
-    ] = None,
-    url: Url = DEFAULT_URL,
-    model: Annotated[str, typer.Option("--model", "-m", help="gan, diffusion, or a model's name.")] = "gan",
-    trim: Annotated[
-        bool, typer.Option("--trim/--no-trim", help="Cut to the input's length, or keep whole frames as GOMIN does.")
-    ] = True,
-    seed: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Seed of a diffusion model's noise. Default: a fresh one, which is printed."),
-    ] = None,
-    plot: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="PNG file for mel spectrograms of originals and reconstructions (up to 8 files)."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    inputs: o.AudioInputs,
+    output: o.Output = None,
+    url: o.Url = DEFAULT_URL,
+    model: o.Model = "gan",
+    trim: o.Trim = True,
+    seed: o.Seed = None,
+    channels: o.Channels = "mono",
+    subtype: o.Subtype = None,
+    extension: o.AudioFormat = "wav",
+    plot: o.Plot = None,
+    jobs: o.Jobs = 2,
+    skip_existing: o.SkipExisting = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Turn recordings into mel spectrograms and back.
 
@@ -57,51 +136,156 @@ def reconstruct(
 
     gomin-client reconstruct a.wav
 
-    gomin-client reconstruct *.flac -o out/ --url local:model_repository
+    gomin-client reconstruct in/ -o out/ --url local:model_repository
+
+    sox a.mp3 -t wav - | gomin-client reconstruct - -o - | aplay
     """
-    from gomin_client import plot as plots
-    from gomin_client.batch import reconstruct_files
-    from gomin_client.paths import check_extra, plan_outputs
-    from gomin_client.vocoder import Vocoder, fresh_seed
+    from gomin_client.paths import RECONSTRUCT, Naming, plan
 
-    def say(line: str) -> None:
-        if not quiet:
-            typer.echo(line)
+    naming = Naming(_extension(extension, "audio"), label=model, task=RECONSTRUCT)
+    planned = plan(_sources(inputs, AUDIO_ONLY), output or [], naming)
+    process(
+        planned,
+        url=url,
+        model=model,
+        trim=trim,
+        seed=seed,
+        channels=channels,
+        subtype=subtype,
+        extension=naming.extension,
+        plot=plot,
+        show=Show(quiet, verbose, as_json),
+        skip_existing=skip_existing,
+        in_flight=jobs,
+    )
 
-    outputs = plan_outputs(inputs, output, label=model)
-    if plot is not None:
-        plots.require_matplotlib()
-        check_extra(plot, inputs, outputs, extension=".png")
-        if len(inputs) > plots.MAX_COLUMNS:
-            raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(inputs)}")
-    with Vocoder(url, model) as vocoder:
-        if seed is not None and not vocoder.takes_seed:
-            raise UsageError(f"model {vocoder.model} draws no noise: a seed has no effect on it")
-        if vocoder.takes_seed and seed is None:
-            seed = fresh_seed()
-            say(f"seed {seed}")
-        report = reconstruct_files(
-            vocoder,
-            list(zip(inputs, outputs, strict=True)),
-            trim=trim,
-            seed=seed,
-            keep_mels=plot is not None,
-            say=say,
-            complain=lambda line: typer.echo(f"gomin-client: {line}", err=True),
+
+class _ListsOfFiles(TyperCommand):
+    """Takes several files after one -i or -o, as GOMIN's own program does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values."""
+        spread: list[str] = []
+        option = None
+        for word in args:
+            if word in ("-i", "--input_files", "-o", "--output_files", "--output"):
+                option = word
+                continue
+            if word.startswith("-") and word != "-":
+                option = None
+            spread += [word] if option is None else [option, word]
+        return super().parse_args(ctx, spread)
+
+
+@app.command(cls=_ListsOfFiles)
+def convert(
+    inputs: o.Inputs = None,
+    input_files: Annotated[
+        Optional[list[str]],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
+        typer.Option("-i", "--input_files", help="Input files, as GOMIN's own program takes them."),
+    ] = None,
+    output: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("-o", "--output", "--output_files", help="As in the other commands. Default: outputs/."),
+    ] = None,
+    url: o.OptionalUrl = None,
+    model: o.Model = "gan",
+    model_path: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("-p", "--model_path", help="GOMIN's own program takes a checkpoint here; use gomin-export."),
+    ] = None,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("-d", "--device", help="GOMIN's own program takes a device here; the server has its own."),
+    ] = None,
+    sample_rate: o.SampleRate = None,
+    win_length: o.WinLength = None,
+    hop_length: o.HopLength = None,
+    n_mels: o.NMels = None,
+    trim: o.Trim = True,
+    seed: o.Seed = None,
+    channels: o.Channels = "mono",
+    subtype: o.Subtype = None,
+    jobs: o.Jobs = 2,
+    skip_existing: o.SkipExisting = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Do what the extensions of inputs and outputs say, with the options of GOMIN's own program.
+
+    Audio to audio is reconstructed, audio to a mel analyzed, a mel to audio synthesized.
+
+    Examples:
+
+    gomin-client convert -m gan -i a.wav b.wav -o x.wav y.wav
+
+    gomin-client convert -i 'inputs/**/*.wav' -o 'outputs/**/*.pt'
+    """
+    from gomin_client.paths import ANALYZE, Naming, plan
+
+    if model_path is not None:
+        raise UsageError(
+            f"-p {model_path}: checkpoints are exported once, with `gomin-export gan --ckpt …` or "
+            "`gomin-export diffusion --ckpt …`, and then served; choose the server with --url, or run in-process with "
+            "--url local:DIRECTORY"
         )
-        if plot is not None and report.comparisons:
-            plots.save(plot, report.comparisons, vocoder.contract.mel)
-            say(str(plot))
-    failed = len(report.failures)
-    if len(inputs) > 1 and (failed or not quiet):
-        typer.echo(f"{report.done} done, {failed} failed", err=failed > 0)
-    if failed:
-        # of a single file the kind of failure can be told, of many only that some failed
-        raise typer.Exit(report.failures[0].exit_code if len(inputs) == 1 else 1)
+    if device is not None:
+        raise UsageError(f"-d {device}: models run where the server runs them; choose the server with --url")
+    planned = plan(
+        _sources([*(inputs or []), *(input_files or [])], BOTH), output or ["outputs/"], Naming(".wav", label=model)
+    )
+    process(
+        planned,
+        url=url or (None if all(job.task == ANALYZE for job in planned) else DEFAULT_URL),
+        model=model,
+        given=_given(sample_rate, win_length, hop_length, n_mels),
+        trim=trim,
+        seed=seed,
+        channels=channels,
+        subtype=subtype,
+        show=Show(quiet, verbose, as_json),
+        skip_existing=skip_existing,
+        in_flight=jobs,
+    )
 
 
 @app.command()
-def info(url: Url = DEFAULT_URL) -> None:
+def compare(
+    reference: Annotated[Path, typer.Argument(help="A recording, or a folder of recordings.")],
+    other: Annotated[Path, typer.Argument(help="What is compared with it; of folders, files of the same name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Tell how far recordings are apart, in three measures.
+
+    Mel: mean absolute difference of the mel spectrograms in dB. STFT: spectral convergence and log magnitude distance,
+    means over three resolutions (Yamamoto et al. 2020). SNR: power over that of the difference, in dB; a vocoder that
+    is not told the phase has a low one.
+
+    Examples:
+
+    gomin-client compare a.wav a_gan.wav
+
+    gomin-client compare in/ out/ --json
+    """
+    from gomin_client.compare import compare_paths, table
+
+    comparisons = compare_paths(reference, other)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps([comparison.to_dict() for comparison in comparisons], indent=2, ensure_ascii=False))
+    else:
+        typer.echo(table(comparisons))
+    problems = [comparison for comparison in comparisons if comparison.problem]
+    for comparison in problems:
+        typer.echo(f"gomin-client: {comparison.problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(url: o.Url = DEFAULT_URL) -> None:
     """List the models of a server or repository, and what they say about themselves."""
     from gomin_client.contract import ModelContract
     from gomin_client.transports import connect
@@ -140,9 +324,40 @@ def _global(_version: Version = False) -> None:
     pass
 
 
+def _sources(inputs: list[str], kinds: Sequence[str]) -> list[Any]:
+    from gomin_client.listing import find_sources
+
+    return find_sources(inputs, kinds)
+
+
+def _extension(name: str, kind: str) -> str:
+    """A format's name as an extension."""
+    from gomin_client.paths import WRITABLE
+
+    extension = f".{name.lower().removeprefix('.')}"
+    if WRITABLE.get(extension) != kind:
+        known = [known.removeprefix(".") for known in WRITABLE if WRITABLE[known] == kind]
+        raise UsageError(f"--format {name}: expected {', '.join(known)}")
+    return extension
+
+
+def _given(
+    sample_rate: int | None, win_length: int | None, hop_length: int | None, n_mels: int | None
+) -> dict[str, int]:
+    settings = {"sample_rate": sample_rate, "win_length": win_length, "hop_length": hop_length, "n_mels": n_mels}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _interrupted() -> str:
+    return (
+        "files reported so far are complete, the others were not written; the same command with --skip-existing "
+        "goes on from here"
+    )
+
+
 def main() -> None:
     """Entry point."""
-    run(app, "gomin-client", lambda: "files reported so far are complete, the others were not written")
+    run(app, "gomin-client", _interrupted)
 
 
 if __name__ == "__main__":

@@ -1,47 +1,133 @@
-"""From input paths to output paths. Nothing here touches a file but to ask whether a path is a directory."""
+"""From input paths to output paths, in all the forms that GOMIN's own program takes. Nothing here touches a file.
+
+What an input argument stands for is looked up in `listing.py`; this module decides what is done with each file, and
+where the result goes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
-from gomin_client.audio import FORMATS
 from gomin_client.errors import UsageError
 
-DEFAULT_EXTENSION = ".wav"
+AUDIO, MEL = "audio", "mel"
+STREAM = Path("-")  # standard input or output
+
+# Extension -> kind of content. What is read as audio is what libsndfile reads, of which it writes a part.
+READABLE = dict.fromkeys(
+    (
+        *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"),
+        *(".w64", ".rf64", ".wve", ".voc", ".nist", ".sph", ".paf", ".svx", ".ircam", ".avr", ".pvf", ".htk"),
+    ),
+    AUDIO,
+) | dict.fromkeys((".npz", ".npy", ".pt"), MEL)
+WRITABLE = dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), AUDIO) | dict.fromkeys((".npz", ".npy", ".pt"), MEL)
+
+ANALYZE, SYNTHESIZE, RECONSTRUCT = "analyze", "synthesize", "reconstruct"
+TASKS = {(AUDIO, MEL): ANALYZE, (MEL, AUDIO): SYNTHESIZE, (AUDIO, AUDIO): RECONSTRUCT}
 
 
-def plan_outputs(inputs: Sequence[Path], output: str | None, label: str) -> list[Path]:
-    """Choose an output file for every input.
+@dataclass(frozen=True)
+class Source:
+    """One input file.
+
+    Attributes:
+        path: the file; `STREAM` for standard input.
+        folder: its folder below the directory, or the fixed part of the pattern, that it was found under.
+        matched: what the "*" in the pattern's name stood for; the name without its extension where there was none.
+    """
+
+    path: Path
+    folder: PurePath = field(default_factory=PurePath)
+    matched: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The name without its extension."""
+        return "stdin" if self.path == STREAM else self.path.stem
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make of another.
+
+    Attributes:
+        source: the input file.
+        target: the output file.
+        task: `ANALYZE`, `SYNTHESIZE` or `RECONSTRUCT`.
+    """
+
+    source: Path
+    target: Path
+    task: str
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How outputs are named where the command line leaves it open.
+
+    Attributes:
+        extension: of outputs whose name is not given, say ".wav".
+        label: added to the name of an output beside its input, if that has the same kind of content: a_LABEL.wav.
+        task: the task that every job must be, or None for whatever the extensions say.
+    """
+
+    extension: str
+    label: str
+    task: str | None = None
+
+
+def plan(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> list[Job]:
+    """Choose a task and an output file for every input.
 
     Args:
-        inputs: at least one.
-        output: an audio file, for a single input; or a directory, for any number; or None, for files beside the inputs.
-        label: added to the names of files beside the inputs, as in a.wav → a_LABEL.wav.
+        sources: the input files, in order.
+        outputs: none, for files beside their inputs; a directory, in which the inputs' subfolders are kept; a pattern,
+            DIR/**/NAME*.EXT keeps subfolders, DIR/NAME*.EXT does not; or as many files as there are inputs; "-" for
+            standard output.
+        naming: what the outputs do not say.
 
     Returns:
-        One path for each input.
+        One job for each source. Where two results would get one name, or one that of an input, the later keeps its
+        input's extension in the name: a.mp3 becomes a.mp3.wav where a.wav is taken.
 
     Raises:
-        UsageError: an extension that cannot be written, a file name for several inputs, two inputs with one output, or
-            an output that would overwrite an input.
+        UsageError: counts that differ, a mel to be made into a mel, an extension that cannot be read or written, one
+            file given for two results.
     """
-    outputs = [_output(path, output, label, single=len(inputs) == 1) for path in inputs]
-    taken: dict[Path, Path] = {}
-    for source, target in zip(inputs, outputs, strict=True):
-        if taken.get(target) == source:
-            raise UsageError(f"{source} is given twice")
-        if target in taken:
-            raise UsageError(f"{taken[target]} and {source} would both be written to {target}; give them in two calls")
-        taken[target] = source
-    sources = {path.resolve() for path in inputs}
-    for source, target in zip(inputs, outputs, strict=True):
-        if target.resolve() in sources:
-            raise UsageError(f"{source} would be written to {target}, which is an input; choose another --output")
-    return outputs
+    if not sources:
+        raise UsageError("no input files")
+    literal = len(outputs) > 1 or (len(outputs) == 1 and _is_file(outputs[0]))
+    if literal and len(outputs) != len(sources):
+        raise UsageError(f"there are {len(sources)} inputs and {len(outputs)} outputs: give one output for each input")
+    if literal:
+        targets = [Path(output) for output in outputs]
+    elif outputs:
+        targets = [_by_pattern(source, *_split(outputs[0], naming.extension)) for source in sources]
+    else:
+        targets = [_beside(source, naming) for source in sources]
+    tasks = [_task(source, target, naming) for source, target in zip(sources, targets, strict=True)]
+    inputs = {_key(source.path): source.path for source in sources if source.path != STREAM}
+    taken: dict[str, Path] = {}
+    jobs = []
+    for source, target, task in zip(sources, targets, tasks, strict=True):
+        if target == STREAM:
+            if len(sources) > 1:
+                raise UsageError("only one result can be written to standard output")
+        elif literal:
+            _require_free(source.path, target, inputs, taken)
+        else:
+            while _key(target) in inputs or _key(target) in taken:
+                target = target.with_name(f"{target.stem}{source.path.suffix or '.stdin'}{target.suffix}")
+        taken[_key(target)] = source.path
+        jobs.append(Job(source.path, target, task))
+    return jobs
 
 
-def check_extra(path: Path, inputs: Sequence[Path], outputs: Sequence[Path], extension: str) -> None:
+def check_extra(path: Path, jobs: Sequence[Job], extension: str) -> None:
     """Refuse one more file to write, such as a picture, that is an input or an output, or misnamed.
 
     Raises:
@@ -49,23 +135,100 @@ def check_extra(path: Path, inputs: Sequence[Path], outputs: Sequence[Path], ext
     """
     if path.suffix.lower() != extension:
         raise UsageError(f"{path}: expected a file name that ends with {extension}")
-    if path.resolve() in {other.resolve() for other in (*inputs, *outputs)}:
+    if _key(path) in {_key(other) for job in jobs for other in (job.source, job.target)}:
         raise UsageError(f"{path} is an input or an output; choose another name")
 
 
-def _output(source: Path, output: str | None, label: str, single: bool) -> Path:
-    if output in ("", "-"):
-        raise UsageError(f"output {output!r}: expected an audio file or a directory")
-    if not source.name:
-        raise UsageError(f"{source}: is a directory; expected an audio file")
-    if output is None:
-        return source.with_name(f"{source.stem}_{label.replace('/', '_')}{DEFAULT_EXTENSION}")
-    path = Path(output)
-    is_directory = output.endswith("/") or path.is_dir() or not path.suffix
-    if is_directory:
-        return path / f"{source.stem}{DEFAULT_EXTENSION}"
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: cannot write {path.suffix} files; known are {', '.join(FORMATS)}, or a directory")
-    if not single:
-        raise UsageError(f"{path} is one file, but there are several inputs; give a directory, such as {path.stem}/")
-    return path
+def matched_part(name: str, pattern: str) -> str:
+    """What the "*" in a pattern's name stands for in a name that it matches, extensions left out.
+
+    Args:
+        name: for example "input12.wav".
+        pattern: for example "input*.wav"; with none or several "*" the whole name is taken.
+    """
+    stem = PurePath(name).stem
+    before, star, after = PurePath(pattern).stem.partition("*")
+    if not star or any(sign in before + after for sign in "*?["):
+        return stem
+    if len(stem) >= len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
+        return stem[len(before) : len(stem) - len(after)]
+    return stem
+
+
+def _is_file(output: str) -> bool:
+    """Whether an output argument names one file: not a directory, not a pattern."""
+    return output == "-" or not ("*" in output or output.endswith(("/", os.sep)) or not PurePath(output).suffix)
+
+
+def _split(output: str, extension: str) -> tuple[Path, bool, str, str]:
+    """A directory or pattern -> directory, whether subfolders are kept, what stands before and after the "*" of names.
+
+    Raises:
+        UsageError: a "*" where none can stand.
+    """
+    if "*" not in output:
+        return Path(output), True, "", extension
+    folder, _, name = output.rpartition("/")
+    if name == "**":
+        folder, name = output, "*"
+    directory, _, deep = folder.partition("**") if "**" in folder else (folder, "", "")
+    before, star, after = name.partition("*")
+    if deep.strip("/") or "*" in directory or not star or "*" in after.removesuffix(".*"):
+        raise UsageError(
+            f"output {output!r}: expected a pattern such as out/*.wav, out/rec_*.wav, or out/**/*.wav, which keeps "
+            "subfolders"
+        )
+    suffix = PurePath(f"x{after}").suffix
+    if suffix in ("", ".*"):
+        after = after.removesuffix(".*") + extension
+    return Path(directory or ("/" if output.startswith("/") else ".")), "**" in folder, before, after
+
+
+def _by_pattern(source: Source, directory: Path, keep_folders: bool, before: str, after: str) -> Path:
+    # "*" alone stands for the whole name, as in GOMIN's own program; with something beside it, for what matched
+    plain = not before and not PurePath(f"x{after}").stem[1:]
+    name = source.stem if plain else source.matched or source.stem
+    return directory / (source.folder if keep_folders else PurePath()) / f"{before}{name}{after}"
+
+
+def _beside(source: Source, naming: Naming) -> Path:
+    if source.path == STREAM:
+        return STREAM
+    same = READABLE.get(source.path.suffix.lower()) == WRITABLE[naming.extension]
+    label = f"_{naming.label.replace('/', '_')}" if same else ""
+    return source.path.with_name(f"{source.stem}{label}{naming.extension}")
+
+
+def _task(source: Source, target: Path, naming: Naming) -> str:
+    """What turns the one file into the other, by their extensions; streams are what the command says."""
+    expected = next((kinds for kinds, task in TASKS.items() if task == naming.task), None)
+    read = _kind(source.path, READABLE, "read", expected[0] if expected else AUDIO)
+    written = _kind(target, WRITABLE, "write", expected[1] if expected else WRITABLE[naming.extension])
+    task = TASKS.get((read, written))
+    if task is None:
+        raise UsageError(f"{source.path} -> {target}: both are mel files; there is nothing to do between mels")
+    if naming.task not in (None, task):
+        raise UsageError(f"{source.path} -> {target}: that is to {task}, from {read} to {written}; use that command")
+    return task
+
+
+def _kind(path: Path, known: Mapping[str, str], verb: str, of_streams: str) -> str:
+    if path == STREAM:
+        return of_streams
+    kind = known.get(path.suffix.lower())
+    if kind is None:
+        what = f"{path.suffix} files" if path.suffix else "files without extension"
+        raise UsageError(f"{path}: cannot {verb} {what}; known are {', '.join(known)}")
+    return kind
+
+
+def _require_free(source: Path, target: Path, inputs: Mapping[str, Path], taken: Mapping[str, Path]) -> None:
+    if _key(target) in inputs:
+        raise UsageError(f"{source} would be written to {target}, which is an input; choose another output")
+    if _key(target) in taken:
+        raise UsageError(f"{taken[_key(target)]} and {source} would both be written to {target}")
+
+
+def _key(path: Path) -> str:
+    """Equal for two spellings of one path."""
+    return os.path.normpath(os.path.abspath(path))

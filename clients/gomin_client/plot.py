@@ -1,4 +1,4 @@
-"""A picture of reconstructions: mel spectrograms, the original above what the vocoder made of it."""
+"""A picture of reconstructions: waveform and mel spectrogram of the original, above what the vocoder made of it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gomin_client.mel import RANGE_DB, Mel, MelConfig, mel_spectrogram
 
 MAX_COLUMNS = 8
 _TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
+_POINTS = 1200  # of a drawn waveform: a minimum and a maximum each
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,19 @@ class Comparison:
 
     Attributes:
         name: its title.
-        original: (n_mels, frames) mel of the recording.
-        reconstruction: (n_mels, frames) mel of the vocoder's audio.
+        waves: (samples,) of the recording and of the vocoder's audio.
+        mels: (n_mels, frames) of both.
     """
 
     name: str
-    original: Mel
-    reconstruction: Mel
+    waves: tuple[Wave, Wave]
+    mels: tuple[Mel, Mel]
 
 
 def compare(name: str, original: Wave, reconstruction: Wave, config: MelConfig) -> Comparison:
-    """Analyze both recordings, at the model's sample rate, for a picture."""
-    return Comparison(name, mel_spectrogram(original, config), mel_spectrogram(reconstruction, config))
+    """Analyze both recordings, (samples,) at the model's sample rate, for a picture."""
+    waves = (original, reconstruction)
+    return Comparison(name, waves, (mel_spectrogram(original, config), mel_spectrogram(reconstruction, config)))
 
 
 def require_matplotlib() -> None:
@@ -60,31 +62,44 @@ def save(path: Path, comparisons: Sequence[Comparison], config: MelConfig) -> No
     from matplotlib.figure import Figure
 
     columns = len(comparisons)
-    figure = Figure(figsize=(1.5 + 3.4 * columns, 5.6), layout="constrained")
+    figure = Figure(figsize=(1.8 + 3.4 * columns, 7.6), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, columns, squeeze=False, sharey=True)
+    axes = figure.subplots(4, columns, squeeze=False, sharey="row", sharex="col", height_ratios=(1, 2.2, 1, 2.2))
     bands = librosa.mel_frequencies(config.n_mels + 2, fmin=config.f_min, fmax=config.f_max, htk=False)[1:-1]
     ticks = [hertz for hertz in _TICKS_HZ if hertz < config.f_max]
+    largest = max(float(np.abs(wave).max()) for comparison in comparisons for wave in comparison.waves)
     for column, comparison in enumerate(comparisons):
-        for row, mel in enumerate((comparison.original, comparison.reconstruction)):
-            ax = axes[row, column]
-            seconds = mel.shape[1] * config.hop_length / config.sample_rate
-            image = ax.imshow(
+        for half, (wave, mel) in enumerate(zip(comparison.waves, comparison.mels, strict=True)):
+            above, below = axes[2 * half, column], axes[2 * half + 1, column]
+            seconds = len(wave) / config.sample_rate
+            time, low, high = _envelope(wave, config.sample_rate)
+            above.fill_between(time, low, high, color="tab:blue", linewidth=0.4)
+            above.set_ylim(-1.05 * max(largest, 1e-3), 1.05 * max(largest, 1e-3))
+            image = below.imshow(
                 mel * RANGE_DB - RANGE_DB,
                 origin="lower",
                 aspect="auto",
-                extent=(0, seconds, -0.5, config.n_mels - 0.5),
+                extent=(0, mel.shape[1] * config.hop_length / config.sample_rate, -0.5, config.n_mels - 0.5),
                 vmin=-RANGE_DB,
                 vmax=0,
                 cmap="magma",
                 interpolation="nearest",
             )
-            ax.set_yticks(np.interp(ticks, bands, np.arange(config.n_mels)), [f"{t / 1000:g}" for t in ticks])
+            below.set_yticks(np.interp(ticks, bands, np.arange(config.n_mels)), [f"{t / 1000:g}" for t in ticks])
+            below.set_xlim(0, seconds)
         axes[0, column].set_title(comparison.name)
-        axes[0, column].tick_params(labelbottom=False)
-        axes[1, column].set_xlabel("time (s)")
-    axes[0, 0].set_ylabel("original\nfrequency (kHz, mel scale)")
-    axes[1, 0].set_ylabel("reconstruction\nfrequency (kHz, mel scale)")
-    figure.colorbar(image, ax=axes, label="level in mel band (dB)")
+        axes[3, column].set_xlabel("time (s)")
+    for half, name in enumerate(("original", "reconstruction")):
+        axes[2 * half, 0].set_ylabel(f"{name}\namplitude")
+        axes[2 * half + 1, 0].set_ylabel("frequency\n(kHz, mel scale)")
+    figure.colorbar(image, ax=axes[[1, 3], :], label="level in mel band (dB)")
     with appearing(path) as part:
         figure.savefig(part, format="png", dpi=110)
+
+
+def _envelope(wave: Wave, sample_rate: int) -> tuple[Wave, Wave, Wave]:
+    """Time in seconds, and the least and the largest sample around it: what a line as long would show."""
+    step = max(1, len(wave) // _POINTS)
+    count = len(wave) // step
+    blocks = wave[: count * step].reshape(count, step)
+    return (np.arange(count) + 0.5) * step / sample_rate, blocks.min(axis=1), blocks.max(axis=1)

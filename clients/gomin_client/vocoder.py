@@ -15,6 +15,7 @@ from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, UsageError
 from gomin_client.mel import Mel, MelConfig, mel_spectrogram
 from gomin_client.transports import connect
+from gomin_client.transports.base import Statistics
 
 
 class Vocoder:
@@ -45,6 +46,7 @@ class Vocoder:
         try:
             described = self._transport.describe(self.model)
             self.version = described.versions[-1]
+            self._max_batch_size = described.max_batch_size
             self.contract = ModelContract.from_parameters(self.model, described.parameters)
             if self.contract.kind not in VOCODER_KINDS:
                 raise ContractError(
@@ -74,16 +76,16 @@ class Vocoder:
         """The mel spectrogram of a recording.
 
         Args:
-            wave: (samples,) waveform, full scale ±1.
+            wave: (samples,) or (channels, samples) waveform, full scale ±1.
             sample_rate: of the waveform, in Hz; it is resampled to the model's.
 
         Returns:
-            (n_mels, frames) float32.
+            (n_mels, frames) or (channels, n_mels, frames) float32.
 
         Raises:
             UsageError: an empty waveform, of another shape, or not finite; or no sample rate.
         """
-        return mel_spectrogram(self._at_model_rate(wave, sample_rate), self.contract.mel)
+        return self._mel(self._at_model_rate(wave, sample_rate))
 
     def synthesize(
         self, mel: NDArray[np.floating[Any]], seed: int | None = None, *, mel_config: MelConfig | None = None
@@ -122,7 +124,7 @@ class Vocoder:
             inputs[contract.FIRST_SAMPLE] = np.zeros((len(batch), 1), dtype=np.int64)
         elif seed is not None:
             raise UsageError(f"model {self.model} draws no noise: a seed has no effect on it")
-        waves = self._transport.infer(self.model, self.version, inputs)[contract.AUDIO]
+        waves = self._infer(inputs)
         expected = (len(batch), 1, self.contract.mel.hop_length * batch.shape[-1])
         if waves.shape != expected:
             raise ContractError(f"model {self.model} answered with audio of shape {waves.shape}; expected {expected}")
@@ -134,28 +136,51 @@ class Vocoder:
         """A recording turned into a mel spectrogram and back.
 
         Args:
-            wave: (samples,) waveform, full scale ±1.
+            wave: (samples,) or (channels, samples) waveform, full scale ±1.
             sample_rate: of the waveform, in Hz.
             trim: cut the result to the recording's own length; GOMIN's program leaves up to one hop more.
             seed: see `synthesize`.
 
         Returns:
-            (samples,) float32 at the model's sample rate.
+            (samples,) or (channels, samples) float32 at the model's sample rate.
         """
         wave = self._at_model_rate(wave, sample_rate)
-        result = self.synthesize(mel_spectrogram(wave, self.contract.mel), seed)
-        return result[: len(wave)] if trim else result
+        result = self.synthesize(self._mel(wave), seed)
+        return result[..., : wave.shape[-1]] if trim else result
+
+    def _mel(self, wave: Wave) -> Mel:
+        if wave.ndim == 1:
+            return mel_spectrogram(wave, self.contract.mel)
+        return np.stack([mel_spectrogram(channel, self.contract.mel) for channel in wave])
+
+    def _infer(self, inputs: dict[str, NDArray[Any]]) -> Wave:
+        """(B, 1, N): in as many requests as the model's largest batch makes necessary."""
+        items = len(inputs[contract.MEL])
+        step = self._max_batch_size or items
+        parts = [
+            self._transport.infer(
+                self.model, self.version, {name: tensor[first : first + step] for name, tensor in inputs.items()}
+            )[contract.AUDIO]
+            for first in range(0, items, step)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _at_model_rate(self, wave: NDArray[np.floating[Any]], sample_rate: int) -> Wave:
         wave = np.asarray(wave, dtype=np.float32)
-        if wave.ndim != 1 or len(wave) == 0 or not np.isfinite(wave).all():
-            raise UsageError(f"waveform of shape {wave.shape}: expected (samples,), at least one, all of them finite")
+        if wave.ndim not in (1, 2) or wave.size == 0 or not np.isfinite(wave).all():
+            raise UsageError(
+                f"waveform of shape {wave.shape}: expected (samples,) or (channels, samples), at least one, all finite"
+            )
         if sample_rate <= 0:
             raise UsageError(f"sample rate {sample_rate}: expected a positive number of Hz")
         resampled = audio.resample(wave, sample_rate, self.sample_rate)
         if not np.isfinite(resampled).all():
             raise UsageError("waveform is too loud to be resampled: it overflows")
         return resampled
+
+    def statistics(self) -> Statistics | None:
+        """What the server has counted of this model so far; None in-process."""
+        return self._transport.statistics(self.model, self.version)
 
     def close(self) -> None:
         """Close the connection."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -26,6 +26,33 @@ class ModelInfo:
     versions: tuple[int, ...]
     parameters: Mapping[str, str]
     max_batch_size: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a server has counted of one model version.
+
+    Attributes:
+        inferences: items answered.
+        executions: calls of the model; fewer than `inferences` where several went as one batch.
+        queue_s: seconds that requests waited, in all.
+        compute_input_s: seconds that their inputs took to be made ready.
+        compute_s: seconds that the model ran for them.
+        compute_output_s: seconds that their outputs took.
+        requests: requests answered without an error.
+    """
+
+    inferences: int
+    executions: int
+    queue_s: float
+    compute_input_s: float
+    compute_s: float
+    compute_output_s: float
+    requests: int
+
+    def since(self, earlier: Statistics) -> Statistics:
+        """What has been added."""
+        return Statistics(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
 
 
 class Transport(Protocol):
@@ -59,6 +86,14 @@ class Transport(Protocol):
         Raises:
             ContractError: the model does not take these tensors.
             InferenceError: the model answered with an error.
+            ServerError: the server cannot be reached.
+        """
+        ...
+
+    def statistics(self, model: str, version: int) -> Statistics | None:
+        """What the server has counted of a model since it was loaded, of all callers; None if it counts nothing.
+
+        Raises:
             ServerError: the server cannot be reached.
         """
         ...

@@ -27,6 +27,7 @@ class LocalTransport:
         self._sessions: dict[tuple[str, int], Any] = {}
         # ONNX Runtime runs in threads of their own, so that the calling one can be interrupted
         self._workers = ThreadPoolExecutor(thread_name_prefix="onnxruntime")
+        self._running: set[Any] = set()  # options of runs that are going on
         self._lock = threading.Lock()
 
     @property
@@ -56,6 +57,9 @@ class LocalTransport:
             return {contract.AUDIO: self._sample(described, version, inputs)}
         return self._run(model, version, inputs)
 
+    def statistics(self, model: str, version: int) -> None:
+        """See `Transport.statistics`: there is no server to count."""
+
     def __enter__(self) -> LocalTransport:
         return self
 
@@ -63,7 +67,9 @@ class LocalTransport:
         self.close()
 
     def close(self) -> None:
-        """See `Transport.close`."""
+        """See `Transport.close`; what other threads have running stops at its next operator."""
+        for options in list(self._running):
+            options.terminate = True
         self._workers.shutdown()
         self._sessions.clear()
 
@@ -85,6 +91,7 @@ class LocalTransport:
         session = self._session(model, version)
         names = [output.name for output in session.get_outputs()]
         options = self._onnxruntime.RunOptions()
+        self._running.add(options)
         running = self._workers.submit(session.run, names, dict(inputs), options)
         try:
             return dict(zip(names, running.result(), strict=True))
@@ -94,6 +101,8 @@ class LocalTransport:
         except BaseException:
             options.terminate = True  # interrupted: ONNX Runtime stops at its next operator
             raise
+        finally:
+            self._running.discard(options)
 
     @cached_property
     def _onnxruntime(self) -> Any:

@@ -20,7 +20,7 @@ from gomin_client.errors import (
     ServerError,
     UnknownModelError,
 )
-from gomin_client.transports.base import ModelInfo, Tensors, unknown_model
+from gomin_client.transports.base import ModelInfo, Statistics, Tensors, unknown_model
 
 INFER_TIMEOUT_S = 3600.0  # the chain of a long recording takes minutes on a CPU
 _CONNECT_TIMEOUT_S = 10.0
@@ -60,6 +60,27 @@ class _TritonTransport:
         with self._errors():
             parameters, max_batch_size = self._config(model)
         return ModelInfo(model, tuple(ready), parameters, max_batch_size)
+
+    def statistics(self, model: str, version: int) -> Statistics:
+        """See `Transport.statistics`."""
+        with self._errors():
+            counted = self._statistics(model, str(version))
+
+        def seconds(name: str) -> float:
+            return int(counted.get("inference_stats", {}).get(name, {}).get("ns", 0)) / 1e9
+
+        return Statistics(
+            inferences=int(counted.get("inference_count", 0)),
+            executions=int(counted.get("execution_count", 0)),
+            queue_s=seconds("queue"),
+            compute_input_s=seconds("compute_input"),
+            compute_s=seconds("compute_infer"),
+            compute_output_s=seconds("compute_output"),
+            requests=int(counted.get("inference_stats", {}).get("success", {}).get("count", 0)),
+        )
+
+    def _statistics(self, model: str, version: str) -> dict[str, Any]:
+        raise NotImplementedError
 
     def _index(self) -> list[dict[str, str]]:
         try:
@@ -127,6 +148,10 @@ class GrpcTransport(_TritonTransport):
         """See `Transport.close`."""
         self._client.close()
 
+    def _statistics(self, model: str, version: str) -> dict[str, Any]:
+        answer = self._client.get_inference_statistics(model, version, as_json=True, client_timeout=_CONNECT_TIMEOUT_S)
+        return dict(answer["model_stats"][0])
+
     def _server_live(self) -> bool:
         return bool(self._client.is_server_live(client_timeout=_CONNECT_TIMEOUT_S))
 
@@ -178,6 +203,10 @@ class HttpTransport(_TritonTransport):
             )
             self._clients.append(clients[timeout])
         return clients[timeout]
+
+    def _statistics(self, model: str, version: str) -> dict[str, Any]:
+        answer = self._client(_CONNECT_TIMEOUT_S).get_inference_statistics(model, version)
+        return dict(answer["model_stats"][0])
 
     def _server_live(self) -> bool:
         return bool(self._client(_CONNECT_TIMEOUT_S).is_server_live())

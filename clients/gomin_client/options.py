@@ -1,0 +1,116 @@
+"""The options that several of gomin-client's commands have; typer reads these at run time, on Python 3.10 too."""
+
+# ruff: noqa: UP045
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from gomin_client import DEFAULT_URL
+
+INPUT_FORMS = (
+    "files, directories (with their subfolders), patterns such as 'in/**/*.wav', .txt lists of paths, "
+    "or - for standard input"
+)
+
+AudioInputs = Annotated[list[str], typer.Argument(metavar="AUDIO…", help=f"Audio of any sample rate: {INPUT_FORMS}.")]
+MelInputs = Annotated[list[str], typer.Argument(metavar="MEL…", help=f"Mel files (.npz, .npy, .pt): {INPUT_FORMS}.")]
+Inputs = Annotated[
+    Optional[list[str]],
+    typer.Argument(metavar="[INPUT…]", help=f"Audio or mel files: {INPUT_FORMS}.", show_default=False),
+]
+Output = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--output",
+        "-o",
+        help="A file for each input; or a directory, where subfolders are kept; or a pattern: 'out/**/*.wav' keeps "
+        "subfolders, 'out/*.wav' does not, 'out/rec_*.wav' names; or - for standard output. Default: beside the input.",
+        show_default=False,
+    ),
+]
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar="GOMIN_URL",
+        help="Where the model runs: grpc://HOST:PORT, http://HOST:PORT, HOST:PORT (gRPC), or local:DIRECTORY for a "
+        "model repository run in-process.",
+    ),
+]
+OptionalUrl = Annotated[
+    Optional[str],
+    typer.Option(
+        "--url",
+        envvar="GOMIN_URL",
+        help=f"Where the model runs, as in the other commands. Default: {DEFAULT_URL}; where there is only audio to be "
+        "analyzed, no server is asked unless this is given.",
+        show_default=False,
+    ),
+]
+Model = Annotated[str, typer.Option("--model", "-m", envvar="GOMIN_MODEL", help="gan, diffusion, or a model's name.")]
+SettingsUrl = Annotated[
+    Optional[str],
+    typer.Option("--url", help="Take the mel settings from the model there, not the defaults.", show_default=False),
+]
+SettingsModel = Annotated[
+    Optional[str],
+    typer.Option("--model", "-m", help="Which model's mel settings to take, with --url.", show_default=False),
+]
+Trim = Annotated[
+    bool, typer.Option("--trim/--no-trim", help="Cut to the input's length, or keep whole frames as GOMIN does.")
+]
+Seed = Annotated[
+    Optional[int],
+    typer.Option(help="Seed of a diffusion model's noise. Default: a fresh one, which is printed.", show_default=False),
+]
+Channels = Annotated[
+    str, typer.Option(help="mono: mix down, as GOMIN does; all: keep every channel, each made on its own.")
+]
+Subtype = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Of audio files: 16, 24 or float (.wav), 16 or 24 (.flac), vorbis or opus (.ogg).", show_default=False
+    ),
+]
+AudioFormat = Annotated[
+    str, typer.Option("--format", "-f", help="Format where the output's name does not tell: wav, flac, ogg, mp3.")
+]
+MelFormat = Annotated[
+    str, typer.Option("--format", "-f", help="Format where the output's name does not tell: npz, npy, pt.")
+]
+Plot = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="PNG file for waveforms and mel spectrograms, originals above reconstructions (up to 8 files).",
+        show_default=False,
+    ),
+]
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", envvar="GOMIN_JOBS", min=1, max=64, help="Files that are worked on at a time.")
+]
+SkipExisting = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Leave out inputs whose output is there: goes on with an interrupted run."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print a summary as JSON, and nothing else, to standard output.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show where the time went on the server, by its own statistics.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")]
+SampleRate = Annotated[
+    Optional[int],
+    typer.Option("--sample-rate", "--sample_rate", help="Of the mel, in Hz. Default: 24000.", show_default=False),
+]
+WinLength = Annotated[
+    Optional[int],
+    typer.Option("--win-length", "--win_length", help="Of the window, in samples. Default: 1024.", show_default=False),
+]
+HopLength = Annotated[
+    Optional[int],
+    typer.Option("--hop-length", "--hop_length", help="Between frames, in samples. Default: 256.", show_default=False),
+]
+NMels = Annotated[
+    Optional[int], typer.Option("--n-mels", "--n_mels", help="Mel bands. Default: 128.", show_default=False)
+]

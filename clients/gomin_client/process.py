@@ -1,0 +1,151 @@
+"""What the commands that make files have in common: check, open the model, run the batch, show it, end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from gomin_client.errors import UsageError
+
+if TYPE_CHECKING:
+    from gomin_client.mel import MelConfig
+    from gomin_client.paths import Job
+    from gomin_client.transports.base import Statistics
+    from gomin_client.vocoder import Vocoder
+
+
+@dataclass(frozen=True)
+class Show:
+    """What to print.
+
+    Attributes:
+        quiet: errors and warnings only.
+        verbose: where the time went on the server, too.
+        as_json: a summary for machines, and nothing else, on standard output.
+    """
+
+    quiet: bool
+    verbose: bool
+    as_json: bool
+
+
+def process(
+    jobs: Sequence[Job],
+    *,
+    url: str | None,
+    model: str,
+    show: Show,
+    given: dict[str, int] | None = None,
+    trim: bool = True,
+    seed: int | None = None,
+    channels: str = "mono",
+    subtype: str | None = None,
+    extension: str = ".wav",
+    plot: Path | None = None,
+    skip_existing: bool = False,
+    in_flight: int = 1,
+) -> None:
+    """Run the jobs, report, and end with the status that tells how it went.
+
+    Mels are made with the settings of the model at `url`; without one, with those that are given. The rest: see
+    `batch.Settings`.
+    """
+    from gomin_client import plot as plots
+    from gomin_client.batch import FAILED, Settings, run_jobs
+    from gomin_client.paths import STREAM, check_extra
+    from gomin_client.progress import Display, to_json
+    from gomin_client.vocoder import fresh_seed
+
+    _check(jobs, channels, subtype)
+    to_stderr = any(job.target == STREAM for job in jobs)
+    if to_stderr and show.as_json:
+        raise UsageError("--json and -o - would both write to standard output")
+    if plot is not None:
+        plots.require_matplotlib()
+        check_extra(plot, jobs, extension=".png")
+        if len(jobs) > plots.MAX_COLUMNS:
+            raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(jobs)}")
+    with ExitStack() as stack:
+        vocoder, config = _open(stack, url, model, given or {})
+        if seed is not None and not (vocoder and vocoder.takes_seed):
+            raise UsageError(f"model {vocoder.model if vocoder else model} draws no noise: a seed has no effect on it")
+        display = stack.enter_context(Display(len(jobs), quiet=show.quiet, as_json=show.as_json, to_stderr=to_stderr))
+        if vocoder is not None and vocoder.takes_seed and seed is None:
+            seed = fresh_seed()
+            display.say(f"seed {seed}")
+        before = vocoder.statistics() if vocoder is not None and show.verbose else None
+        settings = Settings(
+            trim=trim,
+            seed=seed,
+            all_channels=channels == "all",
+            subtype=subtype,
+            extension=extension,
+            keep_waves=plot is not None,
+            skip_existing=skip_existing,
+            in_flight=in_flight,
+        )
+        outcomes = run_jobs(jobs, vocoder, config, settings, display.show)
+        comparisons = [outcome.comparison for outcome in outcomes if outcome.comparison is not None]
+        if plot is not None and comparisons:
+            plots.save(plot, comparisons, config)
+            display.say(str(plot))
+        if show.verbose:
+            typer.echo(_timings(vocoder, before), err=True)
+    display.summarize(outcomes)
+    if show.as_json:
+        typer.echo(to_json(outcomes, model=vocoder.model if vocoder else None, seed=seed))
+    failures = [outcome.error for outcome in outcomes if outcome.status == FAILED and outcome.error is not None]
+    if failures:
+        # of a single file the kind of failure can be told, of many only that some failed
+        raise typer.Exit(failures[0].exit_code if len(jobs) == 1 else 1)
+
+
+def _timings(vocoder: Vocoder | None, before: Statistics | None) -> str:
+    """Where the time went on the server since `before`."""
+    now = vocoder.statistics() if vocoder is not None else None
+    if now is None or before is None:
+        return "no server was asked: there are no statistics"
+    spent = now.since(before)
+    requests = max(spent.requests, 1)
+    parts = {
+        "queue": spent.queue_s,
+        "input": spent.compute_input_s,
+        "model": spent.compute_s,
+        "output": spent.compute_output_s,
+    }
+    means = ", ".join(f"{name} {1000 * seconds / requests:.1f} ms" for name, seconds in parts.items())
+    return (
+        f"server, of all its callers meanwhile: {spent.requests} requests, {spent.inferences} items in "
+        f"{spent.executions} calls of the model; per request {means}"
+    )
+
+
+def _open(stack: ExitStack, url: str | None, model: str, given: dict[str, int]) -> tuple[Vocoder | None, MelConfig]:
+    """The model, if one is needed, and the mel settings."""
+    from gomin_client.mel import MelConfig
+    from gomin_client.vocoder import Vocoder
+
+    try:
+        if url is None:
+            return None, MelConfig(**given)
+        vocoder = stack.enter_context(Vocoder(url, model))
+        vocoder.contract.check_mel(vocoder.model, MelConfig(**{**vars(vocoder.contract.mel), **given}))
+    except ValueError as error:
+        raise UsageError(f"mel settings: {error}") from error
+    return vocoder, vocoder.contract.mel
+
+
+def _check(jobs: Sequence[Job], channels: str, subtype: str | None) -> None:
+    from gomin_client import audio
+    from gomin_client.paths import ANALYZE, STREAM
+
+    if channels not in ("mono", "all"):
+        raise UsageError(f"--channels {channels}: expected mono or all")
+    for job in jobs:
+        if subtype is not None and job.task != ANALYZE and job.target != STREAM:
+            audio.check_subtype(job.target.suffix, subtype)
