@@ -12,50 +12,8 @@ import soundfile
 from gomin_client import audio
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import appearing
-from gomin_client.paths import plan_outputs
 from gomin_client.transports import connect
 from tests.support import EXAMPLES, run
-
-
-class TestPaths:
-    def test_default_is_beside_the_input(self) -> None:
-        assert plan_outputs([Path("in/a.flac"), Path("b.wav")], None, "gan") == [
-            Path("in/a_gan.wav"),
-            Path("b_gan.wav"),
-        ]
-
-    def test_a_file_for_one_input(self) -> None:
-        assert plan_outputs([Path("a.wav")], "out/x.flac", "gan") == [Path("out/x.flac")]
-
-    @pytest.mark.parametrize("output", ["out", "out/", "v1.2/"])
-    def test_a_directory_for_any_number(self, output: str) -> None:
-        assert plan_outputs([Path("p/a.flac"), Path("q/b.ogg")], output, "gan") == [
-            Path(output) / "a.wav",
-            Path(output) / "b.wav",
-        ]
-
-    def test_an_existing_directory_with_a_dot_is_one(self, tmp_path: Path) -> None:
-        (tmp_path / "v1.2").mkdir()
-        assert plan_outputs([Path("a.wav")], str(tmp_path / "v1.2"), "gan") == [tmp_path / "v1.2" / "a.wav"]
-
-    @pytest.mark.parametrize(
-        ("inputs", "output", "words"),
-        [
-            (["a.wav", "b.wav"], "x.wav", "x.wav is one file, but there are several inputs"),
-            (["a.wav"], "x.aiff", "cannot write .aiff files; known are .wav"),
-            (["a.wav", "a.wav"], "out/", "a.wav is given twice"),
-            (["a.wav"], "", "expected an audio file or a directory"),
-            (["a.wav"], "-", "expected an audio file or a directory"),
-            (["p/a.wav", "q/a.mp3"], "out/", "would both be written to out/a.wav"),
-            (["a.wav"], "a.wav", "which is an input"),
-            (["a.wav", "a_gan.wav"], None, "which is an input"),
-        ],
-    )
-    def test_what_would_overwrite_or_cannot_be_written_is_refused(
-        self, inputs: list[str], output: str | None, words: str
-    ) -> None:
-        with pytest.raises(UsageError, match=words.replace(".", r"\.")):
-            plan_outputs([Path(name) for name in inputs], output, "gan")
 
 
 class TestUrls:
@@ -95,22 +53,25 @@ class TestUrls:
 class TestAudio:
     def test_reads_and_mixes_down_as_gomin_does(self) -> None:
         for path in EXAMPLES:
-            wave, rate = audio.read(path)
+            recording = audio.read(path)
             expected, _ = librosa.load(path, sr=None, mono=True)
-            np.testing.assert_allclose(wave, expected, rtol=0, atol=1e-7)
-            assert rate == soundfile.info(path).samplerate
+            np.testing.assert_allclose(recording.mono(), expected[np.newaxis], rtol=0, atol=1e-7)
+            assert recording.rate == soundfile.info(path).samplerate
+            assert recording.warning == ""
 
     def test_resamples_as_gomin_does(self) -> None:
         for path in EXAMPLES:
-            wave, rate = audio.read(path)
+            recording = audio.read(path)
             expected, _ = librosa.load(path, sr=24000, mono=True)
-            np.testing.assert_allclose(audio.resample(wave, rate, 24000), expected, rtol=0, atol=1e-6)
+            resampled = audio.resample(recording.mono(), recording.rate, 24000)
+            np.testing.assert_allclose(resampled, expected[np.newaxis], rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize(
         ("samples", "rate", "length"), [(1, 8000, 3), (2, 96000, 1), (44100, 44100, 24000), (7, 24000, 7)]
     )
     def test_resampled_length_is_rounded_up(self, samples: int, rate: int, length: int) -> None:
         assert audio.resample(np.zeros(samples, np.float32), rate, 24000).shape == (length,)
+        assert audio.resample(np.zeros((2, samples), np.float32), rate, 24000).shape == (2, length)
 
     @pytest.mark.parametrize(
         ("name", "tolerance"), [("a.wav", 1e-4), ("a.flac", 1e-4), ("a.ogg", 0.2), ("a.mp3", 0.2), ("A.WAV", 1e-4)]
@@ -120,14 +81,65 @@ class TestAudio:
 
         audio.write(tmp_path / name, wave, 24000)
 
-        written, rate = audio.read(tmp_path / name)
-        assert rate == 24000
-        np.testing.assert_allclose(written[1000:11000], wave[1000:11000], rtol=0, atol=tolerance)
+        written = audio.read(tmp_path / name)
+        assert written.rate == 24000
+        np.testing.assert_allclose(written.samples[0, 1000:11000], wave[1000:11000], rtol=0, atol=tolerance)
+
+    @pytest.mark.parametrize(
+        ("name", "subtype", "expected"),
+        [
+            ("a.wav", None, "PCM_16"),
+            ("a.wav", "24", "PCM_24"),
+            ("a.wav", "float", "FLOAT"),
+            ("a.flac", None, "PCM_16"),
+            ("a.flac", "24", "PCM_24"),
+            ("a.ogg", None, "VORBIS"),
+            ("a.ogg", "opus", "OPUS"),
+            ("a.mp3", None, "MPEG_LAYER_III"),
+        ],
+    )
+    def test_subtypes_and_channels(self, tmp_path: Path, name: str, subtype: str | None, expected: str) -> None:
+        wave = (np.sin(np.arange(12000) / 20) * np.array([[0.5], [0.1]])).astype(np.float32)
+
+        audio.write(tmp_path / name, wave, 24000, subtype)
+
+        assert soundfile.info(tmp_path / name).subtype == expected
+        samples = audio.read(tmp_path / name).samples[:, 1000:11000]
+        assert np.abs(samples).max(axis=1) == pytest.approx([0.5, 0.1], abs=0.03)
+
+    def test_a_subtype_that_a_format_does_not_have(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"--subtype float: \.flac files have 16, 24"):
+            audio.write(tmp_path / "a.flac", np.zeros(5, np.float32), 24000, "float")
+
+    @pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.mp3"])
+    def test_a_truncated_file_is_read_as_far_as_it_goes(self, tmp_path: Path, name: str) -> None:
+        wave = np.random.default_rng(0).uniform(-0.5, 0.5, 24000).astype(np.float32)
+        path = tmp_path / name
+        soundfile.write(path, wave, 24000)
+        whole = audio.read(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+        half = audio.read(path)
+
+        assert whole.warning == ""
+        assert "a." in half.warning
+        assert "is truncated; read as far as it goes, 0." in half.warning
+        assert 5000 < half.samples.shape[1] < 13000
+
+    def test_a_length_that_a_pipe_did_not_know_is_no_truncation(self, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "a.wav", np.zeros(2400), 24000)
+        content = bytearray((tmp_path / "a.wav").read_bytes())
+        content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
+        (tmp_path / "a.wav").write_bytes(content)
+
+        recording = audio.read(tmp_path / "a.wav")
+
+        assert (recording.samples.shape, recording.warning) == ((1, 2400), "")
 
     def test_what_exceeds_full_scale_is_clipped_not_wrapped(self, tmp_path: Path) -> None:
         audio.write(tmp_path / "a.wav", np.array([1.5, -1.5, 0.0], np.float32), 24000)
 
-        np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0], [1, -1, 0], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(audio.read(tmp_path / "a.wav").samples, [[1, -1, 0]], rtol=0, atol=1e-4)
 
     def test_an_output_that_cannot_be_written_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -45,9 +45,9 @@ def test_there_are_four_examples() -> None:
 
 @pytest.mark.parametrize("recording", EXAMPLES, ids=lambda path: path.stem)
 def test_gan_equals_pytorch(url: str, recording: Path, exact_gan: GomiGAN, demo_gan: GomiGAN) -> None:
-    wave, rate = audio.read(recording)
+    original = audio.read(recording)
     with Vocoder(url) as vocoder:
-        mel = vocoder.analyze(wave, rate)
+        mel = vocoder.analyze(original.mono()[0], original.rate)
 
         result = vocoder.synthesize(mel)
 
@@ -246,7 +246,8 @@ class TestCommandLine:
         assert result.returncode == 0, result.stderr
         assert result.stderr == ""
         written, rate = soundfile.read(target, dtype="float32")
-        wave, original_rate = audio.read(EXAMPLES[0])
+        original = audio.read(EXAMPLES[0])
+        wave, original_rate = original.mono()[0], original.rate
         with Vocoder(url) as vocoder:
             expected = vocoder.reconstruct(wave, original_rate)
         assert (rate, soundfile.info(target).subtype) == (24000, "PCM_16")

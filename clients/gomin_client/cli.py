@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -54,10 +53,11 @@ def analyze(
 
     gomin-client analyze 'in/**/*.wav' -o 'mels/**/*.pt'
     """
+    from gomin_client.listing import find_outputs, find_sources
     from gomin_client.paths import ANALYZE, Naming, plan
 
     naming = Naming(_extension(extension, "mel"), label="", task=ANALYZE)
-    planned = plan(_sources(inputs, AUDIO_ONLY), output or [], naming)
+    planned = plan(find_sources(inputs, AUDIO_ONLY), find_outputs(output or []), naming)
     given = _given(sample_rate, win_length, hop_length, n_mels)
     process(
         planned,
@@ -95,10 +95,11 @@ def synthesize(
 
     gomin-client synthesize mels/ -o out/ --model diffusion --seed 7
     """
+    from gomin_client.listing import find_outputs, find_sources
     from gomin_client.paths import SYNTHESIZE, Naming, plan
 
     naming = Naming(_extension(extension, "audio"), label=model, task=SYNTHESIZE)
-    planned = plan(_sources(inputs, MEL_ONLY), output or [], naming)
+    planned = plan(find_sources(inputs, MEL_ONLY), find_outputs(output or []), naming)
     process(
         planned,
         url=url,
@@ -140,10 +141,11 @@ def reconstruct(
 
     sox a.mp3 -t wav - | gomin-client reconstruct - -o - | aplay
     """
+    from gomin_client.listing import find_outputs, find_sources
     from gomin_client.paths import RECONSTRUCT, Naming, plan
 
     naming = Naming(_extension(extension, "audio"), label=model, task=RECONSTRUCT)
-    planned = plan(_sources(inputs, AUDIO_ONLY), output or [], naming)
+    planned = plan(find_sources(inputs, AUDIO_ONLY), find_outputs(output or []), naming)
     process(
         planned,
         url=url,
@@ -222,6 +224,7 @@ def convert(
 
     gomin-client convert -i 'inputs/**/*.wav' -o 'outputs/**/*.pt'
     """
+    from gomin_client.listing import find_outputs, find_sources
     from gomin_client.paths import ANALYZE, Naming, plan
 
     if model_path is not None:
@@ -233,7 +236,9 @@ def convert(
     if device is not None:
         raise UsageError(f"-d {device}: models run where the server runs them; choose the server with --url")
     planned = plan(
-        _sources([*(inputs or []), *(input_files or [])], BOTH), output or ["outputs/"], Naming(".wav", label=model)
+        find_sources([*(inputs or []), *(input_files or [])], BOTH),
+        find_outputs(output or ["outputs/"]),
+        Naming(".wav", label=model),
     )
     process(
         planned,
@@ -322,12 +327,6 @@ def info(url: o.Url = DEFAULT_URL) -> None:
 @app.callback()
 def _global(_version: Version = False) -> None:
     pass
-
-
-def _sources(inputs: list[str], kinds: Sequence[str]) -> list[Any]:
-    from gomin_client.listing import find_sources
-
-    return find_sources(inputs, kinds)
 
 
 def _extension(name: str, kind: str) -> str:

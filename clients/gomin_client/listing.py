@@ -42,6 +42,24 @@ def find_sources(arguments: Sequence[str], kinds: Sequence[str]) -> list[Source]
     return list(dict.fromkeys(_under_common_folder(found, named)))
 
 
+def find_outputs(arguments: Sequence[str]) -> list[str]:
+    """What output arguments stand for, in the forms that `paths.plan` takes: lists in .txt files are read.
+
+    Raises:
+        UsageError: a list that cannot be read; an empty argument.
+    """
+    outputs: list[str] = []
+    for argument in arguments:
+        if not argument:
+            raise UsageError("output '': expected a file, a directory or a pattern")
+        if argument.lower().endswith(".txt"):
+            outputs += [str(path) for path in _in_list(argument)]
+        else:
+            directory = os.path.isdir(argument) and not argument.endswith(("/", os.sep))
+            outputs.append(f"{argument}/" if directory else argument)
+    return outputs
+
+
 def _is_misnamed(argument: str) -> bool:
     """Whether a directory is named like a file, as x.wav: taken for one, and reported as such."""
     return PurePath(argument).suffix.lower() in READABLE and not argument.endswith(("/", os.sep))

@@ -5,6 +5,7 @@ Only .pt needs torch, which is imported for it alone. To add a format: a pair of
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -128,7 +129,9 @@ def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
     if path.stat().st_size == 0:
         raise FileError(f"{path}: is empty")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # torch, pickle and zipfile each raise their own

@@ -91,7 +91,7 @@ def plan(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> l
         naming: what the outputs do not say.
 
     Returns:
-        One job for each source. Where two results would get one name, or one that of an input, the later keeps its
+        One job for each source. Where two results would get one name, or one that of an input, all but one keep their
         input's extension in the name: a.mp3 becomes a.mp3.wav where a.wav is taken.
 
     Raises:
@@ -112,8 +112,11 @@ def plan(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> l
     tasks = [_task(source, target, naming) for source, target in zip(sources, targets, strict=True)]
     inputs = {_key(source.path): source.path for source in sources if source.path != STREAM}
     taken: dict[str, Path] = {}
-    jobs = []
-    for source, target, task in zip(sources, targets, tasks, strict=True):
+    jobs: dict[int, Job] = {}
+    # of several that would get one name, the one that has its extension already comes first
+    own = [source.path.suffix.lower() == target.suffix.lower() for source, target in zip(sources, targets, strict=True)]
+    for index in sorted(range(len(sources)), key=lambda index: not own[index]):
+        source, target, task = sources[index], targets[index], tasks[index]
         if target == STREAM:
             if len(sources) > 1:
                 raise UsageError("only one result can be written to standard output")
@@ -123,8 +126,8 @@ def plan(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> l
             while _key(target) in inputs or _key(target) in taken:
                 target = target.with_name(f"{target.stem}{source.path.suffix or '.stdin'}{target.suffix}")
         taken[_key(target)] = source.path
-        jobs.append(Job(source.path, target, task))
-    return jobs
+        jobs[index] = Job(source.path, target, task)
+    return [jobs[index] for index in range(len(sources))]
 
 
 def check_extra(path: Path, jobs: Sequence[Job], extension: str) -> None:
