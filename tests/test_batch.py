@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from gomin_client import audio
+from gomin_client.batch import Settings, run_jobs
+from gomin_client.mel import MelConfig
+from gomin_client.paths import Job
 from tests.support import BIN, RunningServer, run
 
 RATE = 24000
@@ -148,6 +152,19 @@ def test_an_interrupted_run_is_resumed(inputs: Path, server: RunningServer, tmp_
     assert resumed.returncode == 0, resumed.stderr
     assert f", {len(done)} skipped, 0 failed" in resumed.stdout
     assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+def test_a_defect_in_a_worker_ends_the_batch(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised in the calling thread; a thread that dies silently would leave that one waiting."""
+
+    def defective(_path: Path) -> audio.Recording:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(audio, "read", defective)
+    jobs = [Job(inputs / f"{index}.wav", tmp_path / f"{index}.npz", "analyze") for index in range(6)]
+
+    with pytest.raises(ZeroDivisionError):
+        run_jobs(jobs, None, MelConfig(), Settings(in_flight=2))
 
 
 def test_a_bar_on_a_terminal_only(inputs: Path, repository: Path, tmp_path: Path) -> None:

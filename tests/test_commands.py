@@ -210,7 +210,18 @@ def test_options_that_make_no_sense(tree: Path) -> None:
 
 
 def test_without_torch_a_pt_file_says_what_to_do(tree: Path) -> None:
-    program = "import sys; sys.modules['torch'] = None; import gomin_client.cli as cli; cli.main()"
+    program = """
+import importlib.abc, sys
+
+class NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoTorch())
+import gomin_client.cli as cli
+cli.main()
+"""
 
     result = subprocess.run(
         [sys.executable, "-c", program, "analyze", "a.wav", "-o", "x.pt"], capture_output=True, text=True, check=False

@@ -276,7 +276,14 @@ def test_several_repositories(repository: Path, tmp_path: Path) -> None:
 def test_concurrent_diffusion_requests_meet_in_the_denoiser(repository: Path, tmp_path: Path) -> None:
     """Two instances sample side by side, and the denoiser runs some of their steps together."""
     mel = np.zeros((1, 32, 40), np.float32)
-    with serving(repository, tmp_path / "log") as server:
+    home = tmp_path / "models"
+    shutil.copytree(repository, home)
+    config = home / "gomin_denoiser/config.pbtxt"
+    # two that take turns need not meet; with some patience, they do
+    config.write_text(
+        config.read_text().replace("max_queue_delay_microseconds: 0", "max_queue_delay_microseconds: 20000")
+    )
+    with serving(home, tmp_path / "log") as server:
         transport = GrpcTransport(server.grpc.removeprefix("grpc://"))
         with ThreadPoolExecutor(2) as pool:
             inputs = [{"mel": mel, "seed": np.array([[seed]], np.uint64)} for seed in (1, 2)]

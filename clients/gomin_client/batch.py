@@ -138,7 +138,9 @@ def run_jobs(
             report(outcome)
         else:
             waiting.put(outcome)
-    made: queue.Queue[_Made | None] = queue.Queue(maxsize=settings.in_flight)  # what nobody has written yet
+    made: queue.Queue[_Made | BaseException | None] = queue.Queue(
+        maxsize=settings.in_flight
+    )  # what nobody has written yet
     stop = threading.Event()
 
     def work() -> None:
@@ -147,7 +149,10 @@ def run_jobs(
                 outcome = waiting.get_nowait()
             except queue.Empty:
                 break
-            made.put(_make(outcome, vocoder, config, settings))
+            try:
+                made.put(_make(outcome, vocoder, config, settings))
+            except BaseException as defect:  # not for a thread to print and forget
+                made.put(defect)
         made.put(None)
 
     # daemons: an interrupt ends the program, whatever they wait for
@@ -162,6 +167,8 @@ def run_jobs(
             if result is None:
                 running -= 1
                 continue
+            if isinstance(result, BaseException):
+                raise result
             _finish(result, settings)
             report(result.outcome)
             if isinstance(result.outcome.error, ServerError):
