@@ -45,6 +45,8 @@ def read(path: Path) -> MelFile:
         UsageError: an unknown extension, or a .pt file where torch is not installed.
     """
     load, _ = _format(path)
+    if load is _load_pt:
+        require_torch(path)
     if path.is_dir():
         raise FileError(f"{path}: is a directory; expected a mel file")
     try:
@@ -73,6 +75,8 @@ def write(path: Path, mel: NDArray[np.float32], config: MelConfig) -> None:
         UsageError: an unknown extension, or a .pt file where torch is not installed.
     """
     _, save = _format(path)
+    if save is _save_pt:
+        require_torch(path)
     with appearing(path) as part:
         save(part, mel, {name: getattr(config, name) for name in SETTINGS})
 
@@ -125,7 +129,8 @@ def _load_numpy(path: Path) -> Any:
 
 
 def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
-    torch = _torch(path)
+    import torch
+
     if path.stat().st_size == 0:
         raise FileError(f"{path}: is empty")
     try:
@@ -153,11 +158,17 @@ def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
 
 
 def _save_pt(path: Path, mel: NDArray[np.float32], settings: Mapping[str, int]) -> None:
-    torch = _torch(path)
+    import torch
+
     torch.save({MEL_KEY: torch.from_numpy(np.ascontiguousarray(mel)), **settings}, path)
 
 
-def _torch(path: Path) -> Any:
+def require_torch(path: Path) -> Any:
+    """Torch, which .pt files need.
+
+    Raises:
+        UsageError: it is not installed.
+    """
     try:
         import torch
     except ModuleNotFoundError:

@@ -141,11 +141,14 @@ def _open(stack: ExitStack, url: str | None, model: str, given: dict[str, int]) 
 
 
 def _check(jobs: Sequence[Job], channels: str, subtype: str | None) -> None:
-    from gomin_client import audio
+    from gomin_client import audio, melfile
     from gomin_client.paths import ANALYZE, STREAM
 
     if channels not in ("mono", "all"):
         raise UsageError(f"--channels {channels}: expected mono or all")
     for job in jobs:
+        for path in (job.source, job.target):
+            if path.suffix.lower() == ".pt":
+                melfile.require_torch(path)
         if subtype is not None and job.task != ANALYZE and job.target != STREAM:
             audio.check_subtype(job.target.suffix, subtype)
