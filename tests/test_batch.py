@@ -134,6 +134,23 @@ def test_json(inputs: Path, repository: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/4.wav").read_bytes() == b"there"
 
 
+def test_json_tells_what_was_not_tried_when_the_server_is_gone(inputs: Path, repository: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "models"
+    shutil.copytree(repository, broken)
+    (broken / "gomin_gan/1/model.onnx").write_bytes(b"not a model")
+
+    result = run(
+        *("gomin-client", "reconstruct", inputs, "-o", tmp_path / "out", "--url", f"local:{broken}"),
+        *("--json", "--jobs", "1"),
+    )
+
+    assert result.returncode == 3
+    summary = json.loads(result.stdout)
+    assert summary["failed"] >= 1
+    assert summary["not_tried"] == 6 - summary["failed"] > 0
+    assert "Traceback" not in result.stderr
+
+
 def test_an_interrupted_run_is_resumed(inputs: Path, server: RunningServer, tmp_path: Path) -> None:
     command = [BIN / "gomin-client", "reconstruct", inputs, "-o", tmp_path / "out", "-m", "diffusion", "--seed", "1"]
     command += ["--url", server.grpc]

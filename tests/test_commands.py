@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +180,16 @@ class TestStreams:
         assert mel.returncode == audio.returncode == 0, audio.stderr
         assert audio.stdout.startswith(b"fLaC")
 
+    def test_an_interrupt_while_waiting_for_input(self, tree: Path) -> None:
+        command = [BIN / "gomin-client", "analyze", "-", "-o", "x.npz"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+
+        assert process.returncode == 130, stderr
+        assert len(stderr.splitlines()) == 1
+
     def test_errors(self, tree: Path, repository: Path) -> None:
         local = ("--url", f"local:{repository}")
         empty = self.pipe(b"", "reconstruct", "-", "-o", "-", *local)
@@ -204,6 +216,10 @@ def test_options_that_make_no_sense(tree: Path) -> None:
         (("reconstruct", "a.wav", "-o", "x.flac", "--subtype", "float"), "--subtype float: .flac files have 16, 24"),
         (("analyze", "a.wav", "-f", "wav"), "--format wav: expected npz, npy, pt"),
         (("synthesize", "mel.npy", "-f", "npz"), "--format npz: expected wav, flac, ogg, mp3"),
+        (("analyze", "a.wav", "-m", "gan"), "--model gan: give --url too"),
+        (("convert", "-i", "a.wav", "-o", "x.pt", "--subtype", "16"), "--subtype 16: there is no audio to be written"),
+        (("convert", "-i", "a.wav", "-o", "x.npz", "--seed", "1"), "--seed: there is nothing to be synthesized"),
+        (("analyze", "a.wav", "--win-length", "1"), "win_length is 1; expected at least 2"),
         (("synthesize", "a.wav"), "that is to reconstruct, from audio to audio; use that command"),
     ]:
         assert_fails(run("gomin-client", *arguments), 2, words)
@@ -256,6 +272,16 @@ class TestCompare:
         assert rows["input2"] == ["failed"]
         assert float(rows["sub/input3"][0]) == pytest.approx(6.02, abs=0.8)  # half as loud, but where there is nothing
         assert float(rows["sub/input3"][3]) == pytest.approx(6.02, abs=0.05)
+
+    def test_outputs_that_would_have_collided(self, tree: Path) -> None:
+        Path("other").mkdir()
+        for name in ("input1.wav", "input1.mp3.wav"):
+            soundfile.write(f"other/{name}", noise(1), RATE)
+
+        result = run("gomin-client", "compare", "inputs", "other", "--json")
+
+        names = {comparison["name"]: "error" in comparison for comparison in json.loads(result.stdout)}
+        assert names == {"input1": False, "input1.mp3": False, "input2": True, "sub/input3": True}
 
     def test_errors(self, tree: Path) -> None:
         assert_fails(run("gomin-client", "compare", "a.wav", "inputs"), 2, "one is a folder, the other a file")

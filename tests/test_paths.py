@@ -17,7 +17,7 @@ ANY = Naming(".wav", "gan")
 
 
 def sources(*names: str) -> list[Source]:
-    return [Source(Path(name), PurePath(name).parent, PurePath(name).stem) for name in names]
+    return [Source(Path(name), PurePath(name).parent) for name in names]
 
 
 def targets(names: list[str], outputs: list[str], naming: Naming = WAV) -> list[str]:
@@ -103,6 +103,31 @@ class TestPlan:
             plan(sources(*names), outputs, naming)
         assert words in str(error.value)
 
+    def test_a_command_can_be_repeated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What it made the first time is no input the second time."""
+        monkeypatch.chdir(tmp_path)
+        Path("in/sub").mkdir(parents=True)
+        for name in ("in/a.wav", "in/a_gan.wav", "in/out/a.wav", "in/sub/b.flac"):
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).touch()
+
+        beside = plan(find_sources(["in"], ("audio",)), [], WAV)
+        below = plan(find_sources(["in"], ("audio",)), ["in/out/"], WAV)
+        itself = plan(find_sources(["in"], ("audio",)), ["in/"], Naming(".flac", "gan"))
+
+        assert [str(job.source) for job in beside] == ["in/a.wav", "in/out/a.wav", "in/sub/b.flac"]
+        assert [str(job.source) for job in below] == ["in/a.wav", "in/a_gan.wav", "in/sub/b.flac"]
+        assert len(itself) == 4
+
+    def test_a_link_to_the_inputs_folder_overwrites_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in/a.wav").touch()
+        (tmp_path / "link").symlink_to("in")
+
+        (job,) = plan(find_sources([str(tmp_path / "in")], ("audio",)), [f"{tmp_path}/link/"], WAV)
+
+        assert job.target == tmp_path / "link/a.wav.wav"
+
     def test_one_more_file_overwrites_nothing(self) -> None:
         jobs = plan(sources("a.wav"), ["b.wav"], WAV)
         check_extra(Path("p.png"), jobs, ".png")
@@ -154,12 +179,13 @@ def test_a_name_depends_on_no_file_that_it_does_not_collide_with(names: list[str
         ("input12.wav", "*.wav", "input12"),
         ("input12.wav", "*", "input12"),
         ("a_x.wav", "*_x.wav", "a"),
-        ("a_b_c.wav", "*_*.wav", "a_b_c"),
-        ("a.wav", "[ab]*.wav", "a"),
-        ("a.wav", "a.wav", "a"),
+        ("a_b_c.wav", "*_*.wav", None),
+        ("a.wav", "[ab]*.wav", None),
+        ("a.wav", "a.wav", None),
+        ("rec.wav", "rec*.wav", ""),
     ],
 )
-def test_what_a_star_stands_for(name: str, pattern: str, matched: str) -> None:
+def test_what_a_star_stands_for(name: str, pattern: str, matched: str | None) -> None:
     assert matched_part(name, pattern) == matched
 
 
@@ -205,11 +231,11 @@ class TestListing:
         assert self.found("in/b.wav", str(tree / "x.wav"))[1] == (str(tree / "x.wav"), ".")
 
     def test_a_list_of_files(self, tree: Path) -> None:
-        Path("list.txt").write_text("in/b.wav\n\n  x.wav  \n")
+        Path("list.txt").write_text("\ufeffin/b.wav\n\n  x.wav  \n")
         assert self.found("list.txt") == [("in/b.wav", "in"), ("x.wav", ".")]
 
     def test_a_file_is_made_once(self, tree: Path) -> None:
-        assert self.found("x.wav", "x.wav") == [("x.wav", ".")]
+        assert self.found("x.wav", "./x.wav", "in/../x.wav", "*.wav") == [("x.wav", ".")]
 
     def test_what_is_no_file_is_found_too(self, tree: Path) -> None:
         """It is reported, with the others done, not passed over."""
@@ -226,6 +252,7 @@ class TestListing:
             (["in/sub/deep"], "in/sub/deep: contains no mel files"),
             (["nothing/*.wav"], "nothing/*.wav: matches no mel files"),
             (["none.txt"], "none.txt: no such list of files"),
+            (["a\0b.wav"], "a path contains a NUL character"),
             (["-", "x.wav"], "standard input (-) must be the only input"),
         ],
     )

@@ -28,6 +28,7 @@ FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp3": ("MP3", {"mp3": "MPEG_LAYER_III"}),
 }
 
+_BLOCK = 65536  # samples written at a time
 _UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths into the header
 
 
@@ -72,7 +73,7 @@ def read(path: Path) -> Recording:
     except FileNotFoundError as error:
         what = "is a link to a file that does not exist" if path.is_symlink() else "no such file"
         raise FileError(f"{path}: {what}") from error
-    except (OSError, soundfile.SoundFileError) as error:
+    except (OSError, ValueError, soundfile.SoundFileError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
         raise FileError(f"{path}: cannot be read as audio: {reason}") from error
     if rate <= 0:
@@ -101,7 +102,9 @@ def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
     if rate == target_rate:
         return wave
     length = math.ceil(wave.shape[-1] * target_rate / rate)
-    resampled = np.atleast_2d(soxr.resample(wave.T, rate, target_rate, quality="HQ").T)[:, :length]
+    resampled = np.atleast_2d(soxr.resample(np.ascontiguousarray(wave.T), rate, target_rate, quality="HQ").T)[
+        :, :length
+    ]
     padded = np.pad(resampled, ((0, 0), (0, length - resampled.shape[1]))).astype(np.float32)
     return padded if wave.ndim == 2 else padded[0]
 
@@ -138,9 +141,16 @@ def write(path: Path, wave: Wave, rate: int, subtype: str | None = None) -> None
     with appearing(path) as part:
         try:
             name = subtypes[subtype or next(iter(subtypes))]
-            soundfile.write(os.fsencode(part), wave.T, rate, format=file_format, subtype=name)
+            samples = wave.T
+            channels = 1 if wave.ndim == 1 else wave.shape[0]
+            with soundfile.SoundFile(os.fsencode(part), "w", rate, channels, name, format=file_format) as file:
+                for first in range(0, len(samples), _BLOCK):  # one long write overflows the Vorbis encoder's stack
+                    file.write(samples[first : first + _BLOCK])
         except (soundfile.SoundFileError, ValueError) as error:
-            raise FileError(f"{path}: cannot be written: {error}") from error
+            reason = getattr(error, "error_string", None) or str(error)
+            raise FileError(
+                f"{path}: cannot be written as {name} with {channels} channels at {rate} Hz: {reason}"
+            ) from error
 
 
 def _is_truncated(notes: str) -> bool:

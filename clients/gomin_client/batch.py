@@ -6,7 +6,9 @@ is complete or not there.
 
 from __future__ import annotations
 
+import os
 import queue
+import re
 import shutil
 import sys
 import tempfile
@@ -82,7 +84,9 @@ class Outcome:
         """What went wrong, in words that name the file; empty if nothing did."""
         if self.error is None:
             return ""
-        message = str(self.error)
+        message = re.sub(r"\S*/gomin-\w+/stdin\.\w+", "standard input", str(self.error))
+        if self.job.source == STREAM:
+            return message
         named = any(str(path) in message for path in (self.job.source, self.job.target))
         return message if named else f"{self.job.source}: {message}"
 
@@ -125,15 +129,13 @@ def run_jobs(
         report: called with each file's outcome as soon as it is known, in whatever order that is.
 
     Returns:
-        One outcome for each job, in the order of the jobs.
-
-    Raises:
-        ServerError: the server went away; outcomes reported until then stand.
+        One outcome for each job, in the order of the jobs. If the server went away, the error of one of them is a
+        `ServerError`, and what had not been begun is `NOT_TRIED`.
     """
     outcomes = [Outcome(job) for job in jobs]
     waiting: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     for outcome in outcomes:
-        if settings.skip_existing and outcome.job.target != STREAM and outcome.job.target.exists():
+        if settings.skip_existing and outcome.job.target != STREAM and os.path.exists(outcome.job.target):
             outcome.status = SKIPPED
             report(outcome)
         else:
@@ -159,7 +161,7 @@ def run_jobs(
     workers = [threading.Thread(target=work, daemon=True) for _ in range(min(settings.in_flight, waiting.qsize()))]
     for worker in workers:
         worker.start()
-    lost: ServerError | None = None
+    defect: BaseException | None = None
     running = len(workers)
     try:
         while running:
@@ -168,16 +170,17 @@ def run_jobs(
                 running -= 1
                 continue
             if isinstance(result, BaseException):
-                raise result
+                defect = result
+                stop.set()
+                continue
             _finish(result, settings)
             report(result.outcome)
             if isinstance(result.outcome.error, ServerError):
-                lost = lost or result.outcome.error
                 stop.set()
     finally:
         stop.set()
-    if lost is not None:
-        raise lost
+    if defect is not None:  # after what others had ready has been written
+        raise defect
     return outcomes
 
 
@@ -250,7 +253,11 @@ def _mels(wave: NDArray[np.float32], config: MelConfig) -> NDArray[np.float32]:
 @contextmanager
 def _from_stdin() -> Iterator[Path]:
     """Standard input as a file, which audio libraries can seek in; its extension is that of its content."""
-    content = sys.stdin.buffer.read()
+    try:
+        # not through sys.stdin: an interrupt could not end Python while another thread holds its lock
+        content = b"".join(iter(lambda: os.read(0, 1 << 20), b""))
+    except OSError as error:
+        raise FileError(f"standard input cannot be read: {error.strerror}") from error
     if not content:
         raise FileError("standard input is empty")
     extension = ".npy" if content.startswith(b"\x93NUMPY") else ".npz" if content.startswith(b"PK") else ".wav"
@@ -266,6 +273,8 @@ def _to_stdout(extension: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="gomin-") as directory:
         path = Path(directory) / f"stdout{extension}"
         yield path
+        if sys.stdout is None:
+            raise FileError("standard output is closed")
         with path.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()

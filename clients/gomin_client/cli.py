@@ -56,12 +56,16 @@ def analyze(
     from gomin_client.listing import find_outputs, find_sources
     from gomin_client.paths import ANALYZE, Naming, plan
 
+    if model and not url:
+        raise UsageError(
+            f"--model {model}: give --url too; without it no server is asked, and the settings are GOMIN's"
+        )
     naming = Naming(_extension(extension, "mel"), label="", task=ANALYZE)
     planned = plan(find_sources(inputs, AUDIO_ONLY), find_outputs(output or []), naming)
     given = _given(sample_rate, win_length, hop_length, n_mels)
     process(
         planned,
-        url=(url or DEFAULT_URL) if url or model else None,
+        url=url,
         model=model or "gan",
         given=given,
         channels=channels,
@@ -168,19 +172,24 @@ class _ListsOfFiles(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its values."""
         spread: list[str] = []
-        option = None
+        option, values = None, 0
         for word in args:
             if word in ("-i", "--input_files", "-o", "--output_files", "--output"):
-                option = word
+                option, values = word, 0
+                spread.append(word)
                 continue
             if word.startswith("-") and word != "-":
                 option = None
-            spread += [word] if option is None else [option, word]
+            if option is not None:
+                spread += [option] if values else []
+                values += 1
+            spread.append(word)
         return super().parse_args(ctx, spread)
 
 
 @app.command(cls=_ListsOfFiles)
 def convert(
+    ctx: typer.Context,
     inputs: o.Inputs = None,
     input_files: Annotated[
         Optional[list[str]],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
@@ -240,9 +249,12 @@ def convert(
         find_outputs(output or ["outputs/"]),
         Naming(".wav", label=model),
     )
+    only_mels = all(job.task == ANALYZE for job in planned)
+    source = ctx.get_parameter_source("url")
+    asked = source is not None and source.name == "COMMANDLINE"
     process(
         planned,
-        url=url or (None if all(job.task == ANALYZE for job in planned) else DEFAULT_URL),
+        url=(url if asked else None) if only_mels else url or DEFAULT_URL,
         model=model,
         given=_given(sample_rate, win_length, hop_length, n_mels),
         trim=trim,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePath
@@ -78,7 +80,10 @@ def compare_files(reference: Path, other: Path, config: MelConfig) -> Distance:
     waves = []
     for path in (reference, other):
         recording = audio.read(path)
-        waves.append(audio.resample(recording.mono()[0], recording.rate, config.sample_rate))
+        wave = audio.resample(recording.mono()[0], recording.rate, config.sample_rate)
+        if not np.isfinite(wave).all():
+            raise FileError(f"{path}: is too loud to be resampled: it overflows")
+        waves.append(wave)
     return distance(waves[0], waves[1], config)
 
 
@@ -112,21 +117,28 @@ def distance(reference: Wave, other: Wave, config: MelConfig) -> Distance:
 def pair(references: Sequence[Source], others: Sequence[Source]) -> list[tuple[str, Path | None, Path | None]]:
     """Files of two folders that belong together: the same subfolder and name, whatever the extension.
 
+    Where that leaves a choice, a.mp3 belongs to a.mp3.wav, as outputs are named that would have collided.
+
     Returns:
         (name, reference, other), by name; None where a folder lacks one.
 
     Raises:
-        UsageError: two files of one folder differ in nothing but their extension.
+        UsageError: two files of one folder differ in nothing but their extension, and not that way either.
     """
-    sides: list[dict[PurePath, Path]] = [{}, {}]
-    for side, sources in zip(sides, (references, others), strict=True):
-        for source in sources:
-            name = source.folder / source.path.stem
-            if name in side:
-                raise UsageError(f"{side[name]} and {source.path} have one name: which is to be compared?")
-            side[name] = source.path
-    names = sorted({*sides[0], *sides[1]})
-    return [(str(name), sides[0].get(name), sides[1].get(name)) for name in names]
+    right: dict[PurePath, Path] = {}
+    for source in others:
+        _add(right, source.folder / source.path.stem, source.path)
+    left: dict[PurePath, Path] = {}
+    for source in references:
+        whole = source.folder / source.path.name
+        _add(left, whole if whole in right else source.folder / source.path.stem, source.path)
+    return [(str(name), left.get(name), right.get(name)) for name in sorted({*left, *right})]
+
+
+def _add(side: dict[PurePath, Path], name: PurePath, path: Path) -> None:
+    if name in side:
+        raise UsageError(f"{side[name]} and {path} have one name: which is to be compared?")
+    side[name] = path
 
 
 def compare_paths(reference: Path, other: Path) -> list[Comparison]:
@@ -138,7 +150,7 @@ def compare_paths(reference: Path, other: Path) -> list[Comparison]:
     """
     config = MelConfig()
     for path in (reference, other):
-        if not path.exists():
+        if not os.path.exists(path):
             raise FileError(f"{path}: no such file or folder")
     if reference.is_dir() != other.is_dir():
         raise UsageError(f"{reference} and {other}: one is a folder, the other a file")
@@ -186,6 +198,8 @@ def _row(distance: Distance) -> str:
 def _magnitudes(wave: NDArray[np.float64], n_fft: int, hop_length: int, win_length: int) -> NDArray[np.float64]:
     import librosa
 
-    spectrum = librosa.stft(wave, n_fft=n_fft, hop_length=hop_length, win_length=win_length, pad_mode="constant")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of recordings shorter than the transform, which zeros fill up
+        spectrum = librosa.stft(wave, n_fft=n_fft, hop_length=hop_length, win_length=win_length, pad_mode="constant")
     magnitudes: NDArray[np.float64] = np.abs(spectrum)
     return magnitudes

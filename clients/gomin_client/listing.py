@@ -38,8 +38,11 @@ def find_sources(arguments: Sequence[str], kinds: Sequence[str]) -> list[Source]
         else:
             paths = _in_list(argument) if argument.lower().endswith(".txt") else [Path(argument)]
             named += paths
-            found += [Source(path, matched=path.stem) for path in paths]
-    return list(dict.fromkeys(_under_common_folder(found, named)))
+            found += [Source(path) for path in paths]
+    if any("\0" in str(source.path) for source in found):
+        raise UsageError("a path contains a NUL character: is that list a text file?")
+    once = {os.path.abspath(source.path): source for source in reversed(list(_under_common_folder(found, named)))}
+    return list(reversed(once.values()))
 
 
 def find_outputs(arguments: Sequence[str]) -> list[str]:
@@ -94,7 +97,7 @@ def _in_directory(directory: str, kinds: Sequence[str]) -> list[Source]:
         for name in sorted([*files, *subfolders]):
             if not name.startswith(".") and READABLE.get(PurePath(name).suffix.lower()) in kinds:
                 path = Path(folder) / name
-                found.append(Source(path, PurePath(folder).relative_to(root), path.stem))
+                found.append(Source(path, PurePath(folder).relative_to(root), searched=True))
     if not found:
         raise UsageError(f"{directory}: contains no {' or '.join(kinds)} files")
     return found
@@ -114,7 +117,9 @@ def _by_pattern(pattern: str, kinds: Sequence[str]) -> list[Source]:
         path = Path(match)
         kind = READABLE.get(path.suffix.lower())
         if kind in kinds or (not any_extension and not path.is_dir()):
-            found.append(Source(path, PurePath(path.parent).relative_to(root), matched_part(path.name, name)))
+            found.append(
+                Source(path, PurePath(path.parent).relative_to(root), matched_part(path.name, name), searched=True)
+            )
     if not found:
         raise UsageError(f"{pattern}: matches no {' or '.join(kinds)} files")
     return found
@@ -122,7 +127,7 @@ def _by_pattern(pattern: str, kinds: Sequence[str]) -> list[Source]:
 
 def _in_list(argument: str) -> list[Path]:
     try:
-        lines = Path(argument).read_text(encoding="utf-8").splitlines()
+        lines = Path(argument).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UsageError(f"{argument}: no such list of files") from None
     except (OSError, UnicodeDecodeError) as error:

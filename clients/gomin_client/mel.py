@@ -43,6 +43,8 @@ class MelConfig:
         for name, value in self.__dict__.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        if self.win_length < 2:
+            raise ValueError("win_length is 1; expected at least 2: a Hann window of one sample is zero")
 
     @property
     def n_fft(self) -> int:

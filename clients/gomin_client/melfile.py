@@ -5,6 +5,7 @@ Only .pt needs torch, which is imported for it alone. To add a format: a pair of
 
 from __future__ import annotations
 
+import io
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -160,7 +161,9 @@ def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
 def _save_pt(path: Path, mel: NDArray[np.float32], settings: Mapping[str, int]) -> None:
     import torch
 
-    torch.save({MEL_KEY: torch.from_numpy(np.ascontiguousarray(mel)), **settings}, path)
+    content = io.BytesIO()  # torch's own errors of a full disk are no OSErrors
+    torch.save({MEL_KEY: torch.from_numpy(np.ascontiguousarray(mel)), **settings}, content)
+    path.write_bytes(content.getvalue())
 
 
 def require_torch(path: Path) -> Any:

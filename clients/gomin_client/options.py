@@ -45,7 +45,7 @@ OptionalUrl = Annotated[
         "--url",
         envvar="GOMIN_URL",
         help=f"Where the model runs, as in the other commands. Default: {DEFAULT_URL}; where there is only audio to be "
-        "analyzed, no server is asked unless this is given.",
+        "analyzed, no server is asked unless this stands on the command line.",
         show_default=False,
     ),
 ]

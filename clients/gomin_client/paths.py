@@ -1,4 +1,6 @@
-"""From input paths to output paths, in all the forms that GOMIN's own program takes. Nothing here touches a file.
+"""From input paths to output paths, in all the forms that GOMIN's own program takes.
+
+Nothing here touches a file; only links to folders are followed, to see whether two paths are one.
 
 What an input argument stands for is looked up in `listing.py`; this module decides what is done with each file, and
 where the result goes.
@@ -37,12 +39,14 @@ class Source:
     Attributes:
         path: the file; `STREAM` for standard input.
         folder: its folder below the directory, or the fixed part of the pattern, that it was found under.
-        matched: what the "*" in the pattern's name stood for; the name without its extension where there was none.
+        matched: what the "*" in the pattern's name stood for; None where there was none.
+        searched: whether it was found in a directory or by a pattern, not named.
     """
 
     path: Path
     folder: PurePath = field(default_factory=PurePath)
-    matched: str = ""
+    matched: str | None = None
+    searched: bool = False
 
     @property
     def stem(self) -> str:
@@ -98,6 +102,7 @@ def plan(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> l
         UsageError: counts that differ, a mel to be made into a mel, an extension that cannot be read or written, one
             file given for two results.
     """
+    sources = _without_results(sources, outputs, naming)
     if not sources:
         raise UsageError("no input files")
     literal = len(outputs) > 1 or (len(outputs) == 1 and _is_file(outputs[0]))
@@ -142,20 +147,41 @@ def check_extra(path: Path, jobs: Sequence[Job], extension: str) -> None:
         raise UsageError(f"{path} is an input or an output; choose another name")
 
 
-def matched_part(name: str, pattern: str) -> str:
+def matched_part(name: str, pattern: str) -> str | None:
     """What the "*" in a pattern's name stands for in a name that it matches, extensions left out.
 
     Args:
         name: for example "input12.wav".
-        pattern: for example "input*.wav"; with none or several "*" the whole name is taken.
+        pattern: for example "input*.wav"; None with none or several "*".
     """
     stem = PurePath(name).stem
     before, star, after = PurePath(pattern).stem.partition("*")
     if not star or any(sign in before + after for sign in "*?["):
-        return stem
+        return None
     if len(stem) >= len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
         return stem[len(before) : len(stem) - len(after)]
-    return stem
+    return None
+
+
+def _without_results(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> list[Source]:
+    """The inputs, but for those that a search found and that an earlier run of the same command made.
+
+    That is what lies beside its input under the name that it would be given there, or below an output directory inside
+    the directory that was searched. So a command can be repeated, and gone on with.
+    """
+    if not outputs:
+        made = {_key(_beside(source, naming)) for source in sources if source.path != STREAM}
+        return [source for source in sources if not (source.searched and _key(source.path) in made)]
+    if len(outputs) > 1 or _is_file(outputs[0]):
+        return list(sources)
+    below = os.path.realpath(_split(outputs[0], naming.extension)[0])
+
+    def is_result(source: Source) -> bool:
+        path = Path(_key(source.path))
+        root = path.parents[len(source.folder.parts)]
+        return source.searched and Path(below) in path.parents and root in Path(below).parents
+
+    return [source for source in sources if not is_result(source)]
 
 
 def _is_file(output: str) -> bool:
@@ -190,7 +216,7 @@ def _split(output: str, extension: str) -> tuple[Path, bool, str, str]:
 def _by_pattern(source: Source, directory: Path, keep_folders: bool, before: str, after: str) -> Path:
     # "*" alone stands for the whole name, as in GOMIN's own program; with something beside it, for what matched
     plain = not before and not PurePath(f"x{after}").stem[1:]
-    name = source.stem if plain else source.matched or source.stem
+    name = source.stem if plain or source.matched is None else source.matched
     return directory / (source.folder if keep_folders else PurePath()) / f"{before}{name}{after}"
 
 
@@ -233,5 +259,5 @@ def _require_free(source: Path, target: Path, inputs: Mapping[str, Path], taken:
 
 
 def _key(path: Path) -> str:
-    """Equal for two spellings of one path."""
-    return os.path.normpath(os.path.abspath(path))
+    """Equal for two spellings of one path, through links to folders too. A link to a file is a file of its own."""
+    return os.path.join(os.path.realpath(path.parent), path.name)

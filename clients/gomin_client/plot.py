@@ -87,7 +87,8 @@ def save(path: Path, comparisons: Sequence[Comparison], config: MelConfig) -> No
             )
             below.set_yticks(np.interp(ticks, bands, np.arange(config.n_mels)), [f"{t / 1000:g}" for t in ticks])
             below.set_xlim(0, seconds)
-        axes[0, column].set_title(comparison.name)
+        # file names are no formulas, and need not be text
+        axes[0, column].set_title(comparison.name.encode(errors="replace").decode(), parse_math=False)
         axes[3, column].set_xlabel("time (s)")
     for half, name in enumerate(("original", "reconstruction")):
         axes[2 * half, 0].set_ylabel(f"{name}\namplitude")

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gomin_client.errors import UsageError
+from gomin_client.errors import GominError, ServerError, UsageError
 
 if TYPE_CHECKING:
+    from gomin_client.batch import Outcome
     from gomin_client.mel import MelConfig
     from gomin_client.paths import Job
+    from gomin_client.progress import Display
     from gomin_client.transports.base import Statistics
     from gomin_client.vocoder import Vocoder
 
@@ -61,7 +63,7 @@ def process(
     from gomin_client.progress import Display, to_json
     from gomin_client.vocoder import fresh_seed
 
-    _check(jobs, channels, subtype)
+    _check(jobs, channels, subtype, extension)
     to_stderr = any(job.target == STREAM for job in jobs)
     if to_stderr and show.as_json:
         raise UsageError("--json and -o - would both write to standard output")
@@ -72,8 +74,10 @@ def process(
             raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(jobs)}")
     with ExitStack() as stack:
         vocoder, config = _open(stack, url, model, given or {})
-        if seed is not None and not (vocoder and vocoder.takes_seed):
-            raise UsageError(f"model {vocoder.model if vocoder else model} draws no noise: a seed has no effect on it")
+        if seed is not None and vocoder is None:
+            raise UsageError("--seed: there is nothing to be synthesized")
+        if seed is not None and vocoder is not None:
+            vocoder.check_seed(seed)
         display = stack.enter_context(Display(len(jobs), quiet=show.quiet, as_json=show.as_json, to_stderr=to_stderr))
         if vocoder is not None and vocoder.takes_seed and seed is None:
             seed = fresh_seed()
@@ -90,19 +94,33 @@ def process(
             in_flight=in_flight,
         )
         outcomes = run_jobs(jobs, vocoder, config, settings, display.show)
-        comparisons = [outcome.comparison for outcome in outcomes if outcome.comparison is not None]
-        if plot is not None and comparisons:
-            plots.save(plot, comparisons, config)
-            display.say(str(plot))
-        if show.verbose:
-            typer.echo(_timings(vocoder, before), err=True)
+        failures = [outcome.error for outcome in outcomes if outcome.status == FAILED and outcome.error is not None]
+        lost = any(isinstance(error, ServerError) for error in failures)
+        try:
+            if plot is not None:
+                _draw(plot, outcomes, config, display)
+            if show.verbose and not lost:
+                typer.echo(_timings(vocoder, before), err=True)
+        except GominError as error:  # the files are there all the same, and are to be told of
+            display.complain(str(error))
+            failures.append(error)
     display.summarize(outcomes)
     if show.as_json:
         typer.echo(to_json(outcomes, model=vocoder.model if vocoder else None, seed=seed))
-    failures = [outcome.error for outcome in outcomes if outcome.status == FAILED and outcome.error is not None]
     if failures:
-        # of a single file the kind of failure can be told, of many only that some failed
-        raise typer.Exit(failures[0].exit_code if len(jobs) == 1 else 1)
+        # of a single file the kind of failure can be told, of many only that some failed, or that the server did
+        raise typer.Exit(ServerError.exit_code if lost else failures[0].exit_code if len(jobs) == 1 else 1)
+
+
+def _draw(path: Path, outcomes: Sequence[Outcome], config: MelConfig, display: Display) -> None:
+    from gomin_client import plot as plots
+
+    comparisons = [outcome.comparison for outcome in outcomes if outcome.comparison is not None]
+    if not comparisons:
+        display.complain(f"warning: {path}: not drawn, there is no new reconstruction to show")
+        return
+    plots.save(path, comparisons, config)
+    display.say(str(path))
 
 
 def _timings(vocoder: Vocoder | None, before: Statistics | None) -> str:
@@ -140,7 +158,7 @@ def _open(stack: ExitStack, url: str | None, model: str, given: dict[str, int]) 
     return vocoder, vocoder.contract.mel
 
 
-def _check(jobs: Sequence[Job], channels: str, subtype: str | None) -> None:
+def _check(jobs: Sequence[Job], channels: str, subtype: str | None, extension: str) -> None:
     from gomin_client import audio, melfile
     from gomin_client.paths import ANALYZE, STREAM
 
@@ -150,5 +168,7 @@ def _check(jobs: Sequence[Job], channels: str, subtype: str | None) -> None:
         for path in (job.source, job.target):
             if path.suffix.lower() == ".pt":
                 melfile.require_torch(path)
-        if subtype is not None and job.task != ANALYZE and job.target != STREAM:
-            audio.check_subtype(job.target.suffix, subtype)
+        if subtype is not None and job.task != ANALYZE:
+            audio.check_subtype(extension if job.target == STREAM else job.target.suffix, subtype)
+    if subtype is not None and all(job.task == ANALYZE for job in jobs):
+        raise UsageError(f"--subtype {subtype}: there is no audio to be written")

@@ -86,6 +86,7 @@ class Display:
         if self._total > 1 and (failed or not self._quiet):
             words = [f"{counts['done']} done", f"{failed} failed"]
             words[1:1] = [f"{counts['skipped']} skipped"] if counts["skipped"] else []
+            words += [f"{counts['not_tried']} not tried"] if counts["not_tried"] else []
             elapsed = time.perf_counter() - self._started
             rate = f"; {self._seconds:.1f} s of audio in {elapsed:.1f} s, {self._seconds / elapsed:.2f} × real time"
             typer.echo(", ".join(words) + (rate if self._seconds else ""), err=failed > 0 or self._to_stderr)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gomin_client import DEFAULT_URL, audio, contract
 from gomin_client.audio import Wave
 from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
-from gomin_client.errors import ContractError, UsageError
+from gomin_client.errors import ContractError, InferenceError, UsageError
 from gomin_client.mel import Mel, MelConfig, mel_spectrogram
 from gomin_client.transports import connect
 from gomin_client.transports.base import Statistics
@@ -72,6 +72,17 @@ class Vocoder:
         """Whether the model draws noise: diffusion does, a GAN does not."""
         return self.contract.kind == contract.DIFFUSION
 
+    def check_seed(self, seed: int) -> None:
+        """Refuse a seed that the model cannot take.
+
+        Raises:
+            UsageError: it is out of range, or the model draws no noise.
+        """
+        if not self.takes_seed:
+            raise UsageError(f"model {self.model} draws no noise: a seed has no effect on it")
+        if not 0 <= seed < 2**64:
+            raise UsageError(f"seed {seed} out of range; expected 0 … 2**64 - 1")
+
     def analyze(self, wave: NDArray[np.floating[Any]], sample_rate: int) -> Mel:
         """The mel spectrogram of a recording.
 
@@ -118,16 +129,17 @@ class Vocoder:
         inputs: dict[str, NDArray[Any]] = {contract.MEL: batch}
         if self.takes_seed:
             seed = fresh_seed() if seed is None else seed
-            if not 0 <= seed < 2**64:
-                raise UsageError(f"seed {seed} out of range; expected 0 … 2**64 - 1")
+            self.check_seed(seed)
             inputs[contract.SEED] = np.full((len(batch), 1), seed, dtype=np.uint64)
             inputs[contract.FIRST_SAMPLE] = np.zeros((len(batch), 1), dtype=np.int64)
         elif seed is not None:
-            raise UsageError(f"model {self.model} draws no noise: a seed has no effect on it")
+            self.check_seed(seed)
         waves = self._infer(inputs)
         expected = (len(batch), 1, self.contract.mel.hop_length * batch.shape[-1])
         if waves.shape != expected:
             raise ContractError(f"model {self.model} answered with audio of shape {waves.shape}; expected {expected}")
+        if not np.isfinite(waves).all():
+            raise InferenceError(f"model {self.model} answered with NaN or infinite samples")
         return waves[0, 0] if np.ndim(mel) == 2 else waves[:, 0]
 
     def reconstruct(
