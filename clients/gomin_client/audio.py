@@ -102,11 +102,13 @@ def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
     if rate == target_rate:
         return wave
     length = math.ceil(wave.shape[-1] * target_rate / rate)
-    resampled = np.atleast_2d(soxr.resample(np.ascontiguousarray(wave.T), rate, target_rate, quality="HQ").T)[
-        :, :length
+    channels = [
+        soxr.resample(np.ascontiguousarray(channel), rate, target_rate, "HQ") for channel in np.atleast_2d(wave)
     ]
-    padded = np.pad(resampled, ((0, 0), (0, length - resampled.shape[1]))).astype(np.float32)
-    return padded if wave.ndim == 2 else padded[0]
+    resampled: NDArray[np.float32] = np.stack(
+        [np.pad(channel[:length], (0, max(0, length - len(channel)))) for channel in channels]
+    )
+    return resampled.astype(np.float32) if wave.ndim == 2 else resampled[0].astype(np.float32)
 
 
 def check_subtype(extension: str, subtype: str | None) -> None:
