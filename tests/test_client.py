@@ -185,12 +185,15 @@ class TestAppearing:
 
 
 def test_help_and_version() -> None:
-    for program, commands in (("gomin-client", ["reconstruct", "info"]), ("gomin-export", ["gan", "diffusion"])):
+    for program, commands in (
+        ("gomin-client", ["analyze", "synthesize", "reconstruct", "convert", "compare", "info"]),
+        ("gomin-export", ["gan", "diffusion", "verify"]),
+    ):
         result = run(program, "--help")
         assert result.returncode == 0
         for command in commands:
             assert command in result.stdout
-            assert "Example" in run(program, command, "--help").stdout or command == "info"
+            assert "Example" in run(program, command, "--help").stdout
     assert run("gomin-client", "--version").stdout.startswith("gomin-triton ")
 
 
@@ -199,3 +202,9 @@ def test_an_unknown_option_is_an_error() -> None:
 
     assert result.returncode == 2
     assert "--sped" in result.stderr
+
+
+def test_the_shell_completes_commands() -> None:
+    env = {"_GOMIN_CLIENT_COMPLETE": "complete_bash", "COMP_WORDS": "gomin-client rec", "COMP_CWORD": "1", "PATH": ""}
+
+    assert run("gomin-client", env=env).stdout.split() == ["reconstruct"]

@@ -210,6 +210,16 @@ def test_verbose_shows_the_servers_timings(tree: Path, server: RunningServer) ->
         assert re.search(r"2 requests, 2 items in \d calls of the model; per request queue [\d.]+ ms", result.stderr)
 
 
+def test_defaults_from_the_environment(tree: Path, server: RunningServer) -> None:
+    env = {"GOMIN_URL": server.http, "GOMIN_MODEL": "diffusion", "GOMIN_JOBS": "3", "PATH": ""}
+
+    result = run("gomin-client", "reconstruct", "a.wav", "--seed", "1", env=env)
+
+    assert result.returncode == 0, result.stderr
+    assert Path("a_diffusion.wav").is_file()
+    assert_fails(run("gomin-client", "reconstruct", "a.wav", "--seed", "-1", env=env), 2, "seed -1 out of range")
+
+
 def test_options_that_make_no_sense(tree: Path) -> None:
     for arguments, words in [
         (("reconstruct", "a.wav", "--channels", "left"), "--channels left: expected mono or all"),

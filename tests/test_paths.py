@@ -119,6 +119,15 @@ class TestPlan:
         assert [str(job.source) for job in below] == ["in/a.wav", "in/a_gan.wav", "in/sub/b.flac"]
         assert len(itself) == 4
 
+    def test_a_link_to_a_shallow_folder_is_searched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("in/a/b").mkdir(parents=True)
+        Path("in/a/b/c").symlink_to("/", target_is_directory=True)
+
+        (job,) = plan([Source(Path("in/a/b/c/x.wav"), PurePath("a/b/c"), searched=True)], ["out/"], WAV)
+
+        assert job.target == Path("out/a/b/c/x.wav")
+
     def test_a_link_to_the_inputs_folder_overwrites_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
         (tmp_path / "in/a.wav").touch()

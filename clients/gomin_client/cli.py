@@ -303,7 +303,10 @@ def compare(
 
 @app.command()
 def info(url: o.Url = DEFAULT_URL) -> None:
-    """List the models of a server or repository, and what they say about themselves."""
+    """List the models of a server or repository, and what they say about themselves.
+
+    Example: gomin-client info --url http://server:8000
+    """
     from gomin_client.contract import ModelContract
     from gomin_client.transports import connect
 

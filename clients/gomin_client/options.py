@@ -15,11 +15,11 @@ INPUT_FORMS = (
     "or - for standard input"
 )
 
-AudioInputs = Annotated[list[str], typer.Argument(metavar="AUDIO…", help=f"Audio of any sample rate: {INPUT_FORMS}.")]
-MelInputs = Annotated[list[str], typer.Argument(metavar="MEL…", help=f"Mel files (.npz, .npy, .pt): {INPUT_FORMS}.")]
+AudioInputs = Annotated[list[str], typer.Argument(metavar="AUDIO", help=f"Audio of any sample rate: {INPUT_FORMS}.")]
+MelInputs = Annotated[list[str], typer.Argument(metavar="MEL", help=f"Mel files (.npz, .npy, .pt): {INPUT_FORMS}.")]
 Inputs = Annotated[
     Optional[list[str]],
-    typer.Argument(metavar="[INPUT…]", help=f"Audio or mel files: {INPUT_FORMS}.", show_default=False),
+    typer.Argument(metavar="INPUT", help=f"Audio or mel files: {INPUT_FORMS}.", show_default=False),
 ]
 Output = Annotated[
     Optional[list[str]],

@@ -177,9 +177,10 @@ def _without_results(sources: Sequence[Source], outputs: Sequence[str], naming: 
     below = os.path.realpath(_split(outputs[0], naming.extension)[0])
 
     def is_result(source: Source) -> bool:
-        path = Path(_key(source.path))
-        root = path.parents[len(source.folder.parts)]
-        return source.searched and Path(below) in path.parents and root in Path(below).parents
+        # the folder that was searched, by steps up: through links, the real path need not lead there
+        root = os.path.realpath(os.path.join(source.path.parent, *[".."] * len(source.folder.parts)))
+        inside = Path(below) in Path(_key(source.path)).parents
+        return source.searched and inside and Path(root) in Path(below).parents
 
     return [source for source in sources if not is_result(source)]
 
