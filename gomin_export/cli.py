@@ -20,7 +20,7 @@ from gomin_export.errors import ParityError
 if TYPE_CHECKING:
     from gomin_export.parity import Report
     from gomin_export.pipeline import Plan
-    from gomin_export.verify import CheckpointReference, RecordedReference
+    from gomin_export.verify import Reference
 
 app = typer.Typer(
     name="gomin-export",
@@ -160,7 +160,7 @@ def verify(
     if ckpt is None and (config or key):
         raise UsageError("--config and --key tell how to read --ckpt, which is missing")
     home = repository or DEFAULT_REPOSITORY
-    reference: RecordedReference | CheckpointReference
+    reference: Reference
     if ckpt is None:
         reference = RecordedReference(home, version, precision, atol, min_snr)
     else:
@@ -190,7 +190,7 @@ def verify(
         )
 
 
-def _checkpoint_reference(ckpt: Path, config: Path | None, key: str | None, *expected: Any) -> CheckpointReference:
+def _checkpoint_reference(ckpt: Path, config: Path | None, key: str | None, *expected: Any) -> Reference:
     with _torch_needed():
         from gomin_export.checkpoints import detect_kind
         from gomin_export.verify import CheckpointReference

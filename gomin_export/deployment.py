@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
 from string import Template
 from typing import Any
@@ -116,11 +116,6 @@ class Deployment:
                 f"--accelerator {self.accelerator} runs on {ACCELERATORS[self.accelerator]} instances only: "
                 f"leave out --instance-kind {self.instance_kind}"
             )
-
-    @property
-    def given(self) -> bool:
-        """Whether any setting was asked for."""
-        return any(getattr(self, item.name) is not None for item in fields(self))
 
 
 _MAX_BATCH_SIZE = 16
