@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gomin_client.connection import Connection
 from gomin_client.console import Version, run
 from gomin_client.contract import FP32, PRECISIONS, SHORT_NAMES
 from gomin_client.errors import UsageError
+from gomin_client.options import connected
 from gomin_export import options as o
 from gomin_export.errors import ParityError
 
@@ -123,7 +125,10 @@ app.command(
 
 
 @app.command()
+@connected
 def verify(
+    *,
+    connection: Connection,
     repository: o.VerifiedRepository = None,
     url: o.Url = None,
     model: o.Model = "all",
@@ -170,7 +175,7 @@ def verify(
     if wanted not in (*known, "all"):
         raise UsageError(f"--model {model}: the reference knows {', '.join(known)}")
     reports = []
-    target = connect(url or f"local:{home}")
+    target = connect(url or f"local:{home}", connection)
     directory = Path(target.url.removeprefix("local:")) if target.url.startswith("local:") else None
     try:
         for name in known if wanted == "all" else [wanted]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,17 @@ class RunningServer:
         return f"grpc://127.0.0.1:{self.grpc_port}"
 
     @property
+    def tritonserver(self) -> int:
+        """Process id of the server proper, a child of the launcher."""
+        (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(child)
+
+    def kill(self) -> None:
+        """As the out-of-memory killer would; the launcher then ends too."""
+        os.kill(self.tritonserver, signal.SIGKILL)
+        self.process.wait(timeout=60)
+
+    @property
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
@@ -84,9 +96,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def serving(repository: Path, log: Path, *arguments: str) -> Iterator[RunningServer]:
-    """A real Triton server on free ports, ready; stopped at the end."""
-    http, grpc, metrics = free_ports(3)
+def serving(
+    repository: Path, log: Path, *arguments: str | Path, ports: Sequence[int] | None = None
+) -> Iterator[RunningServer]:
+    """A real Triton server on free ports, or on given ones for HTTP, gRPC and metrics; ready; stopped at the end."""
+    http, grpc, metrics = ports or free_ports(3)
     command = [BIN / "gomin-server", "--model-repository", repository, "--http-port", str(http)]
     command += ["--grpc-port", str(grpc), f"--metrics-port={metrics}", *arguments]
     with log.open("wb") as output:

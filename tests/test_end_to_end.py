@@ -1,7 +1,6 @@
 """Real recordings through a real Triton server, against the PyTorch networks."""
 
 import copy
-import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from gomin_client.sampling import NoiseField
 from gomin_client.transports import connect
 from gomin_client.vocoder import Vocoder
 from gomin_export.networks import DiffusionWrapper, GomiGAN
-from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, golden, run, serving
+from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, golden, run
 
 
 @pytest.fixture(params=["grpc", "http", "local", "bare"])
@@ -202,20 +201,6 @@ def test_the_wrong_port_is_one_line(server: RunningServer, crossed: str) -> None
     result = run("gomin-client", "info", "--url", url)
 
     assert_fails(result, 3, url)
-
-
-@pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_server_that_dies_at_work_is_one_line(repository: Path, tmp_path: Path, scheme: str) -> None:
-    wave = np.random.default_rng(0).uniform(-0.1, 0.1, 24000 * 20).astype(np.float32)
-    with serving(repository, tmp_path / "log") as server, Vocoder(getattr(server, scheme), "diffusion") as vocoder:
-        (tritonserver,) = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        threading.Timer(2, os.kill, (int(tritonserver), signal.SIGKILL)).start()
-
-        with pytest.raises(ServerError) as caught:
-            vocoder.reconstruct(wave, 24000, seed=1)
-
-    assert "\n" not in str(caught.value)
-    assert server.grpc in str(caught.value) or server.http in str(caught.value)
 
 
 def test_local_runs_are_interrupted_at_once(repository: Path, tmp_path: Path) -> None:

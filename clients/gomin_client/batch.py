@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client import audio, melfile, plot
+from gomin_client.conventions import Reading, to_gomin
 from gomin_client.errors import FileError, GominError, ServerError
 from gomin_client.mel import MelConfig, mel_spectrogram
 from gomin_client.paths import ANALYZE, STREAM, SYNTHESIZE, Job
@@ -39,6 +40,7 @@ class Settings:
     Attributes:
         trim: see `Vocoder.reconstruct`.
         seed: see `Vocoder.synthesize`.
+        reading: how mel files are taken.
         all_channels: keep every channel; otherwise they are mixed down to one, as GOMIN's own program does.
         subtype: see `audio.write`.
         extension: format of what is written to standard output.
@@ -49,6 +51,7 @@ class Settings:
 
     trim: bool = True
     seed: int | None = None
+    reading: Reading = field(default_factory=Reading)
     all_channels: bool = False
     subtype: str | None = None
     extension: str = ".wav"
@@ -208,8 +211,10 @@ def _compute(
     task = outcome.job.task
     if task == SYNTHESIZE:
         assert vocoder is not None  # the command line opens one for this task
-        loaded = melfile.read(source)
-        audible = vocoder.synthesize(loaded.mel, settings.seed, mel_config=loaded.config)
+        reading = settings.reading
+        loaded = melfile.read(source, transpose=reading.transpose)
+        mel = to_gomin(loaded.mel, reading.convention, config, stft_normalized=reading.stft_normalized)
+        audible = vocoder.synthesize(mel, settings.seed, mel_config=loaded.config, force=reading.force)
         outcome.seconds = audible.shape[-1] / config.sample_rate
         return lambda target: audio.write(target, audible, config.sample_rate, settings.subtype)
     recording = audio.read(source)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from typer.core import TyperCommand
 
 from gomin_client import DEFAULT_URL
 from gomin_client import options as o
+from gomin_client.connection import Connection
 from gomin_client.console import Version, run
 from gomin_client.errors import GominError, ServerError, UsageError
 from gomin_client.process import Show, process
+
+if TYPE_CHECKING:
+    from gomin_client.conventions import Reading
 
 app = typer.Typer(
     name="gomin-client",
@@ -27,7 +31,10 @@ AUDIO_ONLY, MEL_ONLY, BOTH = ("audio",), ("mel",), ("audio", "mel")
 
 
 @app.command()
+@o.connected
 def analyze(
+    *,
+    connection: Connection,
     inputs: o.AudioInputs,
     output: o.Output = None,
     url: o.SettingsUrl = None,
@@ -67,6 +74,7 @@ def analyze(
         planned,
         url=url,
         model=model or "gan",
+        connection=connection,
         given=given,
         channels=channels,
         extension=naming.extension,
@@ -77,12 +85,19 @@ def analyze(
 
 
 @app.command()
+@o.connected
 def synthesize(
+    *,
+    connection: Connection,
     inputs: o.MelInputs,
     output: o.Output = None,
-    url: o.Url = DEFAULT_URL,
+    url: o.Url = None,
     model: o.Model = "gan",
     seed: o.Seed = None,
+    convention: o.Convention = "gomin",
+    stft_norm: o.StftNorm = "window",
+    transpose: o.Transpose = False,
+    force: o.Force = False,
     subtype: o.Subtype = None,
     extension: o.AudioFormat = "wav",
     jobs: o.Jobs = 2,
@@ -106,9 +121,11 @@ def synthesize(
     planned = plan(find_sources(inputs, MEL_ONLY), find_outputs(output or []), naming)
     process(
         planned,
-        url=url,
+        url=url or DEFAULT_URL,
         model=model,
+        connection=connection,
         seed=seed,
+        reading=_reading(convention, stft_norm, transpose, force),
         subtype=subtype,
         extension=naming.extension,
         show=Show(quiet, verbose, as_json),
@@ -118,10 +135,13 @@ def synthesize(
 
 
 @app.command()
+@o.connected
 def reconstruct(
+    *,
+    connection: Connection,
     inputs: o.AudioInputs,
     output: o.Output = None,
-    url: o.Url = DEFAULT_URL,
+    url: o.Url = None,
     model: o.Model = "gan",
     trim: o.Trim = True,
     seed: o.Seed = None,
@@ -152,8 +172,9 @@ def reconstruct(
     planned = plan(find_sources(inputs, AUDIO_ONLY), find_outputs(output or []), naming)
     process(
         planned,
-        url=url,
+        url=url or DEFAULT_URL,
         model=model,
+        connection=connection,
         trim=trim,
         seed=seed,
         channels=channels,
@@ -188,8 +209,11 @@ class _ListsOfFiles(TyperCommand):
 
 
 @app.command(cls=_ListsOfFiles)
+@o.connected
 def convert(
+    *,
     ctx: typer.Context,
+    connection: Connection,
     inputs: o.Inputs = None,
     input_files: Annotated[
         Optional[list[str]],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
@@ -215,6 +239,10 @@ def convert(
     n_mels: o.NMels = None,
     trim: o.Trim = True,
     seed: o.Seed = None,
+    convention: o.Convention = "gomin",
+    stft_norm: o.StftNorm = "window",
+    transpose: o.Transpose = False,
+    force: o.Force = False,
     channels: o.Channels = "mono",
     subtype: o.Subtype = None,
     jobs: o.Jobs = 2,
@@ -256,9 +284,11 @@ def convert(
         planned,
         url=(url if asked else None) if only_mels else url or DEFAULT_URL,
         model=model,
+        connection=connection,
         given=_given(sample_rate, win_length, hop_length, n_mels),
         trim=trim,
         seed=seed,
+        reading=_reading(convention, stft_norm, transpose, force),
         channels=channels,
         subtype=subtype,
         show=Show(quiet, verbose, as_json),
@@ -302,7 +332,8 @@ def compare(
 
 
 @app.command()
-def info(url: o.Url = DEFAULT_URL) -> None:
+@o.connected
+def info(*, url: o.Url = None, connection: Connection) -> None:
     """List the models of a server or repository, and what they say about themselves.
 
     Example: gomin-client info --url http://server:8000
@@ -310,7 +341,7 @@ def info(url: o.Url = DEFAULT_URL) -> None:
     from gomin_client.contract import ModelContract
     from gomin_client.transports import connect
 
-    transport = connect(url)
+    transport = connect(url or DEFAULT_URL, connection)
     try:
         names = transport.models()
         if not names:
@@ -353,6 +384,14 @@ def _extension(name: str, kind: str) -> str:
         known = [known.removeprefix(".") for known in WRITABLE if WRITABLE[known] == kind]
         raise UsageError(f"--format {name}: expected {', '.join(known)}")
     return extension
+
+
+def _reading(convention: str, stft_norm: str, transpose: bool, force: bool) -> Reading:
+    from gomin_client.conventions import Reading
+
+    if stft_norm not in ("window", "none"):
+        raise UsageError(f"--stft-norm {stft_norm}: expected window or none")
+    return Reading(convention, stft_norm == "window", transpose, force)
 
 
 def _given(

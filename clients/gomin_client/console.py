@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
         program: its name, in front of every message.
         when_interrupted: tells a user who pressed Ctrl-C about the work so far.
     """
+    logging.getLogger("gomin_client").addHandler(_Console(program))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
@@ -57,6 +59,17 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
     except Interrupted as interrupted:
         typer.echo(f"{program}: interrupted; {when_interrupted()}", err=True)
         sys.exit(128 + interrupted.number)
+
+
+class _Console(logging.Handler):
+    """What libraries of ours have to say, on standard error."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(logging.WARNING)
+        self._program = program
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"{self._program}: {record.levelname.lower()}: {record.getMessage()}", err=True)
 
 
 def _interrupt(number: int, _frame: object) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from gomin_client.errors import ContractError
 from gomin_client.mel import MelConfig
@@ -111,6 +111,11 @@ class ModelContract:
                     f"the mel has {name} {getattr(given, name)}, model {model} takes {wanted}: "
                     "make the mel with the model's settings, or choose a model that was trained on such mels"
                 )
+
+    def same_model(self, other: ModelContract, version: int) -> bool:
+        """Whether a version of this model and of another one would make the same audio, by what they say."""
+        mine, its = (replace(contract, provenance={}) for contract in (self, other))
+        return mine == its and self.provenance.get(version) == other.provenance.get(version)
 
     def to_parameters(self) -> dict[str, str]:
         """The contract as config parameters; those of single versions are left out."""

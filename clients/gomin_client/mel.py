@@ -96,9 +96,15 @@ def mel_spectrogram(wave: NDArray[np.floating[Any]], config: MelConfig | None = 
         block = starts[first : first + _BLOCK_FRAMES].astype(np.float64)
         spectrum = np.fft.rfft(block * window)  # (frames, n_fft // 2 + 1)
         power = spectrum.real**2 + spectrum.imag**2
-        decibels = 10 * np.log10(filters @ power.T + FLOOR)
-        mel[:, first : first + _BLOCK_FRAMES] = np.maximum(0, (decibels + RANGE_DB) / RANGE_DB)
+        mel[:, first : first + _BLOCK_FRAMES] = from_power(filters @ power.T)
     return mel
+
+
+def from_power(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mel band power → GOMIN's values: decibels, so that -100 dB is 0 and 0 dB is 1."""
+    decibels = 10 * np.log10(power + FLOOR)
+    values: NDArray[np.float64] = np.maximum(0, (decibels + RANGE_DB) / RANGE_DB)
+    return values
 
 
 @lru_cache(maxsize=8)

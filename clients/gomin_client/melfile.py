@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gomin_client.conventions import shape_hint
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import appearing
 from gomin_client.mel import MelConfig
@@ -38,8 +39,12 @@ class MelFile:
     config: MelConfig | None
 
 
-def read(path: Path) -> MelFile:
+def read(path: Path, *, transpose: bool = False) -> MelFile:
     """Read a mel file in the format of its extension.
+
+    Args:
+        path: of the file.
+        transpose: the file holds (frames, n_mels).
 
     Raises:
         FileError: missing, damaged, or not a mel: other than 2 or 3 dimensions, no frames, NaN or infinite values.
@@ -57,9 +62,14 @@ def read(path: Path) -> MelFile:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     mel = _check_array(path, array)
+    if transpose:
+        mel = np.ascontiguousarray(mel.transpose(0, 2, 1))
     config = None if settings is None else _check_settings(path, settings)
     if config is not None and config.n_mels != mel.shape[1]:
-        raise FileError(f"{path}: says n_mels {config.n_mels}, but its mel has {mel.shape[1]} bands")
+        raise FileError(
+            f"{path}: says n_mels {config.n_mels}, but its mel has {mel.shape[1]} bands"
+            + shape_hint(mel.shape, config.n_mels)
+        )
     return MelFile(mel, config)
 
 

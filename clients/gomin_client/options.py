@@ -3,12 +3,16 @@
 # ruff: noqa: UP045
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional, get_type_hints
 
 import typer
 
 from gomin_client import DEFAULT_URL
+from gomin_client.connection import Connection, parse_headers
 
 INPUT_FORMS = (
     "files, directories (with their subfolders), patterns such as 'in/**/*.wav', .txt lists of paths, "
@@ -32,15 +36,17 @@ Output = Annotated[
     ),
 ]
 Url = Annotated[
-    str,
+    Optional[list[str]],
     typer.Option(
         envvar="GOMIN_URL",
         help="Where the model runs: grpc://HOST:PORT, http://HOST:PORT, HOST:PORT (gRPC), or local:DIRECTORY for a "
-        "model repository run in-process.",
+        "model repository run in-process; grpcs:// and https:// for TLS; dns:///NAME:PORT for all addresses of a name. "
+        f"Several gRPC servers share the work. Default: {DEFAULT_URL}.",
+        show_default=False,
     ),
 ]
 OptionalUrl = Annotated[
-    Optional[str],
+    Optional[list[str]],
     typer.Option(
         "--url",
         envvar="GOMIN_URL",
@@ -51,7 +57,7 @@ OptionalUrl = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", "-m", envvar="GOMIN_MODEL", help="gan, diffusion, or a model's name.")]
 SettingsUrl = Annotated[
-    Optional[str],
+    Optional[list[str]],
     typer.Option("--url", help="Take the mel settings from the model there, not the defaults.", show_default=False),
 ]
 SettingsModel = Annotated[
@@ -99,6 +105,24 @@ Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show where the time went on the server, by its own statistics.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")]
+Convention = Annotated[
+    str,
+    typer.Option(
+        "--mel-convention",
+        help="What the mels' values are, if not GOMIN's: power, amplitude, db, ln-power, ln-amplitude, log10-power or "
+        "log10-amplitude, of GOMIN's bands; they are converted.",
+    ),
+]
+StftNorm = Annotated[
+    str,
+    typer.Option(
+        "--stft-norm",
+        help="With --mel-convention: window, if the STFT was divided by the root of the window's energy, as GOMIN's; "
+        "none, if not, as librosa's.",
+    ),
+]
+Transpose = Annotated[bool, typer.Option("--transpose", help="Mels are (frames, bands): turn them round.")]
+Force = Annotated[bool, typer.Option("--force", help="Take mels whose values do not look like GOMIN's.")]
 SampleRate = Annotated[
     Optional[int],
     typer.Option("--sample-rate", "--sample_rate", help="Of the mel, in Hz. Default: 24000.", show_default=False),
@@ -114,3 +138,97 @@ HopLength = Annotated[
 NMels = Annotated[
     Optional[int], typer.Option("--n-mels", "--n_mels", help="Mel bands. Default: 128.", show_default=False)
 ]
+
+# name of a parameter → its type and option, and its default; together they make a `Connection`
+_CONNECTION: dict[str, tuple[Any, Any]] = {
+    "wait": (
+        Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait for the server and its model to be ready.")],
+        Connection.wait_s,
+    ),
+    "retry_for": (
+        Annotated[
+            float,
+            typer.Option(
+                "--retry-for",
+                min=0,
+                metavar="SECONDS",
+                help="Go on trying for so long when the server goes away or is unavailable; 0: do not.",
+            ),
+        ],
+        Connection.retry_for_s,
+    ),
+    "timeout": (
+        Annotated[
+            Optional[float],
+            typer.Option(
+                metavar="SECONDS",
+                help="Of one request. Default: a minute, and a minute for each second of audio, times the steps.",
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    "header": (
+        Annotated[
+            Optional[list[str]],
+            typer.Option(
+                metavar="'NAME: VALUE'",
+                help="Sent with every request (HTTP header, gRPC metadata); @FILE reads one from each line.",
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    "ssl": (
+        Annotated[bool, typer.Option("--ssl", help="Use TLS for gRPC URLs that do not say so, such as dns:///.")],
+        False,
+    ),
+    "ssl_ca": (
+        Annotated[
+            Optional[Path],
+            typer.Option(help="PEM file of the authorities that servers' certificates are signed by.", metavar="FILE"),
+        ],
+        None,
+    ),
+    "ssl_cert": (
+        Annotated[Optional[Path], typer.Option(help="PEM file of this client's certificate.", metavar="FILE")],
+        None,
+    ),
+    "ssl_key": (
+        Annotated[Optional[Path], typer.Option(help="PEM file of its private key.", metavar="FILE")],
+        None,
+    ),
+}
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a `Connection`; it takes them as one argument, `connection`."""
+
+    @functools.wraps(command)
+    def with_options(**arguments: Any) -> None:
+        given = {name: arguments.pop(name) for name in _CONNECTION}
+        connection = Connection(
+            wait_s=given["wait"],
+            retry_for_s=given["retry_for"],
+            timeout_s=given["timeout"],
+            headers=parse_headers(given["header"] or []),
+            tls=given["ssl"],
+            ca=given["ssl_ca"],
+            certificate=given["ssl_cert"],
+            key=given["ssl_key"],
+        )
+        command(**arguments, connection=connection)
+
+    types = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=types[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "connection"
+    ]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in _CONNECTION.items()
+    ]
+    with_options.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+    return with_options

@@ -14,6 +14,8 @@ from gomin_client.errors import GominError, ServerError, UsageError
 
 if TYPE_CHECKING:
     from gomin_client.batch import Outcome
+    from gomin_client.connection import Connection
+    from gomin_client.conventions import Reading
     from gomin_client.mel import MelConfig
     from gomin_client.paths import Job
     from gomin_client.progress import Display
@@ -39,12 +41,14 @@ class Show:
 def process(
     jobs: Sequence[Job],
     *,
-    url: str | None,
+    url: str | Sequence[str] | None,
     model: str,
+    connection: Connection,
     show: Show,
     given: dict[str, int] | None = None,
     trim: bool = True,
     seed: int | None = None,
+    reading: Reading | None = None,
     channels: str = "mono",
     subtype: str | None = None,
     extension: str = ".wav",
@@ -59,11 +63,15 @@ def process(
     """
     from gomin_client import plot as plots
     from gomin_client.batch import FAILED, Settings, run_jobs
-    from gomin_client.paths import STREAM, check_extra
+    from gomin_client.conventions import Reading
+    from gomin_client.paths import STREAM, SYNTHESIZE, check_extra
     from gomin_client.progress import Display, to_json
     from gomin_client.vocoder import fresh_seed
 
     _check(jobs, channels, subtype, extension)
+    reading = reading or Reading()
+    if reading != Reading() and not any(job.task == SYNTHESIZE for job in jobs):
+        raise UsageError("--mel-convention, --stft-norm, --transpose and --force are for mel files: there are none")
     to_stderr = any(job.target == STREAM for job in jobs)
     if to_stderr and show.as_json:
         raise UsageError("--json and -o - would both write to standard output")
@@ -73,7 +81,7 @@ def process(
         if len(jobs) > plots.MAX_COLUMNS:
             raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(jobs)}")
     with ExitStack() as stack:
-        vocoder, config = _open(stack, url, model, given or {})
+        vocoder, config = _open(stack, url, model, connection, given or {})
         if seed is not None and vocoder is None:
             raise UsageError("--seed: there is nothing to be synthesized")
         if seed is not None and vocoder is not None:
@@ -86,6 +94,7 @@ def process(
         settings = Settings(
             trim=trim,
             seed=seed,
+            reading=reading,
             all_channels=channels == "all",
             subtype=subtype,
             extension=extension,
@@ -99,11 +108,14 @@ def process(
         try:
             if plot is not None:
                 _draw(plot, outcomes, config, display)
-            if show.verbose and not lost:
-                typer.echo(_timings(vocoder, before), err=True)
         except GominError as error:  # the files are there all the same, and are to be told of
             display.complain(str(error))
             failures.append(error)
+        if show.verbose and not lost:
+            try:
+                typer.echo(_timings(vocoder, before), err=True)
+            except ServerError as error:  # it has done its work
+                display.complain(f"warning: no statistics: {error}")
     display.summarize(outcomes)
     if show.as_json:
         typer.echo(to_json(outcomes, model=vocoder.model if vocoder else None, seed=seed))
@@ -143,7 +155,9 @@ def _timings(vocoder: Vocoder | None, before: Statistics | None) -> str:
     )
 
 
-def _open(stack: ExitStack, url: str | None, model: str, given: dict[str, int]) -> tuple[Vocoder | None, MelConfig]:
+def _open(
+    stack: ExitStack, url: str | Sequence[str] | None, model: str, connection: Connection, given: dict[str, int]
+) -> tuple[Vocoder | None, MelConfig]:
     """The model, if one is needed, and the mel settings."""
     from gomin_client.mel import MelConfig
     from gomin_client.vocoder import Vocoder
@@ -151,7 +165,7 @@ def _open(stack: ExitStack, url: str | None, model: str, given: dict[str, int]) 
     try:
         if url is None:
             return None, MelConfig(**given)
-        vocoder = stack.enter_context(Vocoder(url, model))
+        vocoder = stack.enter_context(Vocoder(url, model, connection=connection))
         vocoder.contract.check_mel(vocoder.model, MelConfig(**{**vars(vocoder.contract.mel), **given}))
     except ValueError as error:
         raise UsageError(f"mel settings: {error}") from error

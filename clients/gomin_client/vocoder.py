@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client import DEFAULT_URL, audio, contract
+from gomin_client import DEFAULT_URL, audio, contract, conventions
 from gomin_client.audio import Wave
+from gomin_client.connection import Connection
 from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
-from gomin_client.errors import ContractError, InferenceError, UsageError
+from gomin_client.errors import ContractError, InferenceError, SuspiciousMelError, UsageError
 from gomin_client.mel import Mel, MelConfig, mel_spectrogram
 from gomin_client.transports import connect
 from gomin_client.transports.base import Statistics
 
 
 class Vocoder:
-    """One version of one model, wherever it runs.
+    """One version of one model, wherever it runs; safe to use from several threads at a time.
 
-    The version is chosen once, the newest that is ready, so that a file is never made by two.
+    The version is chosen once, the newest that is ready, so that a file is never made by two. A server that goes away
+    and comes back is tried again, see `Connection`; a request that was lost is sent once more.
 
     Attributes:
         model: the model's name on the server.
@@ -29,12 +32,17 @@ class Vocoder:
         contract: its mel settings and what else it says about itself.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, model: str = "gan") -> None:
+    def __init__(
+        self, url: str | Sequence[str] = DEFAULT_URL, model: str = "gan", *, connection: Connection | None = None
+    ) -> None:
         """Connect, and read the model's settings.
 
         Args:
-            url: grpc://HOST:PORT, http://HOST:PORT, local:DIRECTORY, or HOST:PORT (gRPC).
+            url: grpc://HOST:PORT, http://HOST:PORT, local:DIRECTORY, or HOST:PORT (gRPC); grpcs://, https:// with TLS;
+                dns:///NAME:PORT for a name with several addresses. Several gRPC URLs share the work.
             model: "gan", "diffusion", or the name of a model.
+            connection: how long to wait and to go on trying, headers, TLS files; the defaults of `Connection` if left
+                out.
 
         Raises:
             UsageError: a malformed URL; UnknownModelError: no such model there.
@@ -42,7 +50,8 @@ class Vocoder:
             ContractError: the model is not a GOMIN vocoder.
         """
         self.model = SHORT_NAMES.get(model, model)
-        self._transport = connect(url)
+        self._connection = connection or Connection()
+        self._transport = connect(url, self._connection)
         try:
             described = self._transport.describe(self.model)
             self.version = described.versions[-1]
@@ -99,7 +108,12 @@ class Vocoder:
         return self._mel(self._at_model_rate(wave, sample_rate))
 
     def synthesize(
-        self, mel: NDArray[np.floating[Any]], seed: int | None = None, *, mel_config: MelConfig | None = None
+        self,
+        mel: NDArray[np.floating[Any]],
+        seed: int | None = None,
+        *,
+        mel_config: MelConfig | None = None,
+        force: bool = False,
     ) -> Wave:
         """Audio of a mel spectrogram.
 
@@ -107,12 +121,14 @@ class Vocoder:
             mel: (n_mels, frames), or (batch, n_mels, frames).
             seed: of a diffusion model's noise, the same for all items; a fresh one if left out.
             mel_config: the settings that the mel was made with, where they are known: they must be the model's.
+            force: take values that cannot come from a recording; see `conventions`, also for how to convert other mels.
 
         Returns:
             (hop_length·frames,) float32, or (batch, hop_length·frames).
 
         Raises:
             ContractError: a mel of another shape or other settings, or not finite.
+            SuspiciousMelError: a mel that does not look like one of GOMIN's.
             UsageError: a seed for a model that takes none.
             InferenceError, ServerError: see `Transport.infer`.
         """
@@ -123,9 +139,12 @@ class Vocoder:
         if batch.ndim != 3 or batch.shape[1] != self.contract.mel.n_mels or 0 in batch.shape:
             raise ContractError(
                 f"mel has shape {np.shape(mel)}; model {self.model} takes ({self.contract.mel.n_mels}, frames)"
+                + conventions.shape_hint(np.shape(mel), self.contract.mel.n_mels)
             )
         if not np.isfinite(batch).all():
             raise ContractError("mel contains NaN or infinite values")
+        if not force and (suspicion := conventions.suspicion(batch)) is not None:
+            raise SuspiciousMelError(f"mel {suspicion}")
         inputs: dict[str, NDArray[Any]] = {contract.MEL: batch}
         if self.takes_seed:
             seed = fresh_seed() if seed is None else seed
@@ -157,7 +176,7 @@ class Vocoder:
             (samples,) or (channels, samples) float32 at the model's sample rate.
         """
         wave = self._at_model_rate(wave, sample_rate)
-        result = self.synthesize(self._mel(wave), seed)
+        result = self.synthesize(self._mel(wave), seed, force=True)
         return result[..., : wave.shape[-1]] if trim else result
 
     def _mel(self, wave: Wave) -> Mel:
@@ -169,9 +188,14 @@ class Vocoder:
         """(B, 1, N): in as many requests as the model's largest batch makes necessary."""
         items = len(inputs[contract.MEL])
         step = self._max_batch_size or items
+        seconds = inputs[contract.MEL].shape[-1] * self.contract.mel.hop_length / self.sample_rate
+        deadline = self._connection.deadline(min(step, items) * seconds, self.contract.num_diffusion_steps or 1)
         parts = [
             self._transport.infer(
-                self.model, self.version, {name: tensor[first : first + step] for name, tensor in inputs.items()}
+                self.model,
+                self.version,
+                {name: tensor[first : first + step] for name, tensor in inputs.items()},
+                deadline,
             )[contract.AUDIO]
             for first in range(0, items, step)
         ]

@@ -1,53 +1,61 @@
-"""Ways to a model: a Triton server over gRPC or HTTP, or in-process. To add one: a class, and a case in `connect`."""
+"""Ways to a model: a Triton server over gRPC or HTTP, or in-process. To add one: a class, and a case in `_open`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from gomin_client.connection import Connection
 from gomin_client.errors import UsageError
+from gomin_client.transports.address import GRPC_SCHEMES, HTTP_SCHEMES, Address, parse
 from gomin_client.transports.base import Transport
 
-URL_FORMS = "grpc://HOST:PORT, http://HOST:PORT, local:DIRECTORY or HOST:PORT (gRPC)"
 
-
-def connect(url: str) -> Transport:
+def connect(url: str | Sequence[str], connection: Connection | None = None) -> Transport:
     """Open the transport that a URL asks for; the server is not contacted yet.
 
     Args:
-        url: one of `URL_FORMS`.
+        url: one of `address.URL_FORMS`; or several of gRPC servers that serve the same models, among which gRPC
+            balances.
+        connection: patience, headers, TLS; the defaults of `Connection` if left out.
 
     Raises:
-        UsageError: the URL has none of these forms.
+        UsageError: a URL of no known form, several that do not go together, or a TLS file that cannot be read.
     """
-    scheme, separator, address = url.partition("://")
-    if not separator:
-        scheme, separator, address = ("local", ":", url[6:]) if url.startswith("local:") else ("grpc", "://", url)
-    address = address if scheme == "local" else address.rstrip("/")
-    if not address or (scheme != "local" and "/" in address):
-        raise UsageError(f"URL {url!r}: expected {URL_FORMS}")
-    # each imports its own half of tritonclient, or onnxruntime: only what is used
+    connection = connection or Connection()
+    addresses = [parse(one) for one in ([url] if isinstance(url, str) else url)]
+    if not addresses:
+        raise UsageError("no URL: give at least one")
+    if len(addresses) > 1 and not all(address.scheme in ("grpc", "grpcs") for address in addresses):
+        raise UsageError(
+            f"several URLs ({', '.join(address.url for address in addresses)}): only gRPC balances among servers, "
+            "grpc:// or grpcs:// URLs; a name with several addresses is one URL, dns:///NAME:PORT"
+        )
+    if len({address.scheme for address in addresses}) > 1:
+        raise UsageError("several URLs: either all with TLS, or none")
+    return _open(addresses, connection)
+
+
+def _open(addresses: list[Address], connection: Connection) -> Transport:
+    """Each imports its own half of tritonclient, or onnxruntime: only what is used."""
+    from gomin_client.transports.patient import PatientTransport
+
+    scheme = addresses[0].scheme
+    if scheme not in GRPC_SCHEMES and scheme != "https" and connection.wants_tls:
+        raise UsageError(f"URL {addresses[0].url!r}: TLS options are for grpcs://, https:// and dns: URLs")
     if scheme == "local":
         from gomin_client.transports.local import LocalTransport
 
-        return LocalTransport(address)
-    if scheme == "grpc":
-        from gomin_client.transports.triton import GrpcTransport
+        if connection.headers:
+            raise UsageError(f"URL {addresses[0].url!r}: headers are for servers")
+        # what a repository cannot do now, it cannot do a moment later
+        return PatientTransport(LocalTransport(addresses[0].place), connection.wait_s, retry_for_s=0)
+    inner: Transport
+    if scheme in HTTP_SCHEMES:
+        from gomin_client.transports.triton_http import HttpTransport
 
-        return GrpcTransport(_with_port(address, 8001))
-    if scheme == "http":
-        from gomin_client.transports.triton import HttpTransport
+        inner = HttpTransport(addresses[0], connection)
+    else:
+        from gomin_client.transports.triton_grpc import GrpcTransport
 
-        return HttpTransport(_with_port(address, 8000))
-    raise UsageError(f"URL {url!r}: unknown scheme {scheme!r}; expected {URL_FORMS}")
-
-
-def _with_port(address: str, default: int) -> str:
-    """The address with the default port where it names none; an IPv6 address stands in brackets.
-
-    Raises:
-        UsageError: a port that is none; gRPC would take one above 65535 for another.
-    """
-    _, colon, port = address.rpartition("]")[2].rpartition(":")
-    if not colon:
-        return f"{address}:{default}"
-    if not (port.isdecimal() and 0 < int(port) < 65536):
-        raise UsageError(f"URL {address!r}: {port!r} is not a port; expected 1 to 65535")
-    return address
+        inner = GrpcTransport(addresses, connection)
+    return PatientTransport(inner, connection.wait_s, connection.retry_for_s)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Tensors = Mapping[str, NDArray[Any]]
 
+LONGEST_S = 3600.0  # that a request may take if its caller does not say
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -68,6 +70,7 @@ class Transport(Protocol):
 
         Raises:
             ServerError: the server cannot be reached or is not ready.
+            AccessError: the server refuses this client, in this and in all other calls.
         """
         ...
 
@@ -80,13 +83,14 @@ class Transport(Protocol):
         """
         ...
 
-    def infer(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
+    def infer(self, model: str, version: int, inputs: Tensors, timeout_s: float = LONGEST_S) -> dict[str, NDArray[Any]]:
         """Call one version of a model: name → tensor in, name → tensor out.
 
         Raises:
             ContractError: the model does not take these tensors.
+            DeadlineError: no answer within `timeout_s` seconds.
             InferenceError: the model answered with an error.
-            ServerError: the server cannot be reached.
+            ServerError: the server cannot be reached, or is unavailable.
         """
         ...
 

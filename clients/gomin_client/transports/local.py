@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError  # the built-in one only from Python 3.11 on
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ from numpy.typing import NDArray
 
 from gomin_client import contract, model_repository
 from gomin_client.contract import ModelContract
-from gomin_client.errors import ContractError, InferenceError, ServerError, UnknownModelError
+from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError, UnknownModelError
 from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, sample
-from gomin_client.transports.base import ModelInfo, Tensors, unknown_model
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Tensors, unknown_model
 
 
 class LocalTransport:
@@ -50,12 +52,18 @@ class LocalTransport:
         parameters, max_batch_size = model_repository.parse_config(home / model_repository.CONFIG)
         return ModelInfo(model, tuple(model_repository.versions(home)), parameters, max_batch_size)
 
-    def infer(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
+    def infer(self, model: str, version: int, inputs: Tensors, timeout_s: float = LONGEST_S) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
+        ends_at = time.monotonic() + timeout_s
         described = ModelContract.from_parameters(model, self.describe(model).parameters)
-        if described.kind == contract.DIFFUSION:
-            return {contract.AUDIO: self._sample(described, version, inputs)}
-        return self._run(model, version, inputs)
+        try:
+            if described.kind == contract.DIFFUSION:
+                return {contract.AUDIO: self._sample(described, version, inputs, ends_at)}
+            return self._run(model, version, inputs, ends_at)
+        except FutureTimeoutError as error:
+            raise DeadlineError(
+                f"{self.url}: model {model} took longer than {timeout_s:g} s: as much audio needs more time (--timeout)"
+            ) from error
 
     def statistics(self, model: str, version: int) -> None:
         """See `Transport.statistics`: there is no server to count."""
@@ -73,7 +81,7 @@ class LocalTransport:
         self._workers.shutdown()
         self._sessions.clear()
 
-    def _sample(self, described: ModelContract, version: int, inputs: Tensors) -> Array:
+    def _sample(self, described: ModelContract, version: int, inputs: Tensors, ends_at: float) -> Array:
         """The chain that the Triton model gomin_diffusion runs, with the denoiser of the same version."""
         mel = inputs[contract.MEL]
         seeds = inputs[contract.SEED][:, 0].tolist()
@@ -83,18 +91,22 @@ class LocalTransport:
 
         def denoise(signal: Array, timestep: Array, mel: Array) -> Array:
             step = {contract.SIGNAL: signal, contract.TIMESTEP: timestep[:, np.newaxis], contract.MEL: mel}
-            return self._run(contract.DENOISER_MODEL, version, step)[contract.NOISE]
+            return self._run(contract.DENOISER_MODEL, version, step, ends_at)[contract.NOISE]
 
         return sample(denoise, mel, NoiseField(seeds, described.mel.hop_length * mel.shape[-1], first), sampler)
 
-    def _run(self, model: str, version: int, inputs: Tensors) -> dict[str, NDArray[Any]]:
+    def _run(self, model: str, version: int, inputs: Tensors, ends_at: float) -> dict[str, NDArray[Any]]:
         session = self._session(model, version)
         names = [output.name for output in session.get_outputs()]
         options = self._onnxruntime.RunOptions()
         self._running.add(options)
         running = self._workers.submit(session.run, names, dict(inputs), options)
         try:
-            return dict(zip(names, running.result(), strict=True))
+            left = max(0.0, ends_at - time.monotonic())
+            return dict(zip(names, running.result(left), strict=True))
+        except FutureTimeoutError:
+            options.terminate = True
+            raise
         except Exception as error:  # ONNX Runtime's exceptions have no common public base
             kind = ContractError if "INVALID_ARGUMENT" in str(error) else InferenceError
             raise kind(f"{self.url}: model {model}: {' '.join(str(error).split())}") from error

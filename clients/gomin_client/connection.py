@@ -1,0 +1,98 @@
+"""How a server is reached, and how much patience it is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gomin_client.errors import UsageError
+
+# A request may take a minute, and a minute more for every second of audio and step of a chain: some 20 times what two
+# CPU cores take for the released models. It is there to end what would never end, not to hurry anyone.
+DEADLINE_S = 60.0
+DEADLINE_PER_AUDIO_SECOND = 60.0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Patience with servers, and what they ask of a client.
+
+    Attributes:
+        wait_s: seconds to wait for a server and its model to become ready, when first asked.
+        retry_for_s: seconds to go on trying when a server that was ready cannot be reached, or says that it is
+            unavailable. Requests have no effects, so one that was lost is sent again.
+        timeout_s: seconds that one request may take; None allows `DEADLINE_S`, and `DEADLINE_PER_AUDIO_SECOND` for
+            every second of audio and step of a sampling chain. A request that took too long is not repeated.
+        headers: sent with every request: HTTP headers, gRPC metadata. Names are in lower case.
+        tls: use TLS for gRPC URLs that do not say so themselves; grpcs:// and https:// do.
+        ca: PEM file of the authorities that sign server certificates; None for the system's (gRPC: its own list).
+        certificate: PEM file of this client's certificate chain, for servers that ask for one.
+        key: PEM file of its private key.
+
+    Raises:
+        UsageError: a negative number of seconds; a certificate without a key, or the reverse.
+    """
+
+    wait_s: float = 0.0
+    retry_for_s: float = 120.0
+    timeout_s: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("wait_s", "retry_for_s"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} is {getattr(self, name)}; expected a number of seconds, 0 or more")
+        if self.timeout_s is not None and not 0 < self.timeout_s < float("inf"):
+            raise UsageError(f"timeout_s is {self.timeout_s}; expected a number of seconds above 0")
+        if (self.certificate is None) != (self.key is None):
+            raise UsageError("a client certificate and its private key go together (--ssl-cert, --ssl-key)")
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether anything here makes sense with TLS alone."""
+        return self.tls or self.ca is not None or self.certificate is not None
+
+    def deadline(self, audio_seconds: float, steps: int = 1) -> float:
+        """Seconds that a request may take.
+
+        Args:
+            audio_seconds: of audio that it asks for, all items together.
+            steps: calls of a network for each.
+        """
+        if self.timeout_s is not None:
+            return self.timeout_s
+        return DEADLINE_S + DEADLINE_PER_AUDIO_SECOND * audio_seconds * steps
+
+
+def parse_headers(lines: Sequence[str]) -> dict[str, str]:
+    """Headers as people type them: "NAME: VALUE", or @FILE with one on each line, so that secrets stay off the screen.
+
+    Raises:
+        UsageError: a line that is no header, or a file that cannot be read.
+    """
+    headers: dict[str, str] = {}
+    for line in lines:
+        for given in _lines_of(line):
+            name, colon, value = given.partition(":")
+            # what both HTTP and gRPC take; the message does not repeat the value, which may be secret
+            if not colon or not re.fullmatch(r"[0-9A-Za-z_.-]+", name) or not re.fullmatch(r"[ -~]*", value):
+                raise UsageError("--header: expected 'NAME: VALUE' in printable ASCII, or @FILE")
+            if name.lower().endswith("-bin") or name.lower().startswith("grpc-"):
+                raise UsageError(f"--header {name}: names that end in -bin or begin with grpc- are gRPC's own")
+            headers[name.lower()] = value.strip()
+    return headers
+
+
+def _lines_of(line: str) -> list[str]:
+    if not line.startswith("@"):
+        return [line]
+    try:
+        return [given for given in Path(line[1:]).read_text().splitlines() if given.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--header {line}: cannot be read: {error}") from error

@@ -1,0 +1,261 @@
+"""Servers that come late, die, come back, or never come: real ones, killed with SIGKILL."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from gomin_client import Connection, Vocoder
+from gomin_client.errors import ContractError, DeadlineError, ServerError, UsageError
+from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, run, serving
+
+FILES, MELS = 80, 16
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with recordings, and one with mels for the small diffusion model."""
+    home = tmp_path_factory.mktemp("inputs")
+    (home / "audio").mkdir()
+    (home / "mels").mkdir()
+    wave, rate = soundfile.read(EXAMPLES[0], dtype="float32")
+    for index in range(FILES):
+        start = index * 250
+        soundfile.write(home / "audio" / f"{index:02}.wav", wave[start : start + 2 * rate], rate, subtype="FLOAT")
+    for index in range(MELS):
+        np.save(home / "mels" / f"{index}.npy", np.full((32, 20), index / MELS, np.float32))
+    return home
+
+
+@contextmanager
+def reconstructing(inputs: Path, out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [BIN / "gomin-client", "reconstruct", inputs / "audio", "-o", out, "--subtype", "float", *options]
+    yield from _running(command)
+
+
+@contextmanager
+def denoising(inputs: Path, out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [BIN / "gomin-client", "synthesize", inputs / "mels", "-o", out, "--subtype", "float"]
+    yield from _running([*command, "-m", "diffusion", "--seed", str(SEED), *options])
+
+
+def _running(command: list[str | Path]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_files(folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.wav"))) < count:
+        assert time.monotonic() < deadline, f"{folder} does not fill"
+        time.sleep(0.02)
+
+
+def audio_of(folder: Path) -> dict[str, NDArray[np.float32]]:
+    return {path.name: soundfile.read(path, dtype="float32")[0] for path in sorted(folder.iterdir())}
+
+
+def assert_undisturbed(folder: Path, reference: Path) -> None:
+    """Sample by sample; requests that meet in one batch are rounded otherwise than one by one, in the last bits."""
+    expected = audio_of(reference)
+    made = audio_of(folder)
+    assert made.keys() == expected.keys()
+    for name, wave in expected.items():
+        np.testing.assert_allclose(made[name], wave, rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: RunningServer, inputs: Path) -> Path:
+    """What the batches make when nothing happens."""
+    with reconstructing(inputs, inputs / "gan", "--url", server.grpc) as first:
+        assert first.wait(timeout=120) == 0
+    with denoising(inputs, inputs / "diffusion", "--url", server.grpc) as second:
+        assert second.wait(timeout=120) == 0
+    return inputs
+
+
+def test_killed_and_restarted_in_the_middle_of_a_batch(repository: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Three clients at once, over gRPC and HTTP, GAN and diffusion; started before the server is, too."""
+    ports = free_ports(3)
+    http, grpc = f"http://127.0.0.1:{ports[0]}", f"grpc://127.0.0.1:{ports[1]}"
+    with ExitStack() as stack:
+        clients = {
+            "a": stack.enter_context(reconstructing(undisturbed, tmp_path / "a", "--url", grpc, "--wait", "60")),
+            "b": stack.enter_context(reconstructing(undisturbed, tmp_path / "b", "--url", http, "--wait", "60")),
+            "c": stack.enter_context(denoising(undisturbed, tmp_path / "c", "--url", grpc, "--wait", "60")),
+        }
+        first = stack.enter_context(serving(repository, tmp_path / "log1", ports=ports))
+        for name in clients:
+            wait_for_files(tmp_path / name, 1)
+        assert all(client.poll() is None for client in clients.values()), "a batch was over before the server died"
+        first.kill()
+        stack.enter_context(serving(repository, tmp_path / "log2", ports=ports))
+        for name, client in clients.items():
+            output, errors = client.communicate(timeout=120)
+            assert client.returncode == 0, errors
+            assert " 0 failed" in output, name
+            assert "trying again for 120 s" in errors
+            assert "answers after" in errors
+            assert "Traceback" not in errors
+    assert_undisturbed(tmp_path / "a", undisturbed / "gan")
+    assert_undisturbed(tmp_path / "b", undisturbed / "gan")
+    assert_undisturbed(tmp_path / "c", undisturbed / "diffusion")
+
+
+def test_of_two_servers_one_dies(server: RunningServer, repository: Path, undisturbed: Path, tmp_path: Path) -> None:
+    urls = ["--url", server.grpc, "--url"]
+    with (
+        serving(repository, tmp_path / "log") as other,
+        Vocoder(other.grpc) as vocoder,
+        reconstructing(undisturbed, tmp_path / "out", *urls, other.grpc) as client,
+    ):
+        wait_for_files(tmp_path / "out", 4)
+        counted = vocoder.statistics()
+        assert len(list((tmp_path / "out").glob("*.wav"))) < FILES - 20, "the batch was over before the server died"
+        other.kill()
+        output, errors = client.communicate(timeout=120)
+    assert client.returncode == 0, errors
+    assert f"{FILES} done, 0 failed" in output
+    assert counted is not None
+    assert counted.requests >= 1, "gRPC did not balance"
+    assert_undisturbed(tmp_path / "out", undisturbed / "gan")
+
+
+def test_a_server_that_never_comes(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES[0], tmp_path / "a.flac")
+    (port,) = free_ports(1)
+    for url in (f"grpc://127.0.0.1:{port}", f"http://127.0.0.1:{port}"):
+        started = time.monotonic()
+        result = run("gomin-client", "reconstruct", tmp_path / "a.flac", "--url", url, "--wait", "1.5")
+
+        assert result.returncode == 3
+        assert time.monotonic() - started > 1.5
+        warning, error = result.stderr.splitlines()
+        assert f"gomin-client: warning: no Triton server at {url}" in warning
+        assert f"no Triton server at {url}" in error
+        assert error.endswith("tried for 1.5 s")
+        assert_fails(run("gomin-client", "info", "--url", url), 3, "no Triton server", url)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.flac"]
+
+
+def test_a_server_that_does_not_come_back(repository: Path, tmp_path: Path, inputs: Path) -> None:
+    options = ("--retry-for", "1")
+    with (
+        serving(repository, tmp_path / "log") as server,
+        reconstructing(inputs, tmp_path / "out", "--url", server.grpc, *options) as client,
+    ):
+        wait_for_files(tmp_path / "out", 2)
+        server.kill()
+        _, errors = client.communicate(timeout=60)
+
+    assert client.returncode == 3
+    assert "; trying again for 1 s" in errors
+    assert "tried for 1 s" in errors
+    done = len(audio_of(tmp_path / "out"))
+    assert f"{done} done" in errors.splitlines()[-1]
+    assert "not tried" in errors.splitlines()[-1]
+
+
+def test_a_server_that_comes_back_with_another_model(repository: Path, tmp_path: Path) -> None:
+    """The same name and version, and the same mels, of another checkpoint."""
+    other = tmp_path / "other"
+    shutil.copytree(repository, other)
+    config = other / "gomin_gan" / "config.pbtxt"
+    text = config.read_text()
+    key = 'key: "gomin.checkpoint_sha256.1"'
+    at = text.index('string_value: "', text.index(key)) + len('string_value: "')
+    config.write_text(text[:at] + "0" * 64 + text[at + 64 :])
+    ports = free_ports(3)
+    mel = np.zeros((128, 5), np.float32)
+    with ExitStack() as stack:
+        with serving(repository, tmp_path / "log1", ports=ports) as server:
+            vocoder = stack.enter_context(Vocoder(server.grpc, connection=Connection(retry_for_s=60)))
+            vocoder.synthesize(mel)
+        stack.enter_context(serving(other, tmp_path / "log2", ports=ports))
+
+        with pytest.raises(ContractError, match="came back with another model gomin_gan in version 1"):
+            vocoder.synthesize(mel)
+
+
+def test_two_servers_with_different_models(server: RunningServer, tiny_repository: Path, tmp_path: Path) -> None:
+    with (
+        serving(tiny_repository, tmp_path / "log") as other,
+        pytest.raises(ContractError, match="serve different models as gomin_gan version 1"),
+    ):
+        Vocoder([server.grpc, other.grpc])
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http", "local"])
+def test_a_request_that_takes_too_long(server: RunningServer, repository: Path, transport: str) -> None:
+    """It fails by itself, and is not repeated."""
+    url = f"local:{repository}" if transport == "local" else getattr(server, transport)
+    mel = np.zeros((32, 1000), np.float32)
+    with Vocoder(url, "diffusion", connection=Connection(timeout_s=1)) as vocoder:
+        started = time.monotonic()
+        with pytest.raises(DeadlineError, match=r"--timeout"):
+            vocoder.synthesize(mel, seed=1)
+        assert time.monotonic() - started < 30
+    with Vocoder(url, "diffusion") as vocoder:
+        assert vocoder.synthesize(mel[:, :3], seed=1).shape == (768,)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_mel_far_beyond_grpcs_usual_limit(tiny_repository: Path, tmp_path: Path, scheme: str) -> None:
+    """4 MB is gRPC's; this is more in both directions."""
+    with serving(tiny_repository, tmp_path / "log") as server, Vocoder(getattr(server, scheme)) as vocoder:
+        n_mels, hop_length = vocoder.contract.mel.n_mels, vocoder.contract.mel.hop_length
+        mel = np.zeros((n_mels, 2**20 // min(n_mels, hop_length) + 1), np.float32)
+        assert mel.nbytes > 4 * 2**20
+        assert vocoder.synthesize(mel).nbytes > 4 * 2**20
+
+
+def test_a_name_with_all_its_addresses(server: RunningServer) -> None:
+    with Vocoder(f"dns:///localhost:{server.grpc_port}") as vocoder:
+        assert vocoder.url == f"dns:///localhost:{server.grpc_port}"
+        assert vocoder.synthesize(np.zeros((128, 3), np.float32)).shape == (768,)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http", "local"])
+def test_many_threads_share_one_vocoder(server: RunningServer, repository: Path, transport: str) -> None:
+    url = f"local:{repository}" if transport == "local" else getattr(server, transport)
+    mels = [np.full((128, 4 + index % 3), index / 16, np.float32) for index in range(16)]
+    with Vocoder(url) as vocoder:
+        expected = [vocoder.synthesize(mel) for mel in mels]
+        results: dict[int, NDArray[np.float32]] = {}
+
+        def work(index: int) -> None:
+            results[index] = vocoder.synthesize(mels[index])
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(len(mels))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for index, wave in enumerate(expected):
+        np.testing.assert_allclose(results[index], wave, rtol=0, atol=1e-6)
+    with pytest.raises(UsageError, match="has been closed"):
+        vocoder.synthesize(mels[0])
+
+
+def test_closing_ends_the_patience(tmp_path: Path, repository: Path) -> None:
+    with serving(repository, tmp_path / "log") as server:
+        vocoder = Vocoder(server.grpc)
+    threading.Timer(0.5, vocoder.close).start()
+
+    with pytest.raises((UsageError, ServerError)):
+        vocoder.synthesize(np.zeros((128, 3), np.float32))
