@@ -107,12 +107,17 @@ class TritonPythonModel:
         first = 0
         for index, arrays in group:
             count = len(next(iter(arrays.values()))) if self.batching else None
-            tensors = [
-                pb_utils.Tensor(name, result if count is None else result[first : first + count])
-                for name, result in zip(self.outputs, results, strict=True)
-            ]
-            responses[index] = pb_utils.InferenceResponse(output_tensors=tensors)
+            mine = [result if count is None else result[first : first + count] for result in results]
+            responses[index] = self._answer(mine)
             first += count or 0
+
+    def _answer(self, results):
+        """The response with these outputs. The native backend passes NaN on; nobody has a use for it."""
+        for name, result in zip(self.outputs, results, strict=True):
+            if result.dtype.kind == "f" and not np.isfinite(result).all():
+                return self._error(f"output {name} is NaN or infinite: an input is, or is too large")
+        tensors = [pb_utils.Tensor(name, result) for name, result in zip(self.outputs, results, strict=True)]
+        return pb_utils.InferenceResponse(output_tensors=tensors)
 
     def _options(self, config, parameters):
         """Session options, run options and CUDA options from config.pbtxt; unknown parameters are reported."""
