@@ -1,13 +1,15 @@
 # make demo: hear and see it work. make test: all tests. Both set up everything they need in .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
+SECONDS ?= 30
 
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test check fuzz format clean
 
 help:
 	@echo "make demo    export the demo checkpoint, serve it with Triton, reconstruct examples/ into demo/"
 	@echo "make test    run all tests, with a real Triton server"
 	@echo "make check   ruff, formatting, mypy"
+	@echo "make fuzz    look for inputs that make readers fail, SECONDS=30 for each; needs Linux"
 	@echo "make format  let ruff format and mend the code"
 	@echo "make clean   remove .venv, demo/ and caches"
 
@@ -32,6 +34,10 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+fuzz: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 format: install
 	@$(BIN)/ruff check --fix .

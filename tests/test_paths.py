@@ -261,11 +261,14 @@ class TestListing:
             (["in/sub/deep"], "in/sub/deep: contains no mel files"),
             (["nothing/*.wav"], "nothing/*.wav: matches no mel files"),
             (["none.txt"], "none.txt: no such list of files"),
-            (["a\0b.wav"], "a path contains a NUL character"),
+            (["a\0b.wav"], r"path 'a\x00b.wav': expected a file"),
+            ([""], "path '': expected a file"),
+            (["slash.txt"], "path '/': is no file"),
             (["-", "x.wav"], "standard input (-) must be the only input"),
         ],
     )
     def test_nothing_found_is_an_error(self, tree: Path, arguments: list[str], words: str) -> None:
+        Path("slash.txt").write_text("/\n")
         with pytest.raises(UsageError) as error:
             find_sources(arguments, ("mel",))
         assert words in str(error.value)

@@ -122,7 +122,9 @@ def suspicion(mel: NDArray[np.floating[Any]]) -> str | None:
     Returns:
         What they look like and what to do; None for anything that a recording may turn into.
     """
-    low, high, mean, deviation = (float(value) for value in (mel.min(), mel.max(), mel.mean(), mel.std()))
+    with np.errstate(over="ignore"):
+        low, high = float(mel.min()), float(mel.max())
+        mean, deviation = float(mel.mean(dtype=np.float64)), float(mel.std(dtype=np.float64))
     if high <= HIGHEST and low >= LOWEST and mean >= LOWEST_MEAN:
         return None
     looks, remedy = _guess(low, high, mean, deviation)

@@ -22,13 +22,15 @@ def find_sources(arguments: Sequence[str], kinds: Sequence[str]) -> list[Source]
         kinds: what is looked for in directories and by patterns without an extension: `paths.AUDIO`, `paths.MEL`.
 
     Raises:
-        UsageError: a directory or pattern without files, a list that cannot be read, standard input with other inputs.
+        UsageError: a directory or pattern without files, a list that cannot be read, standard input with other inputs,
+            an empty argument.
     """
     if "-" in arguments and len(arguments) > 1:
         raise UsageError("standard input (-) must be the only input")
     found: list[Source] = []
     named: list[Path] = []
     for argument in arguments:
+        _check(argument)
         if argument == "-":
             found.append(Source(STREAM))
         elif os.path.isdir(argument) and not _is_misnamed(argument):
@@ -39,8 +41,9 @@ def find_sources(arguments: Sequence[str], kinds: Sequence[str]) -> list[Source]
             paths = _in_list(argument) if argument.lower().endswith(".txt") else [Path(argument)]
             named += paths
             found += [Source(path) for path in paths]
-    if any("\0" in str(source.path) for source in found):
-        raise UsageError("a path contains a NUL character: is that list a text file?")
+    for source in found:
+        if "\0" in str(source.path) or not source.path.name:
+            raise UsageError(f"path {str(source.path)!r}: is no file; does a list name it that is no text file?")
     once = {os.path.abspath(source.path): source for source in reversed(list(_under_common_folder(found, named)))}
     return list(reversed(once.values()))
 
@@ -53,14 +56,18 @@ def find_outputs(arguments: Sequence[str]) -> list[str]:
     """
     outputs: list[str] = []
     for argument in arguments:
-        if not argument:
-            raise UsageError("output '': expected a file, a directory or a pattern")
+        _check(argument)
         if argument.lower().endswith(".txt"):
             outputs += [str(path) for path in _in_list(argument)]
         else:
             directory = os.path.isdir(argument) and not argument.endswith(("/", os.sep))
             outputs.append(f"{argument}/" if directory else argument)
     return outputs
+
+
+def _check(argument: str) -> None:
+    if not argument or "\0" in argument:
+        raise UsageError(f"path {argument!r}: expected a file, a directory or a pattern")
 
 
 def _is_misnamed(argument: str) -> bool:

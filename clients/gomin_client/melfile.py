@@ -134,7 +134,7 @@ def _load_numpy(path: Path) -> Any:
     # numpy's and zipfile's readers raise whatever the bytes lead them to
     except Exception as error:
         if isinstance(error, zipfile.BadZipFile):
-            raise FileError(f"{path}: is truncated or damaged: {error}") from error
+            raise FileError(f"{path}: is truncated or damaged: {_first_line(error)}") from error
         raise FileError(f"{path}: is not a numpy file of numbers: {_first_line(error)}") from error
     return loaded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,11 +95,13 @@ def _with_port(host: str, default: int) -> str:
     """The host with the default port where it names none; an IPv6 address stands in brackets.
 
     Raises:
-        UsageError: a port that is none; gRPC would take one above 65535 for another.
+        UsageError: no host, or a port that is none; gRPC would take one above 65535 for another.
     """
-    _, colon, port = host.rpartition("]")[2].rpartition(":")
-    if not colon:
+    name, colon, port = re.fullmatch(r"(\[[^]]*\]|[^:]*)(:?)(.*)", host, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not re.fullmatch(r"\[[0-9A-Za-z:.%]+\]|[^][:/@?#\s\x00-\x1f]+", name):
+        raise UsageError(f"URL {host!r}: {name!r} is not a host; expected {URL_FORMS}; an IPv6 address in brackets")
+    if not colon and not port:
         return f"{host}:{default}"
-    if not (port.isdecimal() and 0 < int(port) < 65536):
+    if not (colon and re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
         raise UsageError(f"URL {host!r}: {port!r} is not a port; expected 1 to 65535")
     return host
