@@ -181,7 +181,7 @@ def test_a_defect_in_a_worker_ends_the_batch(inputs: Path, tmp_path: Path, monke
     jobs = [Job(inputs / f"{index}.wav", tmp_path / f"{index}.npz", "analyze") for index in range(6)]
 
     with pytest.raises(ZeroDivisionError):
-        run_jobs(jobs, None, MelConfig(), Settings(in_flight=2))
+        run_jobs(jobs, None, MelConfig(), Settings(jobs=2))
 
 
 def test_a_bar_on_a_terminal_only(inputs: Path, repository: Path, tmp_path: Path) -> None:

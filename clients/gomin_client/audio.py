@@ -6,6 +6,8 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,7 @@ FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp3": ("MP3", {"mp3": "MPEG_LAYER_III"}),
 }
 
-_BLOCK = 65536  # samples written at a time
+BLOCK = 65536  # samples read and written at a time
 _UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths into the header
 
 
@@ -48,44 +50,103 @@ class Recording:
 
     def mono(self) -> NDArray[np.float32]:
         """(1, samples), the mean of all channels."""
-        # float64: the sum of loud channels may exceed what float32 can hold, their mean does not
-        mean: NDArray[np.float64] = self.samples.mean(axis=0, keepdims=True, dtype=np.float64)
-        return mean.astype(np.float32)
+        return mix(self.samples)
+
+
+class Reader:
+    """An audio file that is read block by block; a context manager.
+
+    A file that ends before its header says is read as far as it goes, with a warning.
+
+    Attributes:
+        channels: how many.
+        rate: sample rate in Hz.
+        warning: what was odd about the file, once it has been read; empty if nothing was.
+    """
+
+    def __init__(self, source: Path | int) -> None:
+        """Open a file.
+
+        Args:
+            source: its path, or the descriptor of a pipe; of formats that can be read without going back.
+
+        Raises:
+            FileError: no audio file.
+        """
+        self._name = source if isinstance(source, Path) else "standard input"
+        self.warning = ""
+        with self._errors():
+            if isinstance(source, Path):
+                status = source.stat()
+                if stat.S_ISDIR(status.st_mode):
+                    raise FileError(f"{source}: is a directory; expected an audio file")
+                if status.st_size == 0:
+                    raise FileError(f"{source}: is empty")
+                self._file = soundfile.SoundFile(os.fsencode(source))
+            else:
+                self._file = soundfile.SoundFile(source, closefd=False)
+        self.rate, self.channels = self._file.samplerate, self._file.channels
+        if self.rate <= 0:
+            self._file.close()
+            raise FileError(f"{self._name}: has a sample rate of {self.rate} Hz")
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Wave]:
+        """The samples, (channels, up to `size`) float32 each, at least one in all.
+
+        Raises:
+            FileError: the file is damaged, or has no samples, or samples that are NaN or infinite.
+        """
+        total = 0
+        while True:
+            with self._errors():
+                samples = self._file.read(size, dtype="float32", always_2d=True).T
+            if samples.shape[1] == 0:
+                break
+            if not np.isfinite(samples).all():
+                raise FileError(f"{self._name}: contains NaN or infinite samples")
+            total += samples.shape[1]
+            yield np.ascontiguousarray(samples)
+        if total == 0:
+            raise FileError(f"{self._name}: contains no samples")
+        if total < self._file.frames < _UNKNOWN_LENGTH or _is_truncated(self._file.extra_info):
+            self.warning = f"{self._name}: is truncated; read as far as it goes, {total / self.rate:.2f} s"
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        path = self._name
+        try:
+            yield
+        except FileNotFoundError as error:
+            link = isinstance(path, Path) and path.is_symlink()
+            what = "is a link to a file that does not exist" if link else "no such file"
+            raise FileError(f"{path}: {what}") from error
+        except (OSError, ValueError, soundfile.SoundFileError) as error:
+            reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+            raise FileError(f"{path}: cannot be read as audio: {reason}") from error
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def read(path: Path) -> Recording:
-    """Read an audio file.
-
-    A file that ends before its header says is read as far as it goes, with a warning.
+    """Read a whole audio file; see `Reader`.
 
     Raises:
         FileError: no audio file, no samples, or samples that are NaN or infinite.
     """
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise FileError(f"{path}: is a directory; expected an audio file")
-        if status.st_size == 0:
-            raise FileError(f"{path}: is empty")
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            samples = file.read(dtype="float32", always_2d=True).T
-            rate, declared, notes = file.samplerate, file.frames, file.extra_info
-    except FileNotFoundError as error:
-        what = "is a link to a file that does not exist" if path.is_symlink() else "no such file"
-        raise FileError(f"{path}: {what}") from error
-    except (OSError, ValueError, soundfile.SoundFileError) as error:
-        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-        raise FileError(f"{path}: cannot be read as audio: {reason}") from error
-    if rate <= 0:
-        raise FileError(f"{path}: has a sample rate of {rate} Hz")
-    if samples.shape[1] == 0:
-        raise FileError(f"{path}: contains no samples")
-    if not np.isfinite(samples).all():
-        raise FileError(f"{path}: contains NaN or infinite samples")
-    warning = ""
-    if samples.shape[1] < declared or _is_truncated(notes):
-        warning = f"{path}: is truncated; read as far as it goes, {samples.shape[1] / rate:.2f} s"
-    return Recording(np.ascontiguousarray(samples), rate, warning)
+    with Reader(path) as reader:
+        samples = np.concatenate(list(reader.blocks()), axis=1)
+        return Recording(samples, reader.rate, reader.warning)
+
+
+def mix(wave: Wave) -> Wave:
+    """(channels, samples) → (1, samples), the mean of all channels."""
+    # float64: the sum of loud channels may exceed what float32 can hold, their mean does not
+    mean: NDArray[np.float64] = wave.mean(axis=0, keepdims=True, dtype=np.float64)
+    return mean.astype(np.float32)
 
 
 def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
@@ -101,14 +162,51 @@ def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
     """
     if rate == target_rate:
         return wave
-    length = math.ceil(wave.shape[-1] * target_rate / rate)
-    channels = [
-        soxr.resample(np.ascontiguousarray(channel), rate, target_rate, "HQ") for channel in np.atleast_2d(wave)
-    ]
-    resampled: NDArray[np.float32] = np.stack(
-        [np.pad(channel[:length], (0, max(0, length - len(channel)))) for channel in channels]
-    )
-    return resampled.astype(np.float32) if wave.ndim == 2 else resampled[0].astype(np.float32)
+    blocks = list(resample_blocks([np.atleast_2d(wave)], rate, target_rate))
+    resampled = np.concatenate(blocks, axis=-1)
+    return resampled if wave.ndim == 2 else resampled[0]
+
+
+def resample_blocks(waves: Iterable[Wave], rate: int, target_rate: int) -> Iterator[Wave]:
+    """`resample` for a waveform that comes block by block: the same samples, whatever the blocks.
+
+    Args:
+        waves: (channels, any number of samples) each.
+        rate: of the input.
+        target_rate: of the result.
+
+    Yields:
+        (channels, samples) float32; in all ceil(samples · target_rate / rate).
+
+    Raises:
+        UsageError: it is so loud that it overflows.
+    """
+    if rate == target_rate:
+        yield from waves
+        return
+    streams: list[soxr.ResampleStream] = []
+    taken = made = 0
+
+    def convert(wave: Wave, last: bool) -> Wave:
+        # channel by channel: soxr's memory for many channels at once is out of proportion
+        parts = [stream.resample_chunk(channel, last=last) for stream, channel in zip(streams, wave, strict=True)]
+        stacked: Wave = np.stack(parts).astype(np.float32, copy=False)
+        if not np.isfinite(stacked).all():
+            raise UsageError("waveform is too loud to be resampled: it overflows")
+        return stacked
+
+    for wave in waves:
+        if not streams:
+            streams = [soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ") for _ in wave]
+        taken += wave.shape[-1]
+        resampled = convert(np.ascontiguousarray(wave, dtype=np.float32), last=False)
+        made += resampled.shape[-1]
+        if resampled.shape[-1]:
+            yield resampled
+    if streams:
+        rest = convert(np.zeros((len(streams), 0), np.float32), last=True)
+        missing = math.ceil(taken * target_rate / rate) - made
+        yield np.pad(rest[:, : max(0, missing)], ((0, 0), (0, max(0, missing - rest.shape[-1]))))
 
 
 def check_subtype(extension: str, subtype: str | None) -> None:
@@ -135,24 +233,48 @@ def write(path: Path, wave: Wave, rate: int, subtype: str | None = None) -> None
         FileError: unknown extension, or the file cannot be written.
         UsageError: a subtype that the format does not have.
     """
+    write_blocks(path, [np.atleast_2d(wave)], rate, subtype)
+
+
+def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | None = None) -> int:
+    """`write` for a waveform that comes block by block.
+
+    Args:
+        path: see `write`.
+        waves: (channels, any number of samples) each; at least one block.
+        rate: see `write`.
+        subtype: see `write`.
+
+    Returns:
+        Samples written.
+
+    Raises:
+        FileError, UsageError: see `write`; and what `waves` raises: then there is no file.
+    """
     if path.suffix.lower() not in FORMATS:
         what = path.suffix or "a file without extension"
         raise FileError(f"{path}: cannot write {what}; known are {', '.join(FORMATS)}")
     check_subtype(path.suffix, subtype)
     file_format, subtypes = FORMATS[path.suffix.lower()]
-    with appearing(path) as part:
-        try:
-            name = subtypes[subtype or next(iter(subtypes))]
-            samples = wave.T
-            channels = 1 if wave.ndim == 1 else wave.shape[0]
-            with soundfile.SoundFile(os.fsencode(part), "w", rate, channels, name, format=file_format) as file:
-                for first in range(0, len(samples), _BLOCK):  # one long write overflows the Vorbis encoder's stack
-                    file.write(samples[first : first + _BLOCK])
-        except (soundfile.SoundFileError, ValueError) as error:
-            reason = getattr(error, "error_string", None) or str(error)
-            raise FileError(
-                f"{path}: cannot be written as {name} with {channels} channels at {rate} Hz: {reason}"
-            ) from error
+    name = subtypes[subtype or next(iter(subtypes))]
+    samples = 0
+    with appearing(path) as part, ExitStack() as stack:
+        file: soundfile.SoundFile | None = None
+        for wave in waves:
+            channels = len(wave)
+            try:
+                if file is None:
+                    opened = soundfile.SoundFile(os.fsencode(part), "w", rate, channels, name, format=file_format)
+                    file = stack.enter_context(opened)
+                for first in range(0, wave.shape[1], BLOCK):  # one long write overflows the Vorbis encoder's stack
+                    file.write(wave[:, first : first + BLOCK].T)
+            except (soundfile.SoundFileError, ValueError) as error:
+                reason = getattr(error, "error_string", None) or str(error)
+                raise FileError(
+                    f"{path}: cannot be written as {name} with {channels} channels at {rate} Hz: {reason}"
+                ) from error
+            samples += wave.shape[1]
+    return samples
 
 
 def _is_truncated(notes: str) -> bool:

@@ -1,7 +1,7 @@
 """Many files through one vocoder: several in flight, and a bad file does not stop the rest.
 
-Worker threads read, analyze and vocode; the calling thread writes, and hears of interrupts. So whatever happens, a file
-is complete or not there.
+Worker threads read, compute and write, block by block: memory does not grow with a file. The calling thread reports,
+and hears of interrupts. Whatever happens, a file is complete or not there.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import os
 import queue
 import re
-import shutil
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gomin_client import audio, melfile, plot
+from gomin_client import audio, files, melfile, plot, stdio
+from gomin_client.audio import Wave
 from gomin_client.conventions import Reading, to_gomin
 from gomin_client.errors import FileError, GominError, ServerError
-from gomin_client.mel import MelConfig, mel_spectrogram
+from gomin_client.mel import Mel, MelConfig, mel_blocks
 from gomin_client.paths import ANALYZE, STREAM, SYNTHESIZE, Job
 from gomin_client.vocoder import Vocoder
+
+ABANDON_S = 1.0  # after an interrupt
+
+Block = TypeVar("Block")
 
 DONE, SKIPPED, FAILED, NOT_TRIED = "done", "skipped", "failed", "not tried"
 
@@ -46,7 +47,9 @@ class Settings:
         extension: format of what is written to standard output.
         keep_waves: collect `Outcome.comparison`.
         skip_existing: leave out files whose output is there.
-        in_flight: files that are worked on at a time.
+        jobs: files that are worked on at a time.
+        live: read standard input and write standard output while they are still being made.
+        first_window: see `Vocoder.stream`.
     """
 
     trim: bool = True
@@ -57,7 +60,14 @@ class Settings:
     extension: str = ".wav"
     keep_waves: bool = False
     skip_existing: bool = False
-    in_flight: int = 1
+    jobs: int = 1
+    live: bool = False
+    first_window: int | None = None
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What the vocoder's streams have in common."""
+        return {"first_window": self.first_window}
 
 
 @dataclass
@@ -107,12 +117,8 @@ class Outcome:
         }
 
 
-@dataclass
-class _Made:
-    """What a worker has ready: how to write it, and how long it is."""
-
-    outcome: Outcome
-    write: Callable[[Path], None] = field(default=lambda _: None)
+class _AbortedError(Exception):
+    """An interrupt wants no more of a file."""
 
 
 def run_jobs(
@@ -143,10 +149,8 @@ def run_jobs(
             report(outcome)
         else:
             waiting.put(outcome)
-    made: queue.Queue[_Made | BaseException | None] = queue.Queue(
-        maxsize=settings.in_flight
-    )  # what nobody has written yet
-    stop = threading.Event()
+    finished: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
+    stop, abort = threading.Event(), threading.Event()
 
     def work() -> None:
         while not stop.is_set():
@@ -155,131 +159,167 @@ def run_jobs(
             except queue.Empty:
                 break
             try:
-                made.put(_make(outcome, vocoder, config, settings))
+                _make(outcome, vocoder, config, settings, abort)
+                finished.put(outcome)
             except BaseException as defect:  # not for a thread to print and forget
-                made.put(defect)
-        made.put(None)
+                finished.put(defect)
+        finished.put(None)
 
     # daemons: an interrupt ends the program, whatever they wait for
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(settings.in_flight, waiting.qsize()))]
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(settings.jobs, waiting.qsize()))]
     for worker in workers:
         worker.start()
     defect: BaseException | None = None
     running = len(workers)
     try:
         while running:
-            result = made.get()
+            result = finished.get()
             if result is None:
                 running -= 1
-                continue
-            if isinstance(result, BaseException):
+            elif isinstance(result, BaseException):
                 defect = result
                 stop.set()
-                continue
-            _finish(result, settings)
-            report(result.outcome)
-            if isinstance(result.outcome.error, ServerError):
-                stop.set()
-    finally:
+            else:
+                report(result)
+                if isinstance(result.error, ServerError):
+                    stop.set()
+    except BaseException:
         stop.set()
-    if defect is not None:  # after what others had ready has been written
+        abort.set()
+        _abandon(workers)
+        raise
+    if defect is not None:  # after what others had begun has been made
         raise defect
     return outcomes
 
 
-def _make(outcome: Outcome, vocoder: Vocoder | None, config: MelConfig, settings: Settings) -> _Made:
-    """What a worker does with one job; errors become part of the outcome."""
+def _abandon(workers: Sequence[threading.Thread]) -> None:
+    """End with no unfinished files. Workers see to theirs between two blocks; those that wait for a server do not."""
+    give_up_at = time.monotonic() + ABANDON_S
+    for worker in workers:
+        worker.join(max(0.0, give_up_at - time.monotonic()))
+    files.discard_unfinished()
+
+
+def _make(
+    outcome: Outcome, vocoder: Vocoder | None, config: MelConfig, settings: Settings, abort: threading.Event
+) -> None:
+    """Do one job; errors become part of the outcome."""
     started = time.perf_counter()
-    result = _Made(outcome)
     try:
         with ExitStack() as stack:
-            stream = outcome.job.source == STREAM
-            source = stack.enter_context(_from_stdin()) if stream else outcome.job.source
-            result.write = _compute(source, outcome, vocoder, config, settings)
+            _compute(stack, outcome, vocoder, config, settings, abort)
+        outcome.status = DONE
     except GominError as error:
         outcome.error = error
+        outcome.status = FAILED
     except MemoryError:
         outcome.error = FileError(f"{outcome.job.source}: is too long for this machine's memory")
+        outcome.status = FAILED
     outcome.elapsed = time.perf_counter() - started
-    return result
 
 
 def _compute(
-    source: Path, outcome: Outcome, vocoder: Vocoder | None, config: MelConfig, settings: Settings
-) -> Callable[[Path], None]:
-    """Read and compute; returns what writes the result into a file."""
-    task = outcome.job.task
-    if task == SYNTHESIZE:
+    stack: ExitStack,
+    outcome: Outcome,
+    vocoder: Vocoder | None,
+    config: MelConfig,
+    settings: Settings,
+    abort: threading.Event,
+) -> None:
+    """Read, compute and write, block by block."""
+    job = outcome.job
+
+    def unless_aborted(blocks: Iterable[Block]) -> Iterator[Block]:
+        for block in blocks:
+            if abort.is_set():
+                raise _AbortedError
+            yield block
+
+    def write(waves: Iterable[Wave]) -> None:
+        if settings.live:
+            samples = stdio.write_live(unless_aborted(waves), config.sample_rate, settings.extension, settings.subtype)
+        else:
+            target = stack.enter_context(_target(job, settings.extension))
+            samples = audio.write_blocks(target, unless_aborted(waves), config.sample_rate, settings.subtype)
+        outcome.seconds = samples / config.sample_rate
+
+    if job.task == SYNTHESIZE:
         assert vocoder is not None  # the command line opens one for this task
-        reading = settings.reading
-        loaded = melfile.read(source, transpose=reading.transpose)
-        mel = to_gomin(loaded.mel, reading.convention, config, stft_normalized=reading.stft_normalized)
-        audible = vocoder.synthesize(mel, settings.seed, mel_config=loaded.config, force=reading.force)
-        outcome.seconds = audible.shape[-1] / config.sample_rate
-        return lambda target: audio.write(target, audible, config.sample_rate, settings.subtype)
-    recording = audio.read(source)
-    outcome.warning = recording.warning
-    wave = recording.samples if settings.all_channels else recording.mono()
-    wave = audio.resample(wave, recording.rate, config.sample_rate)
-    outcome.seconds = wave.shape[-1] / config.sample_rate
-    if task == ANALYZE:
-        mels = _mels(wave, config)
-        return lambda target: melfile.write(target, mels, config)
-    assert vocoder is not None
-    result = vocoder.reconstruct(wave, config.sample_rate, trim=settings.trim, seed=settings.seed)
-    if settings.keep_waves:
-        outcome.comparison = plot.compare(outcome.job.source.stem, wave[0], result[0], config)
-    return lambda target: audio.write(target, result, config.sample_rate, settings.subtype)
+        write(vocoder.stream(_mels(stack, job, vocoder, settings), settings.seed, **settings.how, force=True))
+        return
+    live = settings.live and job.source == STREAM
+    reader = stack.enter_context(audio.Reader(0 if live else _source(stack, job)))
+    recorded = reader.blocks(stdio.LIVE_SAMPLES if live else audio.BLOCK)
+    mixed = recorded if settings.all_channels else map(audio.mix, recorded)
+    waves = unless_aborted(audio.resample_blocks(mixed, reader.rate, config.sample_rate))
+    if job.task == ANALYZE:
+        target = stack.enter_context(_target(job, settings.extension))
+        waves, seconds = _timed(waves, config.sample_rate)
+        melfile.write_blocks(target, mel_blocks(waves, config), config)
+        outcome.seconds = seconds()
+    else:
+        assert vocoder is not None
+        originals: list[Wave] = []
+        results: list[Wave] = []
+        if settings.keep_waves:
+            waves = _kept(waves, originals)
+        made = vocoder.reconstruct_stream(
+            waves, config.sample_rate, trim=settings.trim, seed=settings.seed, **settings.how
+        )
+        write(_kept(made, results) if settings.keep_waves else made)
+        if settings.keep_waves:
+            original, result = (np.concatenate([wave[0] for wave in kept]) for kept in (originals, results))
+            outcome.comparison = plot.compare(job.source.stem, original, result, config)
+    outcome.warning = reader.warning
 
 
-def _finish(made: _Made, settings: Settings) -> None:
-    """Write what a worker made."""
-    outcome = made.outcome
-    if outcome.error is None:
-        started = time.perf_counter()
-        try:
-            with ExitStack() as stack:
-                stream = outcome.job.target == STREAM
-                target = stack.enter_context(_to_stdout(settings.extension)) if stream else outcome.job.target
-                made.write(target)
-        except GominError as error:
-            outcome.error = error
-        outcome.elapsed += time.perf_counter() - started
-    outcome.status = FAILED if outcome.error else DONE
+def _mels(stack: ExitStack, job: Job, vocoder: Vocoder, settings: Settings) -> Iterator[Mel]:
+    """The mel of a file, checked as a whole before any of it is vocoded; or of a stream, as far as it has come."""
+    reading, config = settings.reading, vocoder.contract.mel
+
+    def converted(blocks: Iterable[Mel]) -> Iterator[Mel]:
+        for block in blocks:
+            yield to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized)
+
+    if settings.live and job.source == STREAM:
+        mels = converted(stdio.live_mels(config.n_mels))
+        return mels if reading.force else _each_checked(mels, vocoder)
+    loaded = melfile.read(_source(stack, job), transpose=reading.transpose)
+    if loaded.config is not None:
+        vocoder.contract.check_mel(vocoder.model, loaded.config)
+    vocoder.check_mels(converted(loaded.blocks()), force=reading.force)
+    return converted(loaded.blocks())
 
 
-def _mels(wave: NDArray[np.float32], config: MelConfig) -> NDArray[np.float32]:
-    """(channels, samples) -> (channels, n_mels, frames)."""
-    if not np.isfinite(wave).all():
-        raise FileError("is too loud to be resampled: it overflows")
-    return np.stack([mel_spectrogram(channel, config) for channel in wave])
+def _each_checked(mels: Iterable[Mel], vocoder: Vocoder) -> Iterator[Mel]:
+    for mel in mels:
+        vocoder.check_mels([mel])
+        yield mel
 
 
-@contextmanager
-def _from_stdin() -> Iterator[Path]:
-    """Standard input as a file, which audio libraries can seek in; its extension is that of its content."""
-    try:
-        # not through sys.stdin: an interrupt could not end Python while another thread holds its lock
-        content = b"".join(iter(lambda: os.read(0, 1 << 20), b""))
-    except OSError as error:
-        raise FileError(f"standard input cannot be read: {error.strerror}") from error
-    if not content:
-        raise FileError("standard input is empty")
-    extension = ".npy" if content.startswith(b"\x93NUMPY") else ".npz" if content.startswith(b"PK") else ".wav"
-    with tempfile.TemporaryDirectory(prefix="gomin-") as directory:
-        path = Path(directory) / f"stdin{extension}"
-        path.write_bytes(content)
-        yield path
+def _timed(waves: Iterable[Wave], rate: int) -> tuple[Iterator[Wave], Callable[[], float]]:
+    """The same blocks, and what tells how many seconds have gone by."""
+    samples = 0
+
+    def counted() -> Iterator[Wave]:
+        nonlocal samples
+        for wave in waves:
+            samples += wave.shape[-1]
+            yield wave
+
+    return counted(), lambda: samples / rate
 
 
-@contextmanager
-def _to_stdout(extension: str) -> Iterator[Path]:
-    """A file that is copied to standard output once it is complete."""
-    with tempfile.TemporaryDirectory(prefix="gomin-") as directory:
-        path = Path(directory) / f"stdout{extension}"
-        yield path
-        if sys.stdout is None:
-            raise FileError("standard output is closed")
-        with path.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+def _kept(waves: Iterable[Wave], into: list[Wave]) -> Iterator[Wave]:
+    for wave in waves:
+        into.append(wave)
+        yield wave
+
+
+def _source(stack: ExitStack, job: Job) -> Path:
+    return stack.enter_context(stdio.from_stdin()) if job.source == STREAM else job.source
+
+
+def _target(job: Job, extension: str) -> AbstractContextManager[Path]:
+    return stdio.to_stdout(extension) if job.target == STREAM else nullcontext(job.target)

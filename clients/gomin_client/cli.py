@@ -80,7 +80,7 @@ def analyze(
         extension=naming.extension,
         show=Show(quiet, False, as_json),
         skip_existing=skip_existing,
-        in_flight=jobs,
+        parallel=jobs,
     )
 
 
@@ -101,6 +101,9 @@ def synthesize(
     subtype: o.Subtype = None,
     extension: o.AudioFormat = "wav",
     jobs: o.Jobs = 2,
+    window: o.WindowFrames = None,
+    in_flight: o.InFlight = 2,
+    stream: o.Stream = False,
     skip_existing: o.SkipExisting = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -113,11 +116,13 @@ def synthesize(
     gomin-client synthesize a.npz
 
     gomin-client synthesize mels/ -o out/ --model diffusion --seed 7
+
+    my-tts --mel-frames | gomin-client synthesize - -o - --stream | aplay
     """
     from gomin_client.listing import find_outputs, find_sources
     from gomin_client.paths import SYNTHESIZE, Naming, plan
 
-    naming = Naming(_extension(extension, "audio"), label=model, task=SYNTHESIZE)
+    naming = Naming(_live(extension) if stream else _extension(extension, "audio"), label=model, task=SYNTHESIZE)
     planned = plan(find_sources(inputs, MEL_ONLY), find_outputs(output or []), naming)
     process(
         planned,
@@ -130,7 +135,10 @@ def synthesize(
         extension=naming.extension,
         show=Show(quiet, verbose, as_json),
         skip_existing=skip_existing,
-        in_flight=jobs,
+        parallel=jobs,
+        window=window,
+        in_flight=in_flight,
+        live=stream,
     )
 
 
@@ -150,6 +158,9 @@ def reconstruct(
     extension: o.AudioFormat = "wav",
     plot: o.Plot = None,
     jobs: o.Jobs = 2,
+    window: o.WindowFrames = None,
+    in_flight: o.InFlight = 2,
+    stream: o.Stream = False,
     skip_existing: o.SkipExisting = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -163,12 +174,12 @@ def reconstruct(
 
     gomin-client reconstruct in/ -o out/ --url local:model_repository
 
-    sox a.mp3 -t wav - | gomin-client reconstruct - -o - | aplay
+    sox a.mp3 -t wav - | gomin-client reconstruct - -o - --stream | aplay
     """
     from gomin_client.listing import find_outputs, find_sources
     from gomin_client.paths import RECONSTRUCT, Naming, plan
 
-    naming = Naming(_extension(extension, "audio"), label=model, task=RECONSTRUCT)
+    naming = Naming(_live(extension) if stream else _extension(extension, "audio"), label=model, task=RECONSTRUCT)
     planned = plan(find_sources(inputs, AUDIO_ONLY), find_outputs(output or []), naming)
     process(
         planned,
@@ -183,7 +194,10 @@ def reconstruct(
         plot=plot,
         show=Show(quiet, verbose, as_json),
         skip_existing=skip_existing,
-        in_flight=jobs,
+        parallel=jobs,
+        window=window,
+        in_flight=in_flight,
+        live=stream,
     )
 
 
@@ -246,6 +260,8 @@ def convert(
     channels: o.Channels = "mono",
     subtype: o.Subtype = None,
     jobs: o.Jobs = 2,
+    window: o.WindowFrames = None,
+    in_flight: o.InFlight = 2,
     skip_existing: o.SkipExisting = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -293,7 +309,9 @@ def convert(
         subtype=subtype,
         show=Show(quiet, verbose, as_json),
         skip_existing=skip_existing,
-        in_flight=jobs,
+        parallel=jobs,
+        window=window,
+        in_flight=in_flight,
     )
 
 
@@ -384,6 +402,12 @@ def _extension(name: str, kind: str) -> str:
         known = [known.removeprefix(".") for known in WRITABLE if WRITABLE[known] == kind]
         raise UsageError(f"--format {name}: expected {', '.join(known)}")
     return extension
+
+
+def _live(name: str) -> str:
+    """A format that can be written while it is being made, as an extension."""
+    extension = f".{name.lower().removeprefix('.')}"
+    return ".raw" if extension == ".raw" else _extension(name, "audio")
 
 
 def _reading(convention: str, stft_norm: str, transpose: bool, force: bool) -> Reading:

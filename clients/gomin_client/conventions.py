@@ -8,7 +8,7 @@ did not come with them, cannot.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,9 +122,20 @@ def suspicion(mel: NDArray[np.floating[Any]]) -> str | None:
     Returns:
         What they look like and what to do; None for anything that a recording may turn into.
     """
-    with np.errstate(over="ignore"):
-        low, high = float(mel.min()), float(mel.max())
-        mean, deviation = float(mel.mean(dtype=np.float64)), float(mel.std(dtype=np.float64))
+    return suspicion_of_blocks([mel])
+
+
+def suspicion_of_blocks(mels: Iterable[NDArray[np.floating[Any]]]) -> str | None:
+    """`suspicion` about a mel that comes block by block, at least one."""
+    low, high, count, total, squares = np.inf, -np.inf, 0, 0.0, 0.0
+    for mel in mels:
+        values = mel.astype(np.float64)
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        count += values.size
+        total += float(values.sum())
+        squares += float(np.square(values).sum())
+    mean = total / count
+    deviation = float(np.sqrt(max(0.0, squares / count - mean**2)))
     if high <= HIGHEST and low >= LOWEST and mean >= LOWEST_MEAN:
         return None
     looks, remedy = _guess(low, high, mean, deviation)

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gomin_client.errors import FileError
+
+_unfinished: set[Path] = set()
+
+
+def discard_unfinished() -> None:
+    """Remove what other threads are still writing: the program is about to end."""
+    for part in list(_unfinished):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """A directory that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="gomin-") as name:
+        directory = Path(name)
+        _unfinished.add(directory)
+        try:
+            yield directory
+        finally:
+            _unfinished.discard(directory)
 
 
 @contextmanager
@@ -27,10 +51,10 @@ def appearing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", suffix=".part", dir=path.parent)
         os.close(handle)
         part = Path(name)
+        _unfinished.add(part)
         yield part
         part.chmod(0o666 & ~_umask())  # temporary files are private, outputs are not
         part.replace(path)
-        part = None
     except (FileExistsError, NotADirectoryError) as error:
         raise FileError(f"{path}: cannot be written: {error.filename} is a file, not a directory") from error
     except OSError as error:
@@ -38,6 +62,7 @@ def appearing(path: Path) -> Iterator[Path]:
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+            _unfinished.discard(part)
 
 
 def _umask() -> int:

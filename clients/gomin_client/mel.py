@@ -6,6 +6,7 @@ is 0 and 0 dB is 1. There is no upper clamp: loud input exceeds 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,9 @@ Mel = NDArray[np.float32]  # (n_mels, frames)
 
 FLOOR = 1e-10  # power at -100 dB
 RANGE_DB = 100.0
-_BLOCK_FRAMES = 2048  # frames transformed at a time: bounds the memory that a long recording takes
+# samples and frames worked on at a time: bound the memory that a long recording takes
+_BLOCK = 1 << 18
+_BLOCK_FRAMES = 1024
 
 
 @dataclass(frozen=True)
@@ -81,22 +84,62 @@ def mel_spectrogram(wave: NDArray[np.floating[Any]], config: MelConfig | None = 
     Raises:
         ValueError: the waveform is empty, not one-dimensional, or contains NaN or infinite samples.
     """
-    config = config or MelConfig()
     if wave.ndim != 1 or wave.size == 0:
         raise ValueError(f"waveform has shape {wave.shape}; expected (samples,) with at least one sample")
-    if not np.isfinite(wave).all():
-        raise ValueError("waveform contains NaN or infinite samples")
+    blocks = [wave[np.newaxis, first : first + _BLOCK] for first in range(0, len(wave), _BLOCK)]
+    return np.concatenate([mel[0] for mel in mel_blocks(blocks, config or MelConfig())], axis=-1)
+
+
+def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) -> Iterator[NDArray[np.float32]]:
+    """The mel spectrogram of a waveform that comes block by block: that of the whole, whatever the blocks.
+
+    Args:
+        waves: (channels, any number of samples) each, at config.sample_rate.
+        config: settings.
+
+    Yields:
+        (channels, n_mels, frames) float32, at least one frame each; in all 1 + samples // hop_length, or none where
+        there was no sample.
+
+    Raises:
+        ValueError: NaN or infinite samples.
+    """
     half = config.n_fft // 2
-    padded = np.pad(wave, half)
-    starts = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: config.hop_length]
-    window = _window(config)
-    filters = _filters(config)
-    mel = np.empty((config.n_mels, len(starts)), dtype=np.float32)
-    for first in range(0, len(starts), _BLOCK_FRAMES):
-        block = starts[first : first + _BLOCK_FRAMES].astype(np.float64)
-        spectrum = np.fft.rfft(block * window)  # (frames, n_fft // 2 + 1)
+    samples = frames = 0
+    beyond = 0  # samples yet to come before that, where a hop is longer than the transform
+    held: NDArray[np.floating[Any]] | None = None  # from the first sample of the next frame on
+    for wave in waves:
+        if not np.isfinite(wave).all():
+            raise ValueError("waveform contains NaN or infinite samples")
+        if wave.shape[-1] == 0:
+            continue
+        samples += wave.shape[-1]
+        before = np.zeros((len(wave), half), wave.dtype) if held is None else held
+        held = np.concatenate((before, wave[:, beyond:]), axis=-1)
+        beyond = max(0, beyond - wave.shape[-1])
+        if held.shape[-1] >= config.n_fft:
+            mel = _mel(held, config)
+            frames += mel.shape[-1]
+            yield mel
+            used = mel.shape[-1] * config.hop_length
+            beyond = max(0, used - held.shape[-1])
+            held = held[:, used:]
+    if held is not None and frames < config.frames(samples):
+        # half a transform of silence, as much as the frames that are left reach beyond the end
+        rest = (config.frames(samples) - frames - 1) * config.hop_length + config.n_fft
+        yield _mel(np.pad(held, ((0, 0), (0, rest - held.shape[-1]))), config)
+
+
+def _mel(padded: NDArray[np.floating[Any]], config: MelConfig) -> NDArray[np.float32]:
+    """(channels, samples), at least n_fft → (channels, n_mels, frames): all frames that fit, the first at sample 0."""
+    starts = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft, axis=-1)[:, :: config.hop_length]
+    window, filters = _window(config), _filters(config)
+    mel = np.empty((len(padded), config.n_mels, starts.shape[1]), dtype=np.float32)
+    for channel, first in np.ndindex(len(padded), -(-starts.shape[1] // _BLOCK_FRAMES)):
+        part = slice(first * _BLOCK_FRAMES, (first + 1) * _BLOCK_FRAMES)
+        spectrum = np.fft.rfft(starts[channel, part].astype(np.float64) * window)  # (frames, n_fft // 2 + 1)
         power = spectrum.real**2 + spectrum.imag**2
-        mel[:, first : first + _BLOCK_FRAMES] = from_power(filters @ power.T)
+        mel[channel, :, part] = from_power(filters @ power.T)
     return mel
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from gomin_client.conventions import shape_hint
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import appearing
 from gomin_client.mel import MelConfig
+from gomin_client.spool import write_npy
 
 # What GOMIN's own files call the array and its settings; ours say the same in .npz.
 MEL_KEY = "melspec"
+_BLOCK_FRAMES = 4096
 SETTINGS = ("n_mels", "sample_rate", "win_length", "hop_length")
 
 
@@ -31,12 +33,16 @@ class MelFile:
     """What a mel file holds.
 
     Attributes:
-        mel: (channels, n_mels, frames) float32.
+        mel: (channels, n_mels, frames) float32; of an .npy file a memory map, perhaps of other real numbers.
         config: the settings that it was made with; None where the format does not tell.
     """
 
-    mel: NDArray[np.float32]
+    mel: NDArray[Any]
     config: MelConfig | None
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """(channels, n_mels, some frames) each; holds no more than that."""
+        yield from _blocks(self.mel)
 
 
 def read(path: Path, *, transpose: bool = False) -> MelFile:
@@ -61,9 +67,7 @@ def read(path: Path, *, transpose: bool = False) -> MelFile:
         raise FileError(f"{path}: no such file") from error
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    mel = _check_array(path, array)
-    if transpose:
-        mel = np.ascontiguousarray(mel.transpose(0, 2, 1))
+    mel = _check_array(path, array, transpose)
     config = None if settings is None else _check_settings(path, settings)
     if config is not None and config.n_mels != mel.shape[1]:
         raise FileError(
@@ -85,11 +89,25 @@ def write(path: Path, mel: NDArray[np.float32], config: MelConfig) -> None:
         FileError: the file cannot be written.
         UsageError: an unknown extension, or a .pt file where torch is not installed.
     """
+    write_blocks(path, [mel], config)
+
+
+def write_blocks(path: Path, mels: Iterable[NDArray[np.float32]], config: MelConfig) -> None:
+    """`write` for a mel spectrogram that comes block by block; only .npy is written without holding it whole.
+
+    Args:
+        path: see `write`.
+        mels: (channels, n_mels, any number of frames) each; at least one block.
+        config: see `write`.
+
+    Raises:
+        FileError, UsageError: see `write`; and what `mels` raises: then there is no file.
+    """
     _, save = _format(path)
     if save is _save_pt:
         require_torch(path)
     with appearing(path) as part:
-        save(part, mel, {name: getattr(config, name) for name in SETTINGS})
+        save(part, mels, {name: getattr(config, name) for name in SETTINGS})
 
 
 def _load_npz(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
@@ -101,7 +119,8 @@ def _load_npz(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
     return arrays[MEL_KEY], arrays
 
 
-def _save_npz(path: Path, mel: NDArray[np.float32], settings: Mapping[str, int]) -> None:
+def _save_npz(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
+    mel = np.concatenate(list(mels), axis=-1)
     with path.open("wb") as file:
         np.savez(file, **{MEL_KEY: mel}, **{name: np.int64(value) for name, value in settings.items()})
 
@@ -113,9 +132,8 @@ def _load_npy(path: Path) -> tuple[Any, None]:
     return array, None
 
 
-def _save_npy(path: Path, mel: NDArray[np.float32], _settings: Mapping[str, int]) -> None:
-    with path.open("wb") as file:
-        np.save(file, mel[0] if len(mel) == 1 else mel)
+def _save_npy(path: Path, mels: Iterable[NDArray[np.float32]], _settings: Mapping[str, int]) -> None:
+    write_npy(path, mels)
 
 
 def _load_numpy(path: Path) -> Any:
@@ -123,7 +141,7 @@ def _load_numpy(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise FileError(f"{path}: is empty")
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = _mapped(path)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
                 return {name: loaded[name] for name in loaded.files}
@@ -137,6 +155,13 @@ def _load_numpy(path: Path) -> Any:
             raise FileError(f"{path}: is truncated or damaged: {_first_line(error)}") from error
         raise FileError(f"{path}: is not a numpy file of numbers: {_first_line(error)}") from error
     return loaded
+
+
+def _mapped(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # what cannot be mapped, an array without elements for example, may be read, or tells why not
+        return np.load(path, allow_pickle=False)
 
 
 def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
@@ -168,9 +193,10 @@ def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
         raise FileError(f"{path}: its mel is not a plain tensor of numbers: {_first_line(error)}") from error
 
 
-def _save_pt(path: Path, mel: NDArray[np.float32], settings: Mapping[str, int]) -> None:
+def _save_pt(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
     import torch
 
+    mel = np.concatenate(list(mels), axis=-1)
     content = io.BytesIO()  # torch's own errors of a full disk are no OSErrors
     torch.save({MEL_KEY: torch.from_numpy(np.ascontiguousarray(mel)), **settings}, content)
     path.write_bytes(content.getvalue())
@@ -189,8 +215,10 @@ def require_torch(path: Path) -> Any:
     return torch
 
 
-def _check_array(path: Path, array: Any) -> NDArray[np.float32]:
-    array = np.asarray(array)
+def _check_array(path: Path, array: Any, transpose: bool) -> NDArray[Any]:
+    """(channels, n_mels, frames) of real and finite numbers; a memory map stays one."""
+    if not isinstance(array, np.memmap):
+        array = np.asarray(array)
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 16:
         raise FileError(f"{path}: its mel is of type {array.dtype}; expected real numbers")
     if array.ndim == 2:
@@ -199,11 +227,20 @@ def _check_array(path: Path, array: Any) -> NDArray[np.float32]:
         raise FileError(f"{path}: its mel has shape {array.shape}; expected (n_mels, frames) or (channels, …, …)")
     if 0 in array.shape:
         raise FileError(f"{path}: its mel is empty: shape {array.shape}")
-    with np.errstate(over="ignore"):
-        mel = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.isfinite(mel).all():
+    if transpose:
+        array = array.transpose(0, 2, 1)
+    if not all(np.isfinite(block).all() for block in _blocks(array)):
         raise FileError(f"{path}: its mel contains NaN or infinite values")
+    if isinstance(array, np.memmap):
+        return array
+    mel: NDArray[np.float32] = np.ascontiguousarray(array, dtype=np.float32)
     return mel
+
+
+def _blocks(mel: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+    with np.errstate(over="ignore"):
+        for first in range(0, mel.shape[-1], _BLOCK_FRAMES):
+            yield np.ascontiguousarray(mel[..., first : first + _BLOCK_FRAMES], dtype=np.float32)
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> MelConfig | None:

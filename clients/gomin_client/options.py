@@ -96,6 +96,28 @@ Plot = Annotated[
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", envvar="GOMIN_JOBS", min=1, max=64, help="Files that are worked on at a time.")
 ]
+WindowFrames = Annotated[
+    Optional[int],
+    typer.Option(
+        "--window",
+        min=1,
+        metavar="FRAMES",
+        help="Mel frames that are vocoded at a time; the result does not depend on it. Default: 512, or 10 times the "
+        "model's halo if that is more.",
+        show_default=False,
+    ),
+]
+InFlight = Annotated[
+    int, typer.Option("--in-flight", min=1, max=64, help="Windows of one file that are under way at a time.")
+]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="With -o -: write while it is being made, as --format wav or raw. Standard input is read as it comes: WAV "
+        "or AU audio; for synthesize bare frames of little-endian float32.",
+    ),
+]
 SkipExisting = Annotated[
     bool,
     typer.Option("--skip-existing", help="Leave out inputs whose output is there: goes on with an interrupted run."),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -54,12 +54,15 @@ def process(
     extension: str = ".wav",
     plot: Path | None = None,
     skip_existing: bool = False,
-    in_flight: int = 1,
+    parallel: int = 1,
+    window: int | None = None,
+    in_flight: int = 2,
+    live: bool = False,
 ) -> None:
     """Run the jobs, report, and end with the status that tells how it went.
 
     Mels are made with the settings of the model at `url`; without one, with those that are given. The rest: see
-    `batch.Settings`.
+    `batch.Settings` and `Vocoder`.
     """
     from gomin_client import plot as plots
     from gomin_client.batch import FAILED, Settings, run_jobs
@@ -68,7 +71,7 @@ def process(
     from gomin_client.progress import Display, to_json
     from gomin_client.vocoder import fresh_seed
 
-    _check(jobs, channels, subtype, extension)
+    _check(jobs, channels, subtype, extension, live)
     reading = reading or Reading()
     if reading != Reading() and not any(job.task == SYNTHESIZE for job in jobs):
         raise UsageError("--mel-convention, --stft-norm, --transpose and --force are for mel files: there are none")
@@ -81,7 +84,9 @@ def process(
         if len(jobs) > plots.MAX_COLUMNS:
             raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(jobs)}")
     with ExitStack() as stack:
-        vocoder, config = _open(stack, url, model, connection, given or {})
+        vocoder, config = _open(
+            stack, url, model, given or {}, connection=connection, window=window, in_flight=in_flight
+        )
         if seed is not None and vocoder is None:
             raise UsageError("--seed: there is nothing to be synthesized")
         if seed is not None and vocoder is not None:
@@ -100,7 +105,9 @@ def process(
             extension=extension,
             keep_waves=plot is not None,
             skip_existing=skip_existing,
-            in_flight=in_flight,
+            jobs=parallel,
+            live=live,
+            first_window=vocoder.first_window if live and vocoder is not None else None,
         )
         outcomes = run_jobs(jobs, vocoder, config, settings, display.show)
         failures = [outcome.error for outcome in outcomes if outcome.status == FAILED and outcome.error is not None]
@@ -137,6 +144,8 @@ def _draw(path: Path, outcomes: Sequence[Outcome], config: MelConfig, display: D
 
 def _timings(vocoder: Vocoder | None, before: Statistics | None) -> str:
     """Where the time went on the server since `before`."""
+    from gomin_client.windowing import overhead
+
     now = vocoder.statistics() if vocoder is not None else None
     if now is None or before is None:
         return "no server was asked: there are no statistics"
@@ -149,14 +158,17 @@ def _timings(vocoder: Vocoder | None, before: Statistics | None) -> str:
         "output": spent.compute_output_s,
     }
     means = ", ".join(f"{name} {1000 * seconds / requests:.1f} ms" for name, seconds in parts.items())
+    assert vocoder is not None  # it has been asked
+    windows = f"windows of {vocoder.window} frames, of which {2 * vocoder.halo_frames} are halo: "
     return (
+        f"{windows}{100 * overhead(vocoder.window, vocoder.halo_frames):.0f} % more work than without, of long files; "
         f"server, of all its callers meanwhile: {spent.requests} requests, {spent.inferences} items in "
         f"{spent.executions} calls of the model; per request {means}"
     )
 
 
 def _open(
-    stack: ExitStack, url: str | Sequence[str] | None, model: str, connection: Connection, given: dict[str, int]
+    stack: ExitStack, url: str | Sequence[str] | None, model: str, given: dict[str, int], **how: Any
 ) -> tuple[Vocoder | None, MelConfig]:
     """The model, if one is needed, and the mel settings."""
     from gomin_client.mel import MelConfig
@@ -165,24 +177,28 @@ def _open(
     try:
         if url is None:
             return None, MelConfig(**given)
-        vocoder = stack.enter_context(Vocoder(url, model, connection=connection))
+        vocoder = stack.enter_context(Vocoder(url, model, **how))
         vocoder.contract.check_mel(vocoder.model, MelConfig(**{**vars(vocoder.contract.mel), **given}))
     except ValueError as error:
         raise UsageError(f"mel settings: {error}") from error
     return vocoder, vocoder.contract.mel
 
 
-def _check(jobs: Sequence[Job], channels: str, subtype: str | None, extension: str) -> None:
-    from gomin_client import audio, melfile
+def _check(jobs: Sequence[Job], channels: str, subtype: str | None, extension: str, live: bool) -> None:
+    from gomin_client import audio, melfile, stdio
     from gomin_client.paths import ANALYZE, STREAM
 
     if channels not in ("mono", "all"):
         raise UsageError(f"--channels {channels}: expected mono or all")
+    if live:
+        if any(job.target != STREAM for job in jobs):
+            raise UsageError("--stream writes to standard output: give -o -")
+        stdio.check_live(extension, subtype)
     for job in jobs:
         for path in (job.source, job.target):
             if path.suffix.lower() == ".pt":
                 melfile.require_torch(path)
-        if subtype is not None and job.task != ANALYZE:
+        if subtype is not None and job.task != ANALYZE and not live:
             audio.check_subtype(extension if job.target == STREAM else job.target.suffix, subtype)
     if subtype is not None and all(job.task == ANALYZE for job in jobs):
         raise UsageError(f"--subtype {subtype}: there is no audio to be written")

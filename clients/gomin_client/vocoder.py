@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client import DEFAULT_URL, audio, contract, conventions
+from gomin_client import DEFAULT_URL, audio, contract, conventions, windowing
 from gomin_client.audio import Wave
 from gomin_client.connection import Connection
 from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, InferenceError, SuspiciousMelError, UsageError
-from gomin_client.mel import Mel, MelConfig, mel_spectrogram
+from gomin_client.mel import Mel, MelConfig, mel_blocks
+from gomin_client.streaming import vocode
 from gomin_client.transports import connect
 from gomin_client.transports.base import Statistics
+from gomin_client.windowing import Window, Windower
+from gomin_client.workers import Workers
 
 
 class Vocoder:
@@ -30,10 +33,17 @@ class Vocoder:
         model: the model's name on the server.
         version: the version that is called.
         contract: its mel settings and what else it says about itself.
+        window: mel frames that are vocoded at a time.
     """
 
     def __init__(
-        self, url: str | Sequence[str] = DEFAULT_URL, model: str = "gan", *, connection: Connection | None = None
+        self,
+        url: str | Sequence[str] = DEFAULT_URL,
+        model: str = "gan",
+        *,
+        connection: Connection | None = None,
+        window: int | None = None,
+        in_flight: int = 2,
     ) -> None:
         """Connect, and read the model's settings.
 
@@ -43,14 +53,20 @@ class Vocoder:
             model: "gan", "diffusion", or the name of a model.
             connection: how long to wait and to go on trying, headers, TLS files; the defaults of `Connection` if left
                 out.
+            window: mel frames that are vocoded at a time, see `windowing`; a default for the model's halo if left out.
+            in_flight: windows of one mel that are under way at a time.
 
         Raises:
-            UsageError: a malformed URL; UnknownModelError: no such model there.
+            UsageError: a malformed URL, or a window that consists of halos; UnknownModelError: no such model there.
             ServerError: the server cannot be reached or is not ready.
             ContractError: the model is not a GOMIN vocoder.
         """
+        if in_flight < 1:
+            raise UsageError(f"{in_flight} windows in flight: expected at least 1")
         self.model = SHORT_NAMES.get(model, model)
         self._connection = connection or Connection()
+        self._in_flight = in_flight
+        self._workers = Workers()
         self._transport = connect(url, self._connection)
         try:
             described = self._transport.describe(self.model)
@@ -62,6 +78,8 @@ class Vocoder:
                     f"model {self.model} is a {self.contract.kind}: it does not make audio from a mel; "
                     f"models that do are of kind {' or '.join(VOCODER_KINDS)}"
                 )
+            self.window = windowing.default_size(self.halo_frames) if window is None else window
+            Windower(self.window, self.halo_frames)  # refuses what would keep nothing
         except BaseException:
             self._transport.close()
             raise
@@ -80,6 +98,19 @@ class Vocoder:
     def takes_seed(self) -> bool:
         """Whether the model draws noise: diffusion does, a GAN does not."""
         return self.contract.kind == contract.DIFFUSION
+
+    @property
+    def halo_frames(self) -> int:
+        """Mel frames to either side that a sample depends on: what a stream lags behind, at the least.
+
+        A chain of denoiser steps sees one step's halo farther with every step.
+        """
+        return self.contract.halo_frames * (self.contract.num_diffusion_steps or 1)
+
+    @property
+    def first_window(self) -> int:
+        """Frames of a first window that is done soon: the halo, and 16 frames of audio."""
+        return min(self.halo_frames + 16, self.window)
 
     def check_seed(self, seed: int) -> None:
         """Refuse a seed that the model cannot take.
@@ -105,7 +136,10 @@ class Vocoder:
         Raises:
             UsageError: an empty waveform, of another shape, or not finite; or no sample rate.
         """
-        return self._mel(self._at_model_rate(wave, sample_rate))
+        wave = _checked_wave(wave, sample_rate)
+        resampled = audio.resample_blocks([np.atleast_2d(wave)], sample_rate, self.sample_rate)
+        mel = np.concatenate(list(mel_blocks(resampled, self.contract.mel)), axis=-1)
+        return mel[0] if wave.ndim == 1 else mel
 
     def synthesize(
         self,
@@ -134,32 +168,76 @@ class Vocoder:
         """
         if mel_config is not None:
             self.contract.check_mel(self.model, mel_config)
-        batch = np.asarray(mel, dtype=np.float32)
-        batch = batch[np.newaxis] if batch.ndim == 2 else batch
-        if batch.ndim != 3 or batch.shape[1] != self.contract.mel.n_mels or 0 in batch.shape:
-            raise ContractError(
-                f"mel has shape {np.shape(mel)}; model {self.model} takes ({self.contract.mel.n_mels}, frames)"
-                + conventions.shape_hint(np.shape(mel), self.contract.mel.n_mels)
-            )
-        if not np.isfinite(batch).all():
-            raise ContractError("mel contains NaN or infinite values")
-        if not force and (suspicion := conventions.suspicion(batch)) is not None:
+        self.check_mels([mel], force=force)
+        batch = self._checked_block(mel)
+        parts = list(self._vocode([batch], self._checked_seed(seed), None))
+        waves = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        return waves[0] if np.ndim(mel) == 2 else waves
+
+    def stream(
+        self,
+        mels: Iterable[NDArray[np.floating[Any]]],
+        seed: int | None = None,
+        *,
+        first_window: int | None = None,
+        force: bool = False,
+    ) -> Iterator[Wave]:
+        """Audio of a mel spectrogram that comes block by block, as soon as it is made.
+
+        It lags behind the mel by `halo_frames` and the rest of a window: for live input choose a small `window`. The
+        mel is read in a thread of its own, no faster than audio is taken; its end flushes the rest. Put together, the
+        audio is that of the whole mel (within 1e-5; of a diffusion model 1e-4), whatever the blocks and windows.
+
+        Args:
+            mels: (n_mels, any number of frames) each, or (batch, n_mels, frames).
+            seed: see `synthesize`.
+            first_window: frames of the first window, more than `halo_frames`, so that audio comes soon; those after it
+                double in size until they are `window` long. All of one size by default, which servers can batch.
+            force: see `synthesize`; every block is looked at by itself.
+
+        Yields:
+            (samples,) float32 each, or (batch, samples): whole frames, hop_length samples each.
+
+        Raises:
+            As `synthesize`; audio before an error has been yielded.
+        """
+        # checked here, not when audio is first asked for
+        Windower(self.window, self.halo_frames, first_window)
+        return self._stream(mels, self._checked_seed(seed), first_window, force)
+
+    def _stream(
+        self, mels: Iterable[NDArray[np.floating[Any]]], seed: int | None, first_window: int | None, force: bool
+    ) -> Iterator[Wave]:
+        flat = False
+
+        def checked() -> Iterator[Mel]:
+            nonlocal flat
+            for mel in mels:
+                if np.ndim(mel) >= 2 and np.shape(mel)[-1] == 0:
+                    continue  # a source that has nothing new
+                flat = np.ndim(mel) == 2
+                self.check_mels([mel], force=force)
+                yield self._checked_block(mel)
+
+        for part in self._vocode(checked(), seed, first_window):
+            yield part[0] if flat else part
+
+    def check_mels(self, mels: Iterable[NDArray[np.floating[Any]]], *, force: bool = False) -> None:
+        """Refuse a mel that the model cannot take, or that does not look like one of GOMIN's.
+
+        Args:
+            mels: blocks of it, at least one; see `stream`.
+            force: do not look at its values.
+
+        Raises:
+            ContractError, SuspiciousMelError: see `synthesize`.
+        """
+        blocks = map(self._checked_block, mels)
+        if force:
+            for _ in blocks:
+                pass
+        elif (suspicion := conventions.suspicion_of_blocks(blocks)) is not None:
             raise SuspiciousMelError(f"mel {suspicion}")
-        inputs: dict[str, NDArray[Any]] = {contract.MEL: batch}
-        if self.takes_seed:
-            seed = fresh_seed() if seed is None else seed
-            self.check_seed(seed)
-            inputs[contract.SEED] = np.full((len(batch), 1), seed, dtype=np.uint64)
-            inputs[contract.FIRST_SAMPLE] = np.zeros((len(batch), 1), dtype=np.int64)
-        elif seed is not None:
-            self.check_seed(seed)
-        waves = self._infer(inputs)
-        expected = (len(batch), 1, self.contract.mel.hop_length * batch.shape[-1])
-        if waves.shape != expected:
-            raise ContractError(f"model {self.model} answered with audio of shape {waves.shape}; expected {expected}")
-        if not np.isfinite(waves).all():
-            raise InferenceError(f"model {self.model} answered with NaN or infinite samples")
-        return waves[0, 0] if np.ndim(mel) == 2 else waves[:, 0]
 
     def reconstruct(
         self, wave: NDArray[np.floating[Any]], sample_rate: int, *, trim: bool = True, seed: int | None = None
@@ -175,52 +253,126 @@ class Vocoder:
         Returns:
             (samples,) or (channels, samples) float32 at the model's sample rate.
         """
-        wave = self._at_model_rate(wave, sample_rate)
-        result = self.synthesize(self._mel(wave), seed, force=True)
-        return result[..., : wave.shape[-1]] if trim else result
+        wave = _checked_wave(wave, sample_rate)
+        return np.concatenate(list(self.reconstruct_stream([wave], sample_rate, trim=trim, seed=seed)), axis=-1)
 
-    def _mel(self, wave: Wave) -> Mel:
-        if wave.ndim == 1:
-            return mel_spectrogram(wave, self.contract.mel)
-        return np.stack([mel_spectrogram(channel, self.contract.mel) for channel in wave])
+    def reconstruct_stream(
+        self,
+        waves: Iterable[NDArray[np.floating[Any]]],
+        sample_rate: int,
+        *,
+        trim: bool = True,
+        seed: int | None = None,
+        first_window: int | None = None,
+    ) -> Iterator[Wave]:
+        """`reconstruct` for a recording that comes block by block; see `stream`.
+
+        Args:
+            waves: (any number of samples,) each, or (channels, samples).
+            sample_rate: of the waveform, in Hz.
+            trim: see `reconstruct`.
+            seed: see `synthesize`.
+            first_window: see `stream`.
+
+        Yields:
+            (samples,) float32 each, or (channels, samples), at the model's sample rate.
+        """
+        Windower(self.window, self.halo_frames, first_window)
+        return self._reconstruct(waves, sample_rate, trim, self._checked_seed(seed), first_window)
+
+    def _reconstruct(
+        self,
+        waves: Iterable[NDArray[np.floating[Any]]],
+        sample_rate: int,
+        trim: bool,
+        seed: int | None,
+        first_window: int | None,
+    ) -> Iterator[Wave]:
+        flat = False
+        samples = 0
+
+        def checked() -> Iterator[Wave]:
+            nonlocal flat
+            for wave in waves:
+                if np.shape(wave)[-1:] == (0,):
+                    continue
+                flat = np.ndim(wave) == 1
+                yield np.atleast_2d(_checked_wave(wave, sample_rate))
+
+        def counted() -> Iterator[Wave]:
+            nonlocal samples
+            for wave in audio.resample_blocks(checked(), sample_rate, self.sample_rate):
+                samples += wave.shape[-1]
+                yield wave
+
+        made = 0
+        for part in self._vocode(mel_blocks(counted(), self.contract.mel), seed, first_window):
+            # what is too much is at the very end, which is made when all samples are known
+            kept = part[..., : samples - made] if trim else part
+            made += kept.shape[-1]
+            yield kept[0] if flat else kept
+
+    def _vocode(self, mels: Iterable[Mel], seed: int | None, first_window: int | None) -> Iterator[Wave]:
+        """(batch, n_mels, frames) blocks → (batch, samples) parts."""
+
+        def infer(mel: Mel, window: Window) -> Wave:
+            inputs: dict[str, NDArray[Any]] = {contract.MEL: mel}
+            if seed is not None:
+                first_sample = window.first * self.contract.mel.hop_length
+                inputs[contract.SEED] = np.full((len(mel), 1), seed, dtype=np.uint64)
+                inputs[contract.FIRST_SAMPLE] = np.full((len(mel), 1), first_sample, dtype=np.int64)
+            return self._infer(inputs)
+
+        windower = Windower(self.window, self.halo_frames, first_window)
+        return vocode(mels, windower, infer, self._workers, self._in_flight)
 
     def _infer(self, inputs: dict[str, NDArray[Any]]) -> Wave:
-        """(B, 1, N): in as many requests as the model's largest batch makes necessary."""
-        items = len(inputs[contract.MEL])
+        """(batch, samples): in as many requests as the model's largest batch makes necessary."""
+        items, _, frames = inputs[contract.MEL].shape
         step = self._max_batch_size or items
-        seconds = inputs[contract.MEL].shape[-1] * self.contract.mel.hop_length / self.sample_rate
+        seconds = frames * self.contract.mel.hop_length / self.sample_rate
         deadline = self._connection.deadline(min(step, items) * seconds, self.contract.num_diffusion_steps or 1)
-        parts = [
-            self._transport.infer(
-                self.model,
-                self.version,
-                {name: tensor[first : first + step] for name, tensor in inputs.items()},
-                deadline,
-            )[contract.AUDIO]
-            for first in range(0, items, step)
-        ]
+        parts = []
+        for first in range(0, items, step):
+            part = {name: tensor[first : first + step] for name, tensor in inputs.items()}
+            waves = self._transport.infer(self.model, self.version, part, deadline)[contract.AUDIO]
+            expected = (len(part[contract.MEL]), 1, self.contract.mel.hop_length * frames)
+            if waves.shape != expected:
+                raise ContractError(
+                    f"model {self.model} answered with audio of shape {waves.shape}; expected {expected}"
+                )
+            if not np.isfinite(waves).all():
+                raise InferenceError(f"model {self.model} answered with NaN or infinite samples")
+            parts.append(waves[:, 0])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _at_model_rate(self, wave: NDArray[np.floating[Any]], sample_rate: int) -> Wave:
-        wave = np.asarray(wave, dtype=np.float32)
-        if wave.ndim not in (1, 2) or wave.size == 0 or not np.isfinite(wave).all():
-            raise UsageError(
-                f"waveform of shape {wave.shape}: expected (samples,) or (channels, samples), at least one, all finite"
+    def _checked_seed(self, seed: int | None) -> int | None:
+        """The seed for a model that takes one, None for others."""
+        if seed is not None:
+            self.check_seed(seed)
+        return fresh_seed() if seed is None and self.takes_seed else seed
+
+    def _checked_block(self, mel: NDArray[np.floating[Any]]) -> Mel:
+        """(batch, n_mels, frames) float32 of a block of either number of axes."""
+        block = np.asarray(mel, dtype=np.float32)
+        block = block[np.newaxis] if block.ndim == 2 else block
+        if block.ndim != 3 or block.shape[1] != self.contract.mel.n_mels or 0 in block.shape:
+            raise ContractError(
+                f"mel has shape {np.shape(mel)}; model {self.model} takes ({self.contract.mel.n_mels}, frames)"
+                + conventions.shape_hint(np.shape(mel), self.contract.mel.n_mels)
             )
-        if sample_rate <= 0:
-            raise UsageError(f"sample rate {sample_rate}: expected a positive number of Hz")
-        resampled = audio.resample(wave, sample_rate, self.sample_rate)
-        if not np.isfinite(resampled).all():
-            raise UsageError("waveform is too loud to be resampled: it overflows")
-        return resampled
+        if not np.isfinite(block).all():
+            raise ContractError("mel contains NaN or infinite values")
+        return block
 
     def statistics(self) -> Statistics | None:
         """What the server has counted of this model so far; None in-process."""
         return self._transport.statistics(self.model, self.version)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; what is under way ends with an error."""
         self._transport.close()
+        self._workers.close()
 
     def __enter__(self) -> Vocoder:
         return self
@@ -229,6 +381,17 @@ class Vocoder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _checked_wave(wave: NDArray[np.floating[Any]], sample_rate: int) -> Wave:
+    wave = np.asarray(wave, dtype=np.float32)
+    if wave.ndim not in (1, 2) or wave.size == 0 or not np.isfinite(wave).all():
+        raise UsageError(
+            f"waveform of shape {wave.shape}: expected (samples,) or (channels, samples), at least one, all finite"
+        )
+    if sample_rate <= 0:
+        raise UsageError(f"sample rate {sample_rate}: expected a positive number of Hz")
+    return wave
 
 
 def fresh_seed() -> int:

@@ -1,0 +1,107 @@
+"""Windows of a mel spectrogram that can be vocoded one by one, and whose outputs, put together, equal the whole.
+
+A network sees `halo` frames to either side of a sample. So the output of a window is right but for a halo at each end
+that is not an end of the whole; there it is cut off, and the next window begins early enough to make up for it. All
+windows but those of a short recording have one size, so that a server can merge those of many callers into batches: the
+last one begins early rather than being short. Nothing here knows of audio or servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gomin_client.errors import UsageError
+
+MIN_WINDOW = 512  # frames; shorter ones spend much on halos, longer ones take memory
+WORK_PER_HALO = 10  # a window is at least so many halos long: a quarter more work than without windows
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a mel spectrogram, and what is kept of its output; all in frames.
+
+    Attributes:
+        first: index of its first frame in the whole.
+        length: frames that are vocoded.
+        skip: frames of output that are cut off in front.
+        keep: frames of output that are kept after that.
+    """
+
+    first: int
+    length: int
+    skip: int
+    keep: int
+
+
+def default_size(halo: int) -> int:
+    """Frames of a window that keep the work spent on halos reasonable."""
+    return max(MIN_WINDOW, WORK_PER_HALO * halo)
+
+
+def overhead(size: int, halo: int) -> float:
+    """Work spent on halos, as a part of the work without them; of long recordings."""
+    return 2 * halo / (size - 2 * halo)
+
+
+class Windower:
+    """Cuts a mel spectrogram of unknown length into windows while its frames arrive.
+
+    A window is told of as soon as all its frames are there, and one more: until then it may be the last one, which
+    keeps its output to the end.
+    """
+
+    def __init__(self, size: int, halo: int, first_size: int | None = None) -> None:
+        """Begin at frame 0.
+
+        Args:
+            size: frames of a window.
+            halo: frames to either side on which a frame's output depends.
+            first_size: frames of the first window, to have its output soon; the next ones double until they have
+                `size`.
+
+        Raises:
+            UsageError: a window of which nothing would be kept.
+        """
+        if size <= 2 * halo:
+            raise UsageError(f"a window of {size} frames: expected more than {2 * halo}, twice the model's halo")
+        if first_size is not None and first_size <= halo:
+            raise UsageError(f"a first window of {first_size} frames: expected more than {halo}, the model's halo")
+        self._size = size
+        self._halo = halo
+        self._next_size = min(first_size or size, size)
+        self._arrived = 0
+        self._made = 0  # frames of output that the windows so far keep
+
+    @property
+    def needed_from(self) -> int:
+        """Index of the first frame that may be asked for again."""
+        return max(0, min(self._made - self._halo, self._arrived - self._size))
+
+    def feed(self, frames: int) -> Iterator[Window]:
+        """Windows that are complete now that so many more frames have arrived."""
+        self._arrived += frames
+        while True:
+            first = max(0, self._made - self._halo)
+            if self._arrived <= first + self._next_size:
+                return
+            until = first + self._next_size - self._halo
+            yield self._window(first, self._next_size, until)
+            self._next_size = min(2 * self._next_size, self._size)
+
+    def finish(self) -> Iterator[Window]:
+        """The last window, which has not been told of: no more frames will come."""
+        if self._made < self._arrived:
+            length = min(self._size, self._arrived)
+            yield self._window(self._arrived - length, length, self._arrived)
+
+    def _window(self, first: int, length: int, until: int) -> Window:
+        window = Window(first, length, self._made - first, until - self._made)
+        self._made = until
+        return window
+
+
+def plan(frames: int, size: int, halo: int) -> list[Window]:
+    """The windows of a mel spectrogram of known length; see `Windower`."""
+    windower = Windower(size, halo)
+    return [*windower.feed(frames), *windower.finish()]
