@@ -16,7 +16,7 @@ from gomin_client import contract
 from gomin_client.contract import FP16, ModelContract, Provenance
 from gomin_client.model_repository import CONFIG, versions
 from gomin_client.transports.local import LocalTransport
-from gomin_export import onnx_export, parity, probes, recipe, records, repository
+from gomin_export import onnx_export, parity, probes, recipe, records, repository, windowed
 from gomin_export.checkpoints import load_network
 from gomin_export.deployment import Deployment, config_text, template
 from gomin_export.networks import DiffusionWrapper, GomiGAN
@@ -284,7 +284,10 @@ class Export:
         def infer(inputs: parity.Inputs) -> Any:
             return transport.infer(model, self.plan.version, inputs)[contract.OUTPUTS[described.kind]]
 
-        return Report(model, parity.compare(infer, expectations), self._options.tolerance, facts)
+        cases = parity.compare(infer, expectations)
+        stepwise = windowed.in_windows(infer, described.mel.hop_length, described.halo_frames)
+        cases += parity.compare(stepwise, probes.expect_windows(described.kind, self._network))
+        return Report(model, cases, self._options.tolerance, facts)
 
     def _recorded(self, files: Path) -> Report:
         """The report of an earlier export, judged by the tolerance that is asked for now."""

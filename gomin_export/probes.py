@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,27 @@ from numpy.typing import NDArray
 
 from gomin_client import contract
 from gomin_client.mel import MelConfig, mel_spectrogram
+from gomin_export import windowed
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.parity import Expectation, Inputs
 
 GRID = ((1, 1), (2, 7), (3, 5), (1, 17))  # (batch, frames)
+SOUNDS = SILENCE, MUSIC, CLIPPED, RANDOM, NORMAL = (
+    "silence",
+    "music",
+    "clipped noise",
+    "uniform in 0 … 1.2",
+    "normal",
+)
 CHAIN_FRAMES = 3  # the whole chain takes dozens of denoiser steps
 _SEED = 20
 
 Probe = tuple[str, Inputs]
+Grid = Sequence[tuple[int, int]]
 Compute = Callable[[Inputs, torch.dtype], NDArray[np.floating[Any]]]
 
 
-def expect_gan(network: GomiGAN) -> list[Expectation]:
+def expect_gan(network: GomiGAN, grid: Grid = GRID, sounds: Sequence[str] = SOUNDS) -> list[Expectation]:
     """What a FiLM-GAN must answer: mel (B, M, T) -> audio (B, 1, N)."""
     networks = _in_both_precisions(network)
 
@@ -35,11 +45,11 @@ def expect_gan(network: GomiGAN) -> list[Expectation]:
         return networks[dtype](torch.from_numpy(inputs[contract.MEL]).to(dtype)).numpy()  # type: ignore[no-any-return]
 
     rng = np.random.default_rng(_SEED)
-    probes: list[Probe] = [(name, {contract.MEL: mel}) for name, mel in _mels(rng, network.mel_config)]
+    probes: list[Probe] = [(name, {contract.MEL: mel}) for name, mel in _mels(rng, network.mel_config, grid, sounds)]
     return _expect(probes, compute)
 
 
-def expect_denoiser(network: DiffusionWrapper) -> list[Expectation]:
+def expect_denoiser(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequence[str] = SOUNDS) -> list[Expectation]:
     """What a denoiser step must answer: first, last and fractional timesteps, different ones in a batch."""
     networks = _in_both_precisions(network.model)
 
@@ -53,7 +63,7 @@ def expect_denoiser(network: DiffusionWrapper) -> list[Expectation]:
     last = network.model.num_diffusion_steps - 1
     timesteps = np.array([0, last, last / 2 + 0.25], dtype=np.float32).clip(0, last)
     probes: list[Probe] = []
-    for index, (name, mel) in enumerate(_mels(rng, network.mel_config)):
+    for index, (name, mel) in enumerate(_mels(rng, network.mel_config, grid, sounds)):
         batch, _, frames = mel.shape
         timestep = np.roll(timesteps, index)[:batch, np.newaxis]
         words = ", ".join(f"{value:g}" for value in timestep[:, 0])
@@ -87,11 +97,20 @@ def expect_chain(network: DiffusionWrapper) -> list[Expectation]:
 
 
 # kind of model -> what a model of that kind must answer
-EXPECTATIONS: dict[str, Callable[[Any], list[Expectation]]] = {
+EXPECTATIONS: dict[str, Callable[..., list[Expectation]]] = {
     contract.GAN: expect_gan,
     contract.DENOISER: expect_denoiser,
     contract.DIFFUSION: expect_chain,
 }
+
+
+def expect_windows(kind: str, network: GomiGAN | DiffusionWrapper) -> list[Expectation]:
+    """What a model must answer window by window; none for a chain, whose windows are those of the denoiser."""
+    if kind == contract.DIFFUSION:
+        return []
+    halo = network.halo_frames
+    (found,) = EXPECTATIONS[kind](network, ((1, windowed.frames(halo)),), (RANDOM,))
+    return [replace(found, name=f"{found.name}, in windows of {windowed.size(halo)}, halo {halo}")]
 
 
 def to_record(expectations: list[Expectation]) -> list[Expectation]:
@@ -115,16 +134,26 @@ def _in_both_precisions(network: Any) -> dict[torch.dtype, Any]:
     return {torch.float32: network, torch.float64: copy.deepcopy(network).double()}
 
 
-def _mels(rng: np.random.Generator, config: MelConfig) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Name and (batch, n_mels, frames) mel, over the grid."""
-    for batch, frames in GRID:
-        size = f"{batch} × {frames} frames"
-        shape = (batch, config.n_mels, frames)
-        yield f"{size}, silence", np.zeros(shape, np.float32)
-        yield f"{size}, music", np.stack([_music(rng, config, frames) for _ in range(batch)])
-        yield f"{size}, clipped noise", np.stack([_clipped(rng, config, frames) for _ in range(batch)])
-        yield f"{size}, uniform in 0 … 1.2", rng.uniform(0, 1.2, shape).astype(np.float32)
-        yield f"{size}, normal", rng.standard_normal(shape).astype(np.float32)
+def _mels(
+    rng: np.random.Generator, config: MelConfig, grid: Grid, sounds: Sequence[str]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Name and (batch, n_mels, frames) mel, over a grid."""
+    for batch, frames in grid:
+        for sound in sounds:
+            mels = [_mel(rng, config, frames, sound) for _ in range(batch)]
+            yield f"{batch} × {frames} frames, {sound}", np.stack(mels)
+
+
+def _mel(rng: np.random.Generator, config: MelConfig, frames: int, sound: str) -> NDArray[np.float32]:
+    """Mel (n_mels, frames) of one of `SOUNDS`."""
+    shape = (config.n_mels, frames)
+    if sound == SILENCE:
+        return np.zeros(shape, np.float32)
+    if sound == RANDOM:
+        return rng.uniform(0, 1.2, shape).astype(np.float32)
+    if sound == NORMAL:
+        return rng.standard_normal(shape).astype(np.float32)
+    return {MUSIC: _music, CLIPPED: _clipped}[sound](rng, config, frames)
 
 
 def _music(rng: np.random.Generator, config: MelConfig, frames: int) -> NDArray[np.float32]:

@@ -391,7 +391,7 @@ class TestCommandLine:
         assert result.returncode == 0, result.stderr
         assert "gomin_gan\n  kind: gan\n" in result.stdout
         assert "  version 1:\n    checkpoint: sha256 35f3a1ed0ed5" in result.stdout  # as checkpoints/README.md has it
-        assert "    precision: fp32\n    parity: 20 of 20 cases passed, max abs error " in result.stdout
+        assert "    precision: fp32\n    parity: 21 of 21 cases passed, max abs error " in result.stdout
         assert "halo_frames: " in result.stdout
         assert "num_diffusion_steps: 50" in result.stdout
 
