@@ -474,6 +474,14 @@ class SamplerSettings:
             base = replace(self, steps=None, eta=None)
         return replace(base, **parameters)  # type: ignore[arg-type]
 
+    def resolved(self, num_diffusion_steps: int) -> SamplerSettings:
+        """These with the number of steps said.
+
+        Raises:
+            ValueError: see `make_sampler`.
+        """
+        return replace(self, steps=len(self.make(num_diffusion_steps).timesteps))
+
     def make(self, num_diffusion_steps: int) -> Sampler:
         """The sampler, for a model with so many timesteps.
 
