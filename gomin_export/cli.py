@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
@@ -123,9 +123,13 @@ def _command(kind: str) -> Callable[..., None]:
             typer.echo(str(path))
 
     if kind == "gan":
-        own = inspect.signature(command)
-        kept = [parameter for name, parameter in own.parameters.items() if name not in _CHAIN_OPTIONS]
-        command.__signature__ = own.replace(parameters=kept)  # type: ignore[attr-defined]
+        types = get_type_hints(command, include_extras=True)
+        kept = [
+            parameter.replace(annotation=types[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name not in _CHAIN_OPTIONS
+        ]
+        command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
     return command
 
 

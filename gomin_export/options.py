@@ -72,7 +72,7 @@ BatchDelay = Annotated[
     typer.Option(
         "--batch-delay-us",
         help="Microseconds that a request may wait for others of its length, to run as one batch. Default: 0, for a "
-        "denoiser 1000.",
+        "denoiser 500.",
         rich_help_panel=_DEPLOYMENT,
         show_default=False,
     ),
