@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
 from gomin_client.connection import Connection
 from gomin_client.console import Version, run
-from gomin_client.contract import FP32, PRECISIONS, SHORT_NAMES
+from gomin_client.contract import FP32, PRECISIONS, SAMPLER_PARAMETERS, SHORT_NAMES
 from gomin_client.errors import UsageError
 from gomin_client.options import connected
 from gomin_export import options as o
 from gomin_export.errors import ParityError
 
 if TYPE_CHECKING:
+    from gomin_client.sampling import SamplerSettings
     from gomin_export.parity import Report
     from gomin_export.pipeline import Plan
     from gomin_export.verify import Reference
@@ -35,6 +37,9 @@ app = typer.Typer(
 
 DEFAULT_REPOSITORY = Path("model_repository")
 
+
+# What only diffusion has.
+_CHAIN_OPTIONS = (*SAMPLER_PARAMETERS, "tile_frames")
 
 # What to tell a user who presses Ctrl-C.
 _so_far: list[Callable[[], str]] = [lambda: "nothing was changed"]
@@ -66,6 +71,11 @@ def _command(kind: str) -> Callable[..., None]:
         cudnn_search: o.CudnnSearch = None,
         tf32: o.Tf32 = None,
         accelerator: o.Accelerator = None,
+        sampler: o.Sampler = None,
+        steps: o.Steps = None,
+        schedule: o.Schedule = None,
+        eta: o.Eta = None,
+        tile_frames: o.TileFrames = None,
         overwrite_config: o.OverwriteConfig = False,
         version: o.ModelVersion = None,
         keep: o.Keep = None,
@@ -84,6 +94,8 @@ def _command(kind: str) -> Callable[..., None]:
             cudnn_search=cudnn_search,
             tf32=tf32,
             accelerator=accelerator,
+            sampling=_sampling(sampler=sampler, steps=steps, schedule=schedule, eta=eta),
+            tile_frames=tile_frames,
         )
         with _torch_needed():
             from gomin_export import pipeline  # takes seconds: torch
@@ -110,6 +122,14 @@ def _command(kind: str) -> Callable[..., None]:
         for path in exported.plan.paths:
             typer.echo(str(path))
 
+    if kind == "gan":
+        types = get_type_hints(command, include_extras=True)
+        kept = [
+            parameter.replace(annotation=types[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name not in _CHAIN_OPTIONS
+        ]
+        command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
     return command
 
 
@@ -230,6 +250,14 @@ def _shapes(texts: list[str] | None) -> list[tuple[int, int]] | None:
             raise UsageError(f"--warm-up {text}: expected FRAMES, BATCHxFRAMES, or none alone")
         shapes.append((int(numbers[0]) if len(numbers) == 2 else 1, int(numbers[-1])))
     return shapes
+
+
+def _sampling(**asked: Any) -> SamplerSettings | None:
+    """The default chain as it was asked for; None where nothing was said."""
+    from gomin_client.sampling import SamplerSettings
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    return SamplerSettings().updated(given) if given else None
 
 
 def _show_plan(plan: Plan) -> None:

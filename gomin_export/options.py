@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gomin_client.contract import PRECISIONS
+from gomin_client.contract import PRECISIONS, SAMPLERS, SCHEDULES
 
 _MODEL = "Model"
 _PARITY = "Parity gate"
@@ -71,7 +71,8 @@ BatchDelay = Annotated[
     Optional[int],
     typer.Option(
         "--batch-delay-us",
-        help="Microseconds that a request may wait for others of its length, to run as one batch. Default: 0.",
+        help="Microseconds that a request may wait for others of its length, to run as one batch. Default: 0, for a "
+        "denoiser 500.",
         rich_help_panel=_DEPLOYMENT,
         show_default=False,
     ),
@@ -132,6 +133,47 @@ Accelerator = Annotated[
     typer.Option(
         help="What must run the model in NVIDIA's container: cuda or tensorrt (GPU instances only), openvino (CPU "
         "instances only); written from documentation, not measured. Default: CUDA on GPUs, else the CPU.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+Sampler = Annotated[
+    Optional[str],
+    typer.Option(
+        help=f"Chain of requests that do not choose theirs: {', '.join(SAMPLERS)}. Default: ddpm, the released one.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+Steps = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Its denoiser steps: of ddim and dpm++, as many as you like. Default: the sampler's own number.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+Schedule = Annotated[
+    Optional[str],
+    typer.Option(
+        help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: linear.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+Eta = Annotated[
+    Optional[float],
+    typer.Option(
+        help="Share of fresh noise in ddim's steps, 0 to 1. Default: 0.",
+        rich_help_panel=_DEPLOYMENT,
+        show_default=False,
+    ),
+]
+TileFrames = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Mel frames that a denoiser call may hold, which bound its memory; longer mels are denoised in tiles. "
+        "Default: 512.",
         rich_help_panel=_DEPLOYMENT,
         show_default=False,
     ),

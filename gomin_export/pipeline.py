@@ -14,11 +14,14 @@ import torch
 
 from gomin_client import contract
 from gomin_client.contract import FP16, ModelContract, Provenance
+from gomin_client.errors import UsageError
 from gomin_client.model_repository import CONFIG, versions
+from gomin_client.sampling import SamplerSettings
+from gomin_client.transports.base import Parameters
 from gomin_client.transports.local import LocalTransport
 from gomin_export import onnx_export, parity, probes, recipe, records, repository, windowed
 from gomin_export.checkpoints import load_network
-from gomin_export.deployment import Deployment, config_text, template
+from gomin_export.deployment import Deployment, config_text, default_chain, template
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.onnx_export import MODEL_FILE, Graph
 from gomin_export.parity import Report, Tolerance
@@ -167,12 +170,12 @@ class Export:
             UsageError: options that contradict each other.
         """
         self.placed = False  # whether the models are in the repository
+        self._chain: SamplerSettings | None = None  # that requests to a diffusion model get by default
         self._say = say
         self._options = options
         say(f"loading {checkpoint}")
         self._network: Network = load_network(NETWORKS[kind], checkpoint, options.overrides, options.key)
         self._sha256 = records.sha256(checkpoint)
-        self._recipe = recipe.make_recipe(self._sha256, options.key, vars(self._network.config), options.graph)
         self.plan = self._make_plan(kind, model_repository)
 
     def run(self) -> Exported:
@@ -209,20 +212,32 @@ class Export:
         options = self._options
         contracts = describe(kind, self._network)
         repository.require_writable(home.resolve())
+        deployment, precision = options.deployment, options.graph.precision
+        if kind == "gan" and (deployment.sampling or deployment.tile_frames):
+            raise UsageError("a GAN has no sampling chain: sampler settings have no effect on it")
+        configs: dict[str, str | None] = {}
         for model, described in contracts.items():
             repository.check_contract(home, model, described, options.overwrite_config)
+            text = config_text(model, described, deployment, precision)
+            configs[model] = repository.choose_config(
+                home, model, text, deployment, precision, options.overwrite_config
+            )
+            if described.kind == contract.DIFFUSION:
+                text = configs[model] or (home / model / CONFIG).read_text(encoding="utf-8")
+                self._chain = default_chain(text, described)
+        self._recipe = recipe.make_recipe(
+            self._sha256,
+            options.key,
+            vars(self._network.config),
+            options.graph,
+            self._chain.to_parameters() if self._chain else None,
+        )
         found = recipe.find_export(home, list(contracts), self._recipe, options.version)
         if found is not None and options.version is None and options.keep is not None:
             newer = max(sum(number > found for number in versions(home / model)) for model in contracts)
             found = None if newer >= options.keep else found  # it would be dropped: this is a way back to an old model
         version = repository.choose_version(home, list(contracts), options.version) if found is None else found
         dropped = {model: repository.dropped_versions(home, model, version, options.keep) for model in contracts}
-        configs = {}
-        for model, described in contracts.items():
-            text = config_text(model, described, options.deployment, options.graph.precision)
-            configs[model] = repository.choose_config(
-                home, model, text, options.deployment, options.graph.precision, options.overwrite_config
-            )
         return Plan(home, version, found is not None, contracts, configs, dropped)
 
     def _build(self, stage: Path) -> list[Report]:
@@ -264,7 +279,12 @@ class Export:
             onnx_export.export_denoiser(self._network, files / MODEL_FILE, facts, graph)
 
     def _test(self, transport: LocalTransport, model: str, described: ModelContract, files: Path) -> Report:
-        expectations = probes.EXPECTATIONS[described.kind](self._network)
+        parameters: Parameters = {}
+        if described.kind == contract.DIFFUSION and self._chain and isinstance(self._network, DiffusionWrapper):
+            parameters = self._chain.to_parameters()
+            expectations = probes.expect_chain(self._network, self._chain)
+        else:
+            expectations = probes.EXPECTATIONS[described.kind](self._network)
         records.write_vectors(files, probes.to_record(expectations))
         facts: dict[str, Any] = {
             "checkpoint_sha256": self._sha256,
@@ -272,6 +292,7 @@ class Export:
             "contract": described.to_parameters(),
             "files": records.file_digests(files),
             "recipe": self._recipe,
+            "parameters": parameters,  # of the requests
             "onnxruntime": onnxruntime.__version__,
             "python": platform.python_version(),
         }
@@ -282,7 +303,8 @@ class Export:
                 facts["note"] = "float16 on the CPU is emulated by casts around float32 operators; a GPU rounds more"
 
         def infer(inputs: parity.Inputs) -> Any:
-            return transport.infer(model, self.plan.version, inputs)[contract.OUTPUTS[described.kind]]
+            answer = transport.infer(model, self.plan.version, inputs, parameters=parameters)
+            return answer[contract.OUTPUTS[described.kind]]
 
         cases = parity.compare(infer, expectations)
         stepwise = windowed.in_windows(infer, described.mel.hop_length, described.halo_frames)

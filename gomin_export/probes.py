@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 
 from gomin_client import contract
 from gomin_client.mel import MelConfig, mel_spectrogram
+<<<<<<< HEAD
 from gomin_export import windowed
+=======
+from gomin_client.sampling import SamplerSettings
+>>>>>>> diffusion
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.parity import Expectation, Inputs
 
@@ -76,13 +80,15 @@ def expect_denoiser(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequen
     return _expect(probes, compute)
 
 
-def expect_chain(network: DiffusionWrapper) -> list[Expectation]:
-    """What the whole diffusion chain must answer, two items with noise of their own."""
+def expect_chain(network: DiffusionWrapper, chain: SamplerSettings | None = None) -> list[Expectation]:
+    """What a whole diffusion chain must answer, two items with noise of their own."""
     networks = _in_both_precisions(network)
+    chain = chain or SamplerSettings()
+    sampler = chain.make(network.model.num_diffusion_steps)
 
     def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
         mel = torch.from_numpy(inputs[contract.MEL]).to(dtype)
-        audio = networks[dtype](mel, seed=inputs[contract.SEED][:, 0].tolist())
+        audio = networks[dtype](mel, seed=inputs[contract.SEED][:, 0].tolist(), sampler=sampler)
         return audio.numpy()  # type: ignore[no-any-return]
 
     rng = np.random.default_rng(_SEED)
@@ -92,8 +98,8 @@ def expect_chain(network: DiffusionWrapper) -> list[Expectation]:
         contract.SEED: np.array([[1], [2**40]], np.uint64),
         contract.FIRST_SAMPLE: np.zeros((2, 1), np.int64),
     }
-    steps = network.model.num_diffusion_steps
-    return _expect([(f"2 × {CHAIN_FRAMES} frames, music and clipped noise, {steps} steps", inputs)], compute)
+    name = f"2 × {CHAIN_FRAMES} frames, music and clipped noise, {chain.sampler}, {len(sampler.timesteps)} steps"
+    return _expect([(name, inputs)], compute)
 
 
 # kind of model -> what a model of that kind must answer

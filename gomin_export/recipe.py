@@ -20,14 +20,21 @@ _PACKAGES = ("gomin-triton", "torch", "onnx", "onnxscript", "onnx-ir", "numpy")
 Recipe = dict[str, Any]
 
 
-def make_recipe(checkpoint_sha256: str, key: str | None, config: Mapping[str, Any], graph: Graph) -> Recipe:
-    """All that an exported model depends on, for parity.json.
+def make_recipe(
+    checkpoint_sha256: str,
+    key: str | None,
+    config: Mapping[str, Any],
+    graph: Graph,
+    chain: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """All that an exported model, and what the gate proves of it, depends on, for parity.json.
 
     Args:
         checkpoint_sha256: of the checkpoint file.
         key: which entry of a wrapped checkpoint was taken.
         config: the network's constructor arguments.
         graph: how the graph was made.
+        chain: request parameters of the sampling chain that the gate runs; None for a GAN.
     """
     recipe = {
         "checkpoint_sha256": checkpoint_sha256,
@@ -35,6 +42,7 @@ def make_recipe(checkpoint_sha256: str, key: str | None, config: Mapping[str, An
         "network": dict(config),
         "precision": graph.precision,
         "lowering": graph.lowering,
+        "chain": None if chain is None else dict(chain),
         "opset": OPSET,
         "packages": {name: _version(name) for name in _PACKAGES},
         "exporter_sha256": _own_digest(),

@@ -7,14 +7,15 @@ no PyTorch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from gomin_client import contract, model_repository
 from gomin_client.contract import ModelContract, Provenance
 from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UnknownModelError
-from gomin_client.transports.base import ModelInfo, Transport
+from gomin_client.sampling import SamplerSettings
+from gomin_client.transports.base import ModelInfo, Parameters, Transport
 from gomin_export import parity, records
 from gomin_export.errors import RepositoryError
 from gomin_export.parity import Case, Expectation, Report, Tolerance
@@ -33,6 +34,7 @@ class Truth:
         files: file name → SHA-256 of what its version directory serves; None where that is not known.
         expectations: what it must answer.
         tolerance: how far off it may be.
+        parameters: of the requests.
     """
 
     contract: ModelContract
@@ -43,6 +45,7 @@ class Truth:
     files: Mapping[str, str] | None
     expectations: Sequence[Expectation]
     tolerance: Tolerance
+    parameters: Parameters = field(default_factory=dict)
 
 
 class Reference(Protocol):
@@ -113,6 +116,7 @@ class RecordedReference:
             report.facts["files"],
             records.read_vectors(files),
             asked,
+            report.facts.get("parameters", {}),
         )
 
 
@@ -155,8 +159,19 @@ class CheckpointReference:
 
         described = self._contracts[model]
         expectations = EXPECTATIONS[described.kind](self._network)
+        parameters: Parameters = {}
+        if described.kind == contract.DIFFUSION and described.num_diffusion_steps is not None:
+            parameters = SamplerSettings().resolved(described.num_diffusion_steps).to_parameters()
         return Truth(
-            described, self._sha256, self._precision, self._version, False, None, expectations, self._tolerance
+            described,
+            self._sha256,
+            self._precision,
+            self._version,
+            False,
+            None,
+            expectations,
+            self._tolerance,
+            parameters,
         )
 
 
@@ -188,7 +203,7 @@ def verify(target: Transport, model: str, truth: Truth, repository: Path | None 
         output = contract.OUTPUTS[truth.contract.kind]
 
         def infer(inputs: parity.Inputs) -> Any:
-            answer = target.infer(model, version, inputs)
+            answer = target.infer(model, version, inputs, parameters=truth.parameters)
             if output not in answer:
                 raise ContractError(f"answered without the tensor {output}; it gave {', '.join(answer)}")
             return answer[output]

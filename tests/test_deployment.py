@@ -12,6 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from gomin_client.contract import ModelContract, Provenance
 from gomin_client.errors import UsageError
 from gomin_client.mel import MelConfig
+from gomin_client.sampling import SamplerSettings
 from gomin_client.transports import connect
 from gomin_export.deployment import Deployment, config_text, with_provenance, without_provenance
 from tests.support import GOLDEN, run, serving
@@ -38,7 +39,7 @@ def test_sensible_defaults(model: str) -> None:
     config = parse(model, Deployment())
 
     assert config.max_batch_size == 16
-    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    assert config.dynamic_batching.max_queue_delay_microseconds == {"gomin_gan": 0, "gomin_denoiser": 500}[model]
     (group,) = config.instance_group
     assert (group.count, group.kind) == (1, ModelInstanceGroup.KIND_AUTO)
     (warm_up,) = config.model_warmup
@@ -68,6 +69,36 @@ def test_every_option_is_written(model: str) -> None:
 
 def test_the_chain_takes_as_many_items_as_its_denoiser() -> None:
     assert parse("gomin_diffusion", Deployment(max_batch_size=4)).max_batch_size == 4
+
+
+def test_the_default_chain_is_the_released_one() -> None:
+    config = parse("gomin_diffusion", Deployment())
+
+    values = [parameter(config, f"gomin.{name}") for name in ("sampler", "steps", "schedule", "tile_frames")]
+    assert values == ["ddpm", "50", "linear", "512"]
+    assert "gomin.eta" not in config.parameters
+    assert [(group.count, group.kind) for group in config.instance_group] == [(2, ModelInstanceGroup.KIND_CPU)]
+    assert config.HasField("dynamic_batching")
+
+
+def test_another_default_chain() -> None:
+    config = parse("gomin_diffusion", Deployment(sampling=SamplerSettings("ddim", eta=0.5), tile_frames=100))
+
+    values = [parameter(config, f"gomin.{name}") for name in ("sampler", "steps", "schedule", "eta", "tile_frames")]
+    assert values == ["ddim", "25", "linear", "0.5", "100"]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "words"),
+    [
+        (Deployment(sampling=SamplerSettings("ddpm", 20)), "sampler ddpm takes 50"),
+        (Deployment(sampling=SamplerSettings("ddpm", eta=0.5)), "only sampler ddim has an eta"),
+        (Deployment(tile_frames=26), "tiles of 26 frames: expected more than 26"),
+    ],
+)
+def test_a_chain_that_makes_no_sense(deployment: Deployment, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse("gomin_diffusion", deployment)
 
 
 def test_no_warm_up() -> None:
@@ -103,6 +134,7 @@ def test_openvino_is_for_the_cpu() -> None:
     [
         {"max_batch_size": 0},
         {"instances": 0},
+        {"tile_frames": 0},
         {"threads": -1},
         {"batch_delay_us": -1},
         {"instance_kind": "tpu"},

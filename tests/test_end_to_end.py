@@ -140,7 +140,7 @@ def test_the_diffusion_model_answers_a_bad_request_with_an_error(server: Running
     transport = connect(server.grpc)
     seed = np.zeros((1, 1), np.uint64)
 
-    with pytest.raises(InferenceError, match="gomin_diffusion: mel"):
+    with pytest.raises(ContractError, match="gomin_diffusion: mel"):
         transport.infer("gomin_diffusion", 1, {"mel": mel, "seed": seed})
     good = transport.infer("gomin_diffusion", 1, {"mel": np.zeros((1, 32, 3), np.float32), "seed": seed})
     transport.close()

@@ -151,7 +151,7 @@ def test_the_denoiser_is_tried_at_all_kinds_of_timesteps(repository: Path) -> No
 def test_the_whole_chain_is_tried(repository: Path) -> None:
     report = json.loads((repository / "gomin_diffusion/1/parity.json").read_text())
 
-    assert [case["name"] for case in report["cases"]] == ["2 × 3 frames, music and clipped noise, 50 steps"]
+    assert [case["name"] for case in report["cases"]] == ["2 × 3 frames, music and clipped noise, ddpm, 50 steps"]
     assert report["cases"][0]["max_abs_error"] <= 1e-5
     assert set(report["files"]) == {"model.py", "sampling.py", "reference.npz"}
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import scipy.stats
 
-from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, sample
+from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, sample, sample_steps
 from tests.support import golden
 
 
@@ -47,7 +48,7 @@ def test_steps_start_with_the_noise_and_draw_once_a_step() -> None:
     def denoise(x: Array, timestep: Array, mel: Array) -> Array:
         return x
 
-    steps = list(DDPM(NoiseSchedule.linear(5)).steps(denoise, np.zeros((2, 3, 1), np.float32), noise))
+    steps = list(sample_steps(denoise, np.zeros((2, 3, 1), np.float32), noise, DDPM(NoiseSchedule.linear(5))))
 
     assert len(steps) == 6
     assert drawn == [0, 1, 2, 3, 4]  # the last step adds none
@@ -84,7 +85,20 @@ def test_noise_is_standard_normal() -> None:
     assert abs(noise.std() - 1) < 0.01
     assert abs((noise**3).mean()) < 0.03
     assert abs((noise**4).mean() - 3) < 0.05
-    assert abs((noise[1:] * noise[:-1]).mean()) < 0.01
+    assert scipy.stats.kstest(noise, "norm").pvalue > 0.001
+    spectrum = np.abs(np.fft.rfft(noise, 2 * len(noise))) ** 2
+    autocorrelation = np.fft.irfft(spectrum)[1:5000] / np.square(noise).sum()
+    assert np.abs(autocorrelation).max() < 5 / np.sqrt(len(noise))
+
+
+def test_draws_and_seeds_are_independent_of_each_other() -> None:
+    fields = np.concatenate(
+        [NoiseField([seed, seed + 1], 100_000)(draw)[:, 0] for seed in (0, 2) for draw in (0, 1, 49)]
+    )
+
+    assert scipy.stats.kstest(fields.sum(axis=0) / np.sqrt(len(fields)), "norm").pvalue > 0.001
+    correlation = np.corrcoef(fields) - np.eye(len(fields))
+    assert np.abs(correlation).max() < 5 / np.sqrt(100_000)
 
 
 def test_noise_is_the_same_in_every_release() -> None:

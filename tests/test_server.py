@@ -1,6 +1,5 @@
 """gomin-server: which server it starts, how it ends, and what our Python-based backend honours."""
 
-import json
 import os
 import re
 import shutil
@@ -8,15 +7,12 @@ import signal
 import subprocess
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from gomin_client.transports.triton import GrpcTransport
 from gomin_server import installation
 from tests.support import BIN, RunningServer, free_ports, run, serving, start
 
@@ -271,29 +267,6 @@ def test_several_repositories(repository: Path, tmp_path: Path) -> None:
         for model in ("gomin_gan", "gomin_diffusion"):
             with urllib.request.urlopen(f"{server.http}/v2/models/{model}/ready") as answer:
                 assert answer.status == 200
-
-
-def test_concurrent_diffusion_requests_meet_in_the_denoiser(repository: Path, tmp_path: Path) -> None:
-    """Two instances sample side by side, and the denoiser runs some of their steps together."""
-    mel = np.zeros((1, 32, 40), np.float32)
-    home = tmp_path / "models"
-    shutil.copytree(repository, home)
-    config = home / "gomin_denoiser/config.pbtxt"
-    # two that take turns need not meet; with some patience, they do
-    config.write_text(
-        config.read_text().replace("max_queue_delay_microseconds: 0", "max_queue_delay_microseconds: 20000")
-    )
-    with serving(home, tmp_path / "log") as server:
-        transport = GrpcTransport(server.grpc.removeprefix("grpc://"))
-        with ThreadPoolExecutor(2) as pool:
-            inputs = [{"mel": mel, "seed": np.array([[seed]], np.uint64)} for seed in (1, 2)]
-            list(pool.map(lambda tensors: transport.infer("gomin_diffusion", 1, tensors), inputs))
-        transport.close()
-        with urllib.request.urlopen(f"{server.http}/v2/models/gomin_denoiser/stats") as answer:
-            stats = json.load(answer)["model_stats"][0]
-
-    assert stats["inference_count"] == 100 + 1  # the warm-up request
-    assert stats["execution_count"] < 100
 
 
 def test_the_log_has_no_traceback(server: RunningServer) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, NoiseSource
+from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, NoiseSource, Sampler, sample_steps
 from gomin_export.checkpoints import CheckpointReader
 from gomin_export.networks.inverter import MelInverter, require_counts
 
@@ -265,14 +265,16 @@ class DiffusionWrapper(MelInverter):
         *,
         noise: NoiseSource | None = None,
         seed: int | Sequence[int] | None = None,
+        sampler: Sampler | None = None,
     ) -> Tensor | list[Tensor]:
-        """Run the released chain: DDPM over all steps of the linear schedule.
+        """Run the released chain, DDPM over all steps of the linear schedule, or another.
 
         Args:
             mel: (B, in_channels, T).
             return_whole_sequence: return the starting noise and the signal after every step too.
             noise: where the draws come from; by default the noise fields of `seed`.
             seed: one for all items, or one for each; if left out, every item gets a fresh one.
+            sampler: of the chain; that of the released program by default.
 
         Returns:
             (B, 1, 256·T); or a list of steps + 1 such tensors, the newest first.
@@ -290,8 +292,8 @@ class DiffusionWrapper(MelInverter):
             arrays = (torch.from_numpy(array).to(mel.device, dtype) for array in (signal, timestep, mel_array))
             return self.model(*arrays).float().cpu().numpy()  # type: ignore[no-any-return]
 
-        schedule = NoiseSchedule.linear(self.model.num_diffusion_steps)
-        steps = DDPM(schedule).steps(denoise, mel.detach().cpu().numpy(), noise)
+        sampler = sampler or DDPM(NoiseSchedule.linear(self.model.num_diffusion_steps))
+        steps = sample_steps(denoise, mel.detach().cpu().numpy(), noise, sampler)
         if return_whole_sequence:
             return [torch.from_numpy(signal).to(mel.device) for signal in steps][::-1]
         for last in steps:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 Tensors = Mapping[str, NDArray[Any]]
+Parameters = Mapping[str, str | int | float | bool]
 
 LONGEST_S = 3600.0  # that a request may take if its caller does not say
 
@@ -83,11 +84,25 @@ class Transport(Protocol):
         """
         ...
 
-    def infer(self, model: str, version: int, inputs: Tensors, timeout_s: float = LONGEST_S) -> dict[str, NDArray[Any]]:
+    def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """Call one version of a model: name → tensor in, name → tensor out.
 
+        Args:
+            model: its name.
+            version: its version.
+            inputs: tensors, the batch first.
+            timeout_s: seconds that the answer may take.
+            parameters: request parameters; of a diffusion model, see `sampling.SamplerSettings`.
+
         Raises:
-            ContractError: the model does not take these tensors.
+            ContractError: the model does not take these tensors or parameters.
             DeadlineError: no answer within `timeout_s` seconds.
             InferenceError: the model answered with an error.
             ServerError: the server cannot be reached, or is unavailable.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from gomin_client import contract, model_repository
 from gomin_client.contract import ModelContract
 from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError, UnknownModelError
-from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, sample
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Tensors, unknown_model
+from gomin_client.sampling import Array, DiffusionModel, sample_jobs
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, unknown_model
 
 
 class LocalTransport:
@@ -52,13 +52,23 @@ class LocalTransport:
         parameters, max_batch_size = model_repository.parse_config(home / model_repository.CONFIG)
         return ModelInfo(model, tuple(model_repository.versions(home)), parameters, max_batch_size)
 
-    def infer(self, model: str, version: int, inputs: Tensors, timeout_s: float = LONGEST_S) -> dict[str, NDArray[Any]]:
+    def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
         ends_at = time.monotonic() + timeout_s
-        described = ModelContract.from_parameters(model, self.describe(model).parameters)
+        info = self.describe(model)
+        described = ModelContract.from_parameters(model, info.parameters)
         try:
             if described.kind == contract.DIFFUSION:
-                return {contract.AUDIO: self._sample(described, version, inputs, ends_at)}
+                return {contract.AUDIO: self._sample(info, version, inputs, parameters or {}, ends_at)}
+            if parameters:
+                raise ContractError(f"{self.url}: model {model} takes no request parameters, such as {min(parameters)}")
             return self._run(model, version, inputs, ends_at)
         except FutureTimeoutError as error:
             raise DeadlineError(
@@ -81,19 +91,21 @@ class LocalTransport:
         self._workers.shutdown()
         self._sessions.clear()
 
-    def _sample(self, described: ModelContract, version: int, inputs: Tensors, ends_at: float) -> Array:
+    def _sample(self, info: ModelInfo, version: int, inputs: Tensors, parameters: Parameters, ends_at: float) -> Array:
         """The chain that the Triton model gomin_diffusion runs, with the denoiser of the same version."""
-        mel = inputs[contract.MEL]
-        seeds = inputs[contract.SEED][:, 0].tolist()
-        first = inputs.get(contract.FIRST_SAMPLE, np.zeros((len(seeds), 1), np.int64))[:, 0].tolist()
-        assert described.num_diffusion_steps is not None  # every diffusion contract has them
-        sampler = DDPM(NoiseSchedule.linear(described.num_diffusion_steps))
+        try:
+            model = DiffusionModel.from_config(info.parameters, info.max_batch_size)
+            job = model.job(inputs[contract.MEL], inputs[contract.SEED], inputs.get(contract.FIRST_SAMPLE), parameters)
+        except ValueError as error:
+            raise ContractError(f"{self.url}: model {info.name}: {error}") from error
 
         def denoise(signal: Array, timestep: Array, mel: Array) -> Array:
             step = {contract.SIGNAL: signal, contract.TIMESTEP: timestep[:, np.newaxis], contract.MEL: mel}
             return self._run(contract.DENOISER_MODEL, version, step, ends_at)[contract.NOISE]
 
-        return sample(denoise, mel, NoiseField(seeds, described.mel.hop_length * mel.shape[-1], first), sampler)
+        (audio,) = sample_jobs(denoise, [job], model.tiling)
+        assert audio is not None  # nobody cancels it
+        return audio
 
     def _run(self, model: str, version: int, inputs: Tensors, ends_at: float) -> dict[str, NDArray[Any]]:
         session = self._session(model, version)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gomin_client.contract import ModelContract
 from gomin_client.errors import AccessError, ContractError, ModelNotReadyError, ServerError, UsageError
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Statistics, Tensors, Transport
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Statistics, Tensors, Transport
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
@@ -65,7 +65,14 @@ class PatientTransport:
         self._answered_at = time.monotonic()
         return described
 
-    def infer(self, model: str, version: int, inputs: Tensors, timeout_s: float = LONGEST_S) -> dict[str, NDArray[Any]]:
+    def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`.
 
         Raises:
@@ -75,7 +82,7 @@ class PatientTransport:
         def attempt() -> dict[str, NDArray[Any]]:
             if time.monotonic() - self._answered_at > SHORTEST_RESTART_S:
                 self._check_same(model, version)
-            result = self._inner.infer(model, version, inputs, timeout_s)
+            result = self._inner.infer(model, version, inputs, timeout_s, parameters)
             self._answered_at = time.monotonic()
             return result
 

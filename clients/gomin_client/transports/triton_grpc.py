@@ -14,7 +14,7 @@ from gomin_client.connection import Connection
 from gomin_client.contract import ModelContract
 from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UsageError
 from gomin_client.transports.address import Address, balanced_target
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Statistics, Tensors
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Statistics, Tensors
 from gomin_client.transports.triton import CONNECT_TIMEOUT_S, TritonTransport, total, wrap
 
 # Servers close connections of clients that ask for a sign of life more often than every 5 minutes (gRPC's default, and
@@ -103,12 +103,24 @@ class GrpcTransport(TritonTransport):
             model, tuple(sorted(versions)), first.parameters, min(info.max_batch_size for _, info in found)
         )
 
-    def infer(self, model: str, version: int, inputs: Tensors, timeout_s: float = LONGEST_S) -> dict[str, NDArray[Any]]:
+    def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
         with self.errors(timeout_s):
             wrapped = wrap(tritonclient.grpc.InferInput, inputs)
             result = self._client.infer(
-                model, wrapped, str(version), client_timeout=timeout_s, headers=self._headers or None
+                model,
+                wrapped,
+                str(version),
+                client_timeout=timeout_s,
+                headers=self._headers or None,
+                parameters=dict(parameters or {}),
             )
             return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 

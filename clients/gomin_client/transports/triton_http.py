@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gomin_client.connection import Connection
 from gomin_client.errors import Interrupted
 from gomin_client.transports.address import Address
-from gomin_client.transports.base import LONGEST_S, Tensors
+from gomin_client.transports.base import LONGEST_S, Parameters, Tensors
 from gomin_client.transports.triton import CONNECT_TIMEOUT_S, TritonTransport, wrap
 
 
@@ -40,13 +40,22 @@ class HttpTransport(TritonTransport):
         self._lock = threading.Lock()
         self._clients: list[Any] = []
 
-    def infer(self, model: str, version: int, inputs: Tensors, timeout_s: float = LONGEST_S) -> dict[str, NDArray[Any]]:
+    def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`; the deadline is that of every wait for the server, rounded up to a power of two."""
         timeout_s = 2.0 ** math.ceil(math.log2(max(timeout_s, 1)))
         with self.errors(timeout_s):
             client = self._client(timeout_s)
             wrapped = wrap(tritonclient.http.InferInput, inputs)
-            result = client.infer(model, wrapped, str(version), headers=self._headers)
+            result = client.infer(
+                model, wrapped, str(version), headers=self._headers, parameters=dict(parameters or {})
+            )
             return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
 
     def close(self) -> None:
