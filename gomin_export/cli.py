@@ -14,9 +14,10 @@ import typer
 
 from gomin_client.connection import Connection
 from gomin_client.console import Version, run
-from gomin_client.contract import FP32, PRECISIONS, SAMPLER_PARAMETERS, SHORT_NAMES
+from gomin_client.contract import FP32, PRECISIONS, SHORT_NAMES
 from gomin_client.errors import UsageError
-from gomin_client.options import connected
+from gomin_client.names import SAMPLER_PARAMETERS
+from gomin_client.options import grouped
 from gomin_export import options as o
 from gomin_export.errors import ParityError
 
@@ -145,7 +146,7 @@ app.command(
 
 
 @app.command()
-@connected
+@grouped
 def verify(
     *,
     connection: Connection,

@@ -13,6 +13,7 @@ from gomin_client import contract
 from gomin_client.contract import PROVENANCE_PARAMETER, ModelContract, Provenance
 from gomin_client.errors import UsageError
 from gomin_client.model_repository import parse
+from gomin_client.names import SAMPLER_PARAMETERS
 from gomin_client.sampling import TILE_FRAMES, DiffusionModel, SamplerSettings, Tiling
 
 CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
@@ -57,7 +58,7 @@ _CHAIN_SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_batch_size": _SETTINGS["max_batch_size"],
     "sampling": lambda config: " ".join(
         f"{name} {config.parameters[contract.PARAMETER_PREFIX + name].string_value}"
-        for name in contract.SAMPLER_PARAMETERS
+        for name in SAMPLER_PARAMETERS
         if contract.PARAMETER_PREFIX + name in config.parameters
     ),
     "tile_frames": lambda config: config.parameters[contract.PARAMETER_PREFIX + "tile_frames"].string_value,

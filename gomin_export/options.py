@@ -8,7 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from gomin_client.contract import PRECISIONS, SAMPLERS, SCHEDULES
+from gomin_client.contract import PRECISIONS
+from gomin_client.names import SAMPLERS, SCHEDULES
 
 _MODEL = "Model"
 _PARITY = "Parity gate"

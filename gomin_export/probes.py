@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 
 from gomin_client import contract
 from gomin_client.mel import MelConfig, mel_spectrogram
-<<<<<<< HEAD
-from gomin_export import windowed
-=======
 from gomin_client.sampling import SamplerSettings
->>>>>>> diffusion
+from gomin_export import windowed
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.parity import Expectation, Inputs
 

@@ -309,11 +309,11 @@ class TestSettings:
         with pytest.raises(ValueError, match=r"gomin\.steps is 'few'"):
             SamplerSettings.from_config({"gomin.steps": "few"})
 
-    def test_names_are_the_contracts(self) -> None:
+    def test_names_that_options_list_are_the_samplers_own(self) -> None:
         assert sampling.PARAMETER_PREFIX == contract.PARAMETER_PREFIX
-        assert contract.SAMPLERS == SAMPLERS
-        assert tuple(SCHEDULES) == contract.SCHEDULES
-        assert tuple(SamplerSettings.__dataclass_fields__) == contract.SAMPLER_PARAMETERS
+        assert names.SAMPLERS == SAMPLERS
+        assert tuple(SCHEDULES) == names.SCHEDULES
+        assert tuple(SamplerSettings.__dataclass_fields__) == names.SAMPLER_PARAMETERS
 
     @pytest.mark.parametrize("name", SAMPLERS)
     def test_protocol(self, name: str) -> None:

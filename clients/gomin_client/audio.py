@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -236,7 +236,7 @@ def write(path: Path, wave: Wave, rate: int, subtype: str | None = None) -> None
     write_blocks(path, [np.atleast_2d(wave)], rate, subtype)
 
 
-def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | None = None) -> int:
+def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | None = None, comment: str = "") -> int:
     """`write` for a waveform that comes block by block.
 
     Args:
@@ -244,6 +244,7 @@ def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | No
         waves: (channels, any number of samples) each; at least one block.
         rate: see `write`.
         subtype: see `write`.
+        comment: kept in the file, where its format has a place for it.
 
     Returns:
         Samples written.
@@ -266,6 +267,8 @@ def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | No
                 if file is None:
                     opened = soundfile.SoundFile(os.fsencode(part), "w", rate, channels, name, format=file_format)
                     file = stack.enter_context(opened)
+                    with suppress(soundfile.SoundFileError):  # of formats without comments
+                        file.comment = comment
                 for first in range(0, wave.shape[1], BLOCK):  # one long write overflows the Vorbis encoder's stack
                     file.write(wave[:, first : first + BLOCK].T)
             except (soundfile.SoundFileError, ValueError) as error:

@@ -50,6 +50,7 @@ class Settings:
         jobs: files that are worked on at a time.
         live: read standard input and write standard output while they are still being made.
         first_window: see `Vocoder.stream`.
+        comment: kept in audio files, where their format has a place for it.
     """
 
     trim: bool = True
@@ -63,11 +64,7 @@ class Settings:
     jobs: int = 1
     live: bool = False
     first_window: int | None = None
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """What the vocoder's streams have in common."""
-        return {"first_window": self.first_window}
+    comment: str = ""
 
 
 @dataclass
@@ -241,12 +238,15 @@ def _compute(
             samples = stdio.write_live(unless_aborted(waves), config.sample_rate, settings.extension, settings.subtype)
         else:
             target = stack.enter_context(_target(job, settings.extension))
-            samples = audio.write_blocks(target, unless_aborted(waves), config.sample_rate, settings.subtype)
+            samples = audio.write_blocks(
+                target, unless_aborted(waves), config.sample_rate, settings.subtype, settings.comment
+            )
         outcome.seconds = samples / config.sample_rate
 
     if job.task == SYNTHESIZE:
         assert vocoder is not None  # the command line opens one for this task
-        write(vocoder.stream(_mels(stack, job, vocoder, settings), settings.seed, **settings.how, force=True))
+        mels = _mels(stack, job, vocoder, settings)
+        write(vocoder.stream(mels, settings.seed, first_window=settings.first_window, force=True))
         return
     live = settings.live and job.source == STREAM
     reader = stack.enter_context(audio.Reader(0 if live else _source(stack, job)))
@@ -265,7 +265,7 @@ def _compute(
         if settings.keep_waves:
             waves = _kept(waves, originals)
         made = vocoder.reconstruct_stream(
-            waves, config.sample_rate, trim=settings.trim, seed=settings.seed, **settings.how
+            waves, config.sample_rate, trim=settings.trim, seed=settings.seed, first_window=settings.first_window
         )
         write(_kept(made, results) if settings.keep_waves else made)
         if settings.keep_waves:

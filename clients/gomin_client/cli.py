@@ -31,7 +31,7 @@ AUDIO_ONLY, MEL_ONLY, BOTH = ("audio",), ("mel",), ("audio", "mel")
 
 
 @app.command()
-@o.connected
+@o.grouped
 def analyze(
     *,
     connection: Connection,
@@ -85,10 +85,11 @@ def analyze(
 
 
 @app.command()
-@o.connected
+@o.grouped
 def synthesize(
     *,
     connection: Connection,
+    how: dict[str, Any],
     inputs: o.MelInputs,
     output: o.Output = None,
     url: o.Url = None,
@@ -101,8 +102,6 @@ def synthesize(
     subtype: o.Subtype = None,
     extension: o.AudioFormat = "wav",
     jobs: o.Jobs = 2,
-    window: o.WindowFrames = None,
-    in_flight: o.InFlight = 2,
     stream: o.Stream = False,
     skip_existing: o.SkipExisting = False,
     as_json: o.Json = False,
@@ -129,6 +128,7 @@ def synthesize(
         url=url or DEFAULT_URL,
         model=model,
         connection=connection,
+        how=how,
         seed=seed,
         reading=_reading(convention, stft_norm, transpose, force),
         subtype=subtype,
@@ -136,17 +136,16 @@ def synthesize(
         show=Show(quiet, verbose, as_json),
         skip_existing=skip_existing,
         parallel=jobs,
-        window=window,
-        in_flight=in_flight,
         live=stream,
     )
 
 
 @app.command()
-@o.connected
+@o.grouped
 def reconstruct(
     *,
     connection: Connection,
+    how: dict[str, Any],
     inputs: o.AudioInputs,
     output: o.Output = None,
     url: o.Url = None,
@@ -158,8 +157,6 @@ def reconstruct(
     extension: o.AudioFormat = "wav",
     plot: o.Plot = None,
     jobs: o.Jobs = 2,
-    window: o.WindowFrames = None,
-    in_flight: o.InFlight = 2,
     stream: o.Stream = False,
     skip_existing: o.SkipExisting = False,
     as_json: o.Json = False,
@@ -186,6 +183,7 @@ def reconstruct(
         url=url or DEFAULT_URL,
         model=model,
         connection=connection,
+        how=how,
         trim=trim,
         seed=seed,
         channels=channels,
@@ -195,8 +193,6 @@ def reconstruct(
         show=Show(quiet, verbose, as_json),
         skip_existing=skip_existing,
         parallel=jobs,
-        window=window,
-        in_flight=in_flight,
         live=stream,
     )
 
@@ -223,11 +219,12 @@ class _ListsOfFiles(TyperCommand):
 
 
 @app.command(cls=_ListsOfFiles)
-@o.connected
+@o.grouped
 def convert(
     *,
     ctx: typer.Context,
     connection: Connection,
+    how: dict[str, Any],
     inputs: o.Inputs = None,
     input_files: Annotated[
         Optional[list[str]],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
@@ -260,8 +257,6 @@ def convert(
     channels: o.Channels = "mono",
     subtype: o.Subtype = None,
     jobs: o.Jobs = 2,
-    window: o.WindowFrames = None,
-    in_flight: o.InFlight = 2,
     skip_existing: o.SkipExisting = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -301,6 +296,7 @@ def convert(
         url=(url if asked else None) if only_mels else url or DEFAULT_URL,
         model=model,
         connection=connection,
+        how=how,
         given=_given(sample_rate, win_length, hop_length, n_mels),
         trim=trim,
         seed=seed,
@@ -310,8 +306,6 @@ def convert(
         show=Show(quiet, verbose, as_json),
         skip_existing=skip_existing,
         parallel=jobs,
-        window=window,
-        in_flight=in_flight,
     )
 
 
@@ -350,7 +344,7 @@ def compare(
 
 
 @app.command()
-@o.connected
+@o.grouped
 def info(*, url: o.Url = None, connection: Connection) -> None:
     """List the models of a server or repository, and what they say about themselves.
 

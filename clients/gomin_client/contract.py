@@ -40,11 +40,6 @@ SIGNAL = "signal"  # (B, 1, N) float32
 TIMESTEP = "timestep"  # (B, 1) float32
 NOISE = "noise"  # (B, 1, N) float32
 
-# Request parameters of a diffusion model, and what two of them may be; sampling.py says what they mean.
-SAMPLER_PARAMETERS = ("sampler", "steps", "schedule", "eta")
-SAMPLERS = ("ddpm", "fast", "ddim", "dpm++")
-SCHEDULES = ("linear", "cosine", "interpolated")
-
 OUTPUTS = {GAN: AUDIO, DENOISER: NOISE, DIFFUSION: AUDIO}  # what a model of a kind gives
 
 PARAMETER_PREFIX = "gomin."

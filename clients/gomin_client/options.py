@@ -13,6 +13,7 @@ import typer
 
 from gomin_client import DEFAULT_URL
 from gomin_client.connection import Connection, parse_headers
+from gomin_client.names import SAMPLERS, SCHEDULES
 
 INPUT_FORMS = (
     "files, directories (with their subfolders), patterns such as 'in/**/*.wav', .txt lists of paths, "
@@ -96,20 +97,6 @@ Plot = Annotated[
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", envvar="GOMIN_JOBS", min=1, max=64, help="Files that are worked on at a time.")
 ]
-WindowFrames = Annotated[
-    Optional[int],
-    typer.Option(
-        "--window",
-        min=1,
-        metavar="FRAMES",
-        help="Mel frames that are vocoded at a time; the result does not depend on it. Default: 512, or 10 times the "
-        "model's halo if that is more.",
-        show_default=False,
-    ),
-]
-InFlight = Annotated[
-    int, typer.Option("--in-flight", min=1, max=64, help="Windows of one file that are under way at a time.")
-]
 Stream = Annotated[
     bool,
     typer.Option(
@@ -161,8 +148,10 @@ NMels = Annotated[
     Optional[int], typer.Option("--n-mels", "--n_mels", help="Mel bands. Default: 128.", show_default=False)
 ]
 
-# name of a parameter → its type and option, and its default; together they make a `Connection`
-_CONNECTION: dict[str, tuple[Any, Any]] = {
+# Options that several commands take as one argument: name of a parameter → its type and option, and its default.
+Group = dict[str, tuple[Any, Any]]
+
+_CONNECTION: Group = {
     "wait": (
         Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait for the server and its model to be ready.")],
         Connection.wait_s,
@@ -222,34 +211,100 @@ _CONNECTION: dict[str, tuple[Any, Any]] = {
     ),
 }
 
+_VOCODING: Group = {
+    "window": (
+        Annotated[
+            Optional[int],
+            typer.Option(
+                min=1,
+                metavar="FRAMES",
+                help="Mel frames that are vocoded at a time; the result does not depend on it. Default: 512, or 10 "
+                "times the model's halo if that is more.",
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    "in_flight": (
+        Annotated[int, typer.Option(min=1, max=64, help="Windows of one file that are under way at a time.")],
+        2,
+    ),
+    "sampler": (
+        Annotated[
+            Optional[str],
+            typer.Option(
+                help=f"Of a diffusion model: {', '.join(SAMPLERS)}. Default: the model's, ddpm as released.",
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    "steps": (
+        Annotated[
+            Optional[int],
+            typer.Option(help="Denoiser steps of ddim and dpm++. Default: the sampler's own.", show_default=False),
+        ],
+        None,
+    ),
+    "schedule": (
+        Annotated[
+            Optional[str],
+            typer.Option(
+                help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: the model's, "
+                "linear as released.",
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    "eta": (
+        Annotated[
+            Optional[float],
+            typer.Option(help="Share of fresh noise in ddim's steps, 0 to 1. Default: 0.", show_default=False),
+        ],
+        None,
+    ),
+}
 
-def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a `Connection`; it takes them as one argument, `connection`."""
+
+def _connection(given: dict[str, Any]) -> Connection:
+    return Connection(
+        wait_s=given["wait"],
+        retry_for_s=given["retry_for"],
+        timeout_s=given["timeout"],
+        headers=parse_headers(given["header"] or []),
+        tls=given["ssl"],
+        ca=given["ssl_ca"],
+        certificate=given["ssl_cert"],
+        key=given["ssl_key"],
+    )
+
+
+# argument of a command → its options, and what makes it of them
+_GROUPS: dict[str, tuple[Group, Callable[[dict[str, Any]], Any]]] = {
+    "connection": (_CONNECTION, _connection),
+    "how": (_VOCODING, dict),
+}
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of its arguments `connection`, a `Connection`, and `how`, a dict for `Vocoder`."""
+    types = get_type_hints(command, include_extras=True)
+    wanted = inspect.signature(command).parameters
+    groups = {argument: group for argument, group in _GROUPS.items() if argument in wanted}
 
     @functools.wraps(command)
     def with_options(**arguments: Any) -> None:
-        given = {name: arguments.pop(name) for name in _CONNECTION}
-        connection = Connection(
-            wait_s=given["wait"],
-            retry_for_s=given["retry_for"],
-            timeout_s=given["timeout"],
-            headers=parse_headers(given["header"] or []),
-            tls=given["ssl"],
-            ca=given["ssl_ca"],
-            certificate=given["ssl_cert"],
-            key=given["ssl_key"],
-        )
-        command(**arguments, connection=connection)
+        for argument, (group, build) in groups.items():
+            arguments[argument] = build({name: arguments.pop(name) for name in group})
+        command(**arguments)
 
-    types = get_type_hints(command, include_extras=True)
-    own = [
-        parameter.replace(annotation=types[name])
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name != "connection"
-    ]
+    # typer reads both: the order and defaults in the one, the types in the other
+    own = [parameter.replace(annotation=types[name]) for name, parameter in wanted.items() if name not in groups]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in _CONNECTION.items()
+        for group, _ in groups.values()
+        for name, (kind, default) in group.items()
     ]
     with_options.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}

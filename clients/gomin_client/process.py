@@ -55,8 +55,7 @@ def process(
     plot: Path | None = None,
     skip_existing: bool = False,
     parallel: int = 1,
-    window: int | None = None,
-    in_flight: int = 2,
+    how: dict[str, Any] | None = None,
     live: bool = False,
 ) -> None:
     """Run the jobs, report, and end with the status that tells how it went.
@@ -84,9 +83,7 @@ def process(
         if len(jobs) > plots.MAX_COLUMNS:
             raise UsageError(f"--plot shows up to {plots.MAX_COLUMNS} files; there are {len(jobs)}")
     with ExitStack() as stack:
-        vocoder, config = _open(
-            stack, url, model, given or {}, connection=connection, window=window, in_flight=in_flight
-        )
+        vocoder, config = _open(stack, url, model, given or {}, connection=connection, **(how or {}))
         if seed is not None and vocoder is None:
             raise UsageError("--seed: there is nothing to be synthesized")
         if seed is not None and vocoder is not None:
@@ -107,6 +104,7 @@ def process(
             skip_existing=skip_existing,
             jobs=parallel,
             live=live,
+            comment=vocoder.comment(seed) if vocoder is not None else "",
             first_window=vocoder.first_window if live and vocoder is not None else None,
         )
         outcomes = run_jobs(jobs, vocoder, config, settings, display.show)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,9 +16,10 @@ from gomin_client.connection import Connection
 from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, InferenceError, SuspiciousMelError, UsageError
 from gomin_client.mel import Mel, MelConfig, mel_blocks
+from gomin_client.sampling import SamplerSettings
 from gomin_client.streaming import vocode
 from gomin_client.transports import connect
-from gomin_client.transports.base import Statistics
+from gomin_client.transports.base import Parameters, Statistics
 from gomin_client.windowing import Window, Windower
 from gomin_client.workers import Workers
 
@@ -34,6 +35,7 @@ class Vocoder:
         version: the version that is called.
         contract: its mel settings and what else it says about itself.
         window: mel frames that are vocoded at a time.
+        sampling: the chain of a diffusion model; None of a GAN.
     """
 
     def __init__(
@@ -44,6 +46,10 @@ class Vocoder:
         connection: Connection | None = None,
         window: int | None = None,
         in_flight: int = 2,
+        sampler: str | None = None,
+        steps: int | None = None,
+        schedule: str | None = None,
+        eta: float | None = None,
     ) -> None:
         """Connect, and read the model's settings.
 
@@ -55,9 +61,15 @@ class Vocoder:
                 out.
             window: mel frames that are vocoded at a time, see `windowing`; a default for the model's halo if left out.
             in_flight: windows of one mel that are under way at a time.
+            sampler: of a diffusion model, see `sampling.make_sampler`, as for the next three; the model's own default
+                if left out.
+            steps: denoiser steps.
+            schedule: noise schedule.
+            eta: share of fresh noise.
 
         Raises:
-            UsageError: a malformed URL, or a window that consists of halos; UnknownModelError: no such model there.
+            UsageError: a malformed URL, a window that consists of halos, or a chain that makes no sense;
+                UnknownModelError: no such model there.
             ServerError: the server cannot be reached or is not ready.
             ContractError: the model is not a GOMIN vocoder.
         """
@@ -78,6 +90,8 @@ class Vocoder:
                     f"model {self.model} is a {self.contract.kind}: it does not make audio from a mel; "
                     f"models that do are of kind {' or '.join(VOCODER_KINDS)}"
                 )
+            chain = {"sampler": sampler, "steps": steps, "schedule": schedule, "eta": eta}
+            self.sampling = self._sampling(described.parameters, chain)
             self.window = windowing.default_size(self.halo_frames) if window is None else window
             Windower(self.window, self.halo_frames)  # refuses what would keep nothing
         except BaseException:
@@ -105,7 +119,20 @@ class Vocoder:
 
         A chain of denoiser steps sees one step's halo farther with every step.
         """
-        return self.contract.halo_frames * (self.contract.num_diffusion_steps or 1)
+        return self.contract.halo_frames * self._steps
+
+    @property
+    def _steps(self) -> int:
+        """Calls of a network for each sample."""
+        return 1 if self.sampling is None or self.sampling.steps is None else self.sampling.steps
+
+    def comment(self, seed: int | None) -> str:
+        """What made a file, in words: enough to make it again."""
+        made = f"{self.model} {self.version}"
+        if self.sampling is None:
+            return made
+        chain = ", ".join(f"{name} {value}" for name, value in self.sampling.to_parameters().items())
+        return f"{made}, seed {seed}, {chain}"
 
     @property
     def first_window(self) -> int:
@@ -331,11 +358,11 @@ class Vocoder:
         items, _, frames = inputs[contract.MEL].shape
         step = self._max_batch_size or items
         seconds = frames * self.contract.mel.hop_length / self.sample_rate
-        deadline = self._connection.deadline(min(step, items) * seconds, self.contract.num_diffusion_steps or 1)
+        deadline = self._connection.deadline(min(step, items) * seconds, self._steps)
         parts = []
         for first in range(0, items, step):
             part = {name: tensor[first : first + step] for name, tensor in inputs.items()}
-            waves = self._transport.infer(self.model, self.version, part, deadline)[contract.AUDIO]
+            waves = self._transport.infer(self.model, self.version, part, deadline, self._parameters)[contract.AUDIO]
             expected = (len(part[contract.MEL]), 1, self.contract.mel.hop_length * frames)
             if waves.shape != expected:
                 raise ContractError(
@@ -345,6 +372,23 @@ class Vocoder:
                 raise InferenceError(f"model {self.model} answered with NaN or infinite samples")
             parts.append(waves[:, 0])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @property
+    def _parameters(self) -> Parameters | None:
+        """Of every request, also where they are the model's defaults: those may change with its next version."""
+        return None if self.sampling is None else self.sampling.to_parameters()
+
+    def _sampling(self, parameters: Mapping[str, str], chain: Mapping[str, Any]) -> SamplerSettings | None:
+        given = {name: value for name, value in chain.items() if value is not None}
+        if self.contract.num_diffusion_steps is None:
+            if given:
+                raise UsageError(f"model {self.model} has no sampling chain: {', '.join(given)} have no effect on it")
+            return None
+        try:
+            default = SamplerSettings.from_config(parameters)
+            return default.updated(given).resolved(self.contract.num_diffusion_steps)
+        except ValueError as error:
+            raise UsageError(f"model {self.model}: {error}") from error
 
     def _checked_seed(self, seed: int | None) -> int | None:
         """The seed for a model that takes one, None for others."""
