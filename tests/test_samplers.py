@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from gomin_client import contract, sampling
+from gomin_client import contract, names, sampling
 from gomin_client.sampling import (
     DDIM,
     DDPM,
