@@ -1,4 +1,4 @@
-"""The client's dial for diffusion: samplers, steps, schedules, seeds; windowed and whole; on a server and in-process."""
+"""The client's dial for diffusion: samplers, steps, schedules, seeds; windowed and whole; by server and in-process."""
 
 from __future__ import annotations
 
