@@ -1,9 +1,13 @@
 """Every lowered form equals its original, in float64, for all lengths, edges and α."""
 
 import copy
+import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -150,3 +154,25 @@ def test_no_lowering_exports_the_plain_form(tiny_gan: GomiGAN, tmp_path: object)
     onnx_export.export_gan(tiny_gan, path, {}, Graph(lowering=False))
 
     assert {"Concat", "Slice", "Pow"} <= {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_the_denoiser_runs_layer_by_layer(repository: Path, tmp_path: Path) -> None:
+    """Conditioners and skips are made when they are needed, not all before or after the layers: that takes memory."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    session = onnxruntime.InferenceSession(
+        repository / "gomin_denoiser/1/model.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    inputs = {"signal": (1, 1, 512), "timestep": (1, 1), "mel": (1, 32, 2)}
+    session.run(None, {name: np.zeros(shape, np.float32) for name, shape in inputs.items()})
+    events = json.loads(Path(session.end_profiling()).read_text())
+
+    ran = [event["name"] for event in events if event["name"].endswith("_kernel_time")]
+    layers = [
+        [place for place, name in enumerate(ran) if f"residual_layers.{layer}/" in name and name.count("/Conv")]
+        for layer in range(8)
+    ]
+    assert all(len(places) == 3 for places in layers)  # the dilated convolution, and two projections
+    assert all(max(layer) < min(following) for layer, following in itertools.pairwise(layers))
+    assert any(max(layers[1]) < ran.index(name) < min(layers[3]) for name in ran if name.startswith("model/Add"))
