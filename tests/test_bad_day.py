@@ -40,7 +40,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def reconstructing(inputs: Path, out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    # several windows a file: one that is lost is sent again, not the file
     command = [BIN / "gomin-client", "reconstruct", inputs / "audio", "-o", out, "--subtype", "float", *options]
+    command += ["--window", "90"]
     yield from _running(command)
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class Reader:
         """
         self._name = source if isinstance(source, Path) else "standard input"
         self.warning = ""
+        self._lock = threading.Lock()
         with self._errors():
             if isinstance(source, Path):
                 status = source.stat()
@@ -98,7 +100,9 @@ class Reader:
         """
         total = 0
         while True:
-            with self._errors():
+            with self._lock, self._errors():
+                if self._file.closed:  # by a caller that has given up, while this is read in another thread
+                    return
                 samples = self._file.read(size, dtype="float32", always_2d=True).T
             if samples.shape[1] == 0:
                 break
@@ -128,7 +132,10 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        # libsndfile must not close what it reads; of a pipe, a read may take forever: it is left alone
+        if isinstance(self._name, Path):
+            with self._lock:
+                self._file.close()
 
 
 def read(path: Path) -> Recording:
@@ -195,7 +202,10 @@ def resample_blocks(waves: Iterable[Wave], rate: int, target_rate: int) -> Itera
             raise UsageError("waveform is too loud to be resampled: it overflows")
         return stacked
 
-    for wave in waves:
+    # so that a block does not grow out of proportion where the rate rises by a lot
+    step = min(BLOCK, max(1, int(BLOCK * rate / target_rate)))
+    parts = (wave[:, first : first + step] for wave in waves for first in range(0, wave.shape[-1], step))
+    for wave in parts:
         if not streams:
             streams = [soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ") for _ in wave]
         taken += wave.shape[-1]

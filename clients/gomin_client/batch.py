@@ -245,8 +245,8 @@ def _compute(
 
     if job.task == SYNTHESIZE:
         assert vocoder is not None  # the command line opens one for this task
-        mels = _mels(stack, job, vocoder, settings)
-        write(vocoder.stream(mels, settings.seed, first_window=settings.first_window, force=True))
+        mels, beyond_doubt = _mels(stack, job, vocoder, settings)
+        write(vocoder.stream(mels, settings.seed, first_window=settings.first_window, force=beyond_doubt))
         return
     live = settings.live and job.source == STREAM
     reader = stack.enter_context(audio.Reader(0 if live else _source(stack, job)))
@@ -274,8 +274,8 @@ def _compute(
     outcome.warning = reader.warning
 
 
-def _mels(stack: ExitStack, job: Job, vocoder: Vocoder, settings: Settings) -> Iterator[Mel]:
-    """The mel of a file, checked as a whole before any of it is vocoded; or of a stream, as far as it has come."""
+def _mels(stack: ExitStack, job: Job, vocoder: Vocoder, settings: Settings) -> tuple[Iterator[Mel], bool]:
+    """The mel of a file, checked as a whole before any of it is vocoded; or of a stream, to be checked as it comes."""
     reading, config = settings.reading, vocoder.contract.mel
 
     def converted(blocks: Iterable[Mel]) -> Iterator[Mel]:
@@ -283,19 +283,12 @@ def _mels(stack: ExitStack, job: Job, vocoder: Vocoder, settings: Settings) -> I
             yield to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized)
 
     if settings.live and job.source == STREAM:
-        mels = converted(stdio.live_mels(config.n_mels))
-        return mels if reading.force else _each_checked(mels, vocoder)
+        return converted(stdio.live_mels(config.n_mels)), reading.force
     loaded = melfile.read(_source(stack, job), transpose=reading.transpose)
     if loaded.config is not None:
         vocoder.contract.check_mel(vocoder.model, loaded.config)
     vocoder.check_mels(converted(loaded.blocks()), force=reading.force)
-    return converted(loaded.blocks())
-
-
-def _each_checked(mels: Iterable[Mel], vocoder: Vocoder) -> Iterator[Mel]:
-    for mel in mels:
-        vocoder.check_mels([mel])
-        yield mel
+    return converted(loaded.blocks()), True
 
 
 def _timed(waves: Iterable[Wave], rate: int) -> tuple[Iterator[Wave], Callable[[], float]]:

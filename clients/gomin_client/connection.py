@@ -25,14 +25,15 @@ class Connection:
             unavailable. Requests have no effects, so one that was lost is sent again.
         timeout_s: seconds that one request may take; None allows `DEADLINE_S`, and `DEADLINE_PER_AUDIO_SECOND` for
             every second of audio and step of a sampling chain. A request that took too long is not repeated.
-        headers: sent with every request: HTTP headers, gRPC metadata. Names are in lower case.
+        headers: sent with every request: HTTP headers, gRPC metadata. Names become lower case.
         tls: use TLS for gRPC URLs that do not say so themselves; grpcs:// and https:// do.
         ca: PEM file of the authorities that sign server certificates; None for the system's (gRPC: its own list).
         certificate: PEM file of this client's certificate chain, for servers that ask for one.
         key: PEM file of its private key.
 
     Raises:
-        UsageError: a negative number of seconds; a certificate without a key, or the reverse.
+        UsageError: a negative number of seconds; a header that cannot be sent; a certificate without a key, or the
+            reverse.
     """
 
     wait_s: float = 0.0
@@ -50,6 +51,8 @@ class Connection:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected a number of seconds, 0 or more")
         if self.timeout_s is not None and not 0 < self.timeout_s < float("inf"):
             raise UsageError(f"timeout_s is {self.timeout_s}; expected a number of seconds above 0")
+        headers = {_checked_name(name): _checked_value(value) for name, value in self.headers.items()}
+        object.__setattr__(self, "headers", headers)
         if (self.certificate is None) != (self.key is None):
             raise UsageError("a client certificate and its private key go together (--ssl-cert, --ssl-key)")
 
@@ -80,13 +83,26 @@ def parse_headers(lines: Sequence[str]) -> dict[str, str]:
     for line in lines:
         for given in _lines_of(line):
             name, colon, value = given.partition(":")
-            # what both HTTP and gRPC take; the message does not repeat the value, which may be secret
-            if not colon or not re.fullmatch(r"[0-9A-Za-z_.-]+", name) or not re.fullmatch(r"[ -~]*", value):
-                raise UsageError("--header: expected 'NAME: VALUE' in printable ASCII, or @FILE")
-            if name.lower().endswith("-bin") or name.lower().startswith("grpc-"):
-                raise UsageError(f"--header {name}: names that end in -bin or begin with grpc- are gRPC's own")
-            headers[name.lower()] = value.strip()
+            if not colon:
+                raise UsageError("--header: expected 'NAME: VALUE', or @FILE")
+            headers[_checked_name(name)] = _checked_value(value)
     return headers
+
+
+def _checked_name(name: str) -> str:
+    """A name that both HTTP and gRPC take, in lower case."""
+    if not isinstance(name, str) or not re.fullmatch(r"[0-9A-Za-z_.-]+", name):
+        raise UsageError("a --header's name: expected letters, digits, '_', '.' and '-'")
+    if name.lower().endswith("-bin") or name.lower().startswith("grpc-"):
+        raise UsageError(f"--header {name}: names that end in -bin or begin with grpc- are gRPC's own")
+    return name.lower()
+
+
+def _checked_value(value: str) -> str:
+    """The message does not repeat it: it may be secret."""
+    if not isinstance(value, str) or not re.fullmatch(r"[ -~]*", value):
+        raise UsageError("a --header's value: expected printable ASCII")
+    return value.strip()
 
 
 def _lines_of(line: str) -> list[str]:

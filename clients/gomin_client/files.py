@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -48,12 +49,11 @@ def appearing(path: Path) -> Iterator[Path]:
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        part = Path(name)
+        part = path.parent / f".{path.name[:50]}.{secrets.token_hex(6)}.part"
+        # not by tempfile: its files are private, outputs have the permissions that the umask leaves
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         _unfinished.add(part)
         yield part
-        part.chmod(0o666 & ~_umask())  # temporary files are private, outputs are not
         part.replace(path)
     except (FileExistsError, NotADirectoryError) as error:
         raise FileError(f"{path}: cannot be written: {error.filename} is a file, not a directory") from error
@@ -63,10 +63,3 @@ def appearing(path: Path) -> Iterator[Path]:
         if part is not None:
             part.unlink(missing_ok=True)
             _unfinished.discard(part)
-
-
-def _umask() -> int:
-    """The process's umask; it can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -92,7 +92,7 @@ def process(
         if vocoder is not None and vocoder.takes_seed and seed is None:
             seed = fresh_seed()
             display.say(f"seed {seed}")
-        before = vocoder.statistics() if vocoder is not None and show.verbose else None
+        before = _statistics(vocoder, display) if show.verbose else None
         settings = Settings(
             trim=trim,
             seed=seed,
@@ -117,10 +117,7 @@ def process(
             display.complain(str(error))
             failures.append(error)
         if show.verbose and not lost:
-            try:
-                typer.echo(_timings(vocoder, before), err=True)
-            except ServerError as error:  # it has done its work
-                display.complain(f"warning: no statistics: {error}")
+            typer.echo(_timings(vocoder, before, _statistics(vocoder, display)), err=True)
     display.summarize(outcomes)
     if show.as_json:
         typer.echo(to_json(outcomes, model=vocoder.model if vocoder else None, seed=seed))
@@ -140,14 +137,24 @@ def _draw(path: Path, outcomes: Sequence[Outcome], config: MelConfig, display: D
     display.say(str(path))
 
 
-def _timings(vocoder: Vocoder | None, before: Statistics | None) -> str:
+def _statistics(vocoder: Vocoder | None, display: Display) -> Statistics | None:
+    """What the server has counted; it need not tell to be of use."""
+    try:
+        return None if vocoder is None else vocoder.statistics()
+    except ServerError as error:
+        display.complain(f"warning: no statistics: {error.problem}")
+        return None
+
+
+def _timings(vocoder: Vocoder | None, before: Statistics | None, now: Statistics | None) -> str:
     """Where the time went on the server since `before`."""
     from gomin_client.windowing import overhead
 
-    now = vocoder.statistics() if vocoder is not None else None
-    if now is None or before is None:
-        return "no server was asked: there are no statistics"
+    if vocoder is None or now is None or before is None:
+        return "there are no statistics of a server"
     spent = now.since(before)
+    if spent.requests < 0 or spent.executions < 0:
+        return "a server was restarted meanwhile: its statistics begin with that"
     requests = max(spent.requests, 1)
     parts = {
         "queue": spent.queue_s,
@@ -156,7 +163,6 @@ def _timings(vocoder: Vocoder | None, before: Statistics | None) -> str:
         "output": spent.compute_output_s,
     }
     means = ", ".join(f"{name} {1000 * seconds / requests:.1f} ms" for name, seconds in parts.items())
-    assert vocoder is not None  # it has been asked
     windows = f"windows of {vocoder.window} frames, of which {2 * vocoder.halo_frames} are halo: "
     return (
         f"{windows}{100 * overhead(vocoder.window, vocoder.halo_frames):.0f} % more work than without, of long files; "

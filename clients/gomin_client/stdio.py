@@ -76,7 +76,9 @@ def live_mels(n_mels: int) -> Iterator[NDArray[np.float32]]:
             begun = True
             yield np.frombuffer(held[:whole], "<f4").reshape(-1, n_mels).T[np.newaxis].astype(np.float32)
             held = held[whole:]
-    if held or not begun:
+    if not held and not begun:
+        raise FileError("standard input is empty")
+    if held:
         raise FileError(f"standard input ends within a frame: a frame is {size} bytes, {n_mels} little-endian float32")
 
 
@@ -135,7 +137,7 @@ def _wav_header(channels: int, rate: int, is_float: bool) -> bytes:
 
 
 def _extension(start: bytes) -> str:
-    return ".npy" if start.startswith(b"\x93NUMPY") else ".npz" if start.startswith(b"PK") else ".wav"
+    return ".npy" if start.startswith(b"\x93NUMPY") else ".npz" if start.startswith(b"PK\x03\x04") else ".wav"
 
 
 def _read(size: int) -> bytes:

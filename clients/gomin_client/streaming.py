@@ -27,7 +27,8 @@ def vocode(
     """Audio of a mel spectrogram, as its windows are done, in order.
 
     `blocks` is read in a thread of its own, so that finished audio is not held back by frames that have yet to come;
-    and no faster than audio is taken: `in_flight` windows are under way or wait to be taken, no more.
+    and no faster than audio is taken: `in_flight` windows are under way or wait to be taken, no more. Whoever stops
+    early leaves that thread with the block that it waits for.
 
     Args:
         blocks: (channels, n_mels, any number of frames) each.
@@ -66,8 +67,8 @@ def vocode(
             window, future = item
             audio = future.result()
             hop = audio.shape[-1] // window.length
+            free.release()  # so that the next is under way while the caller does something with this
             yield audio[..., window.skip * hop : (window.skip + window.keep) * hop]
-            free.release()
     finally:
         stopped.set()
         free.release()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from gomin_client.transports import connect
 from gomin_client.transports.base import Parameters, Statistics
 from gomin_client.windowing import Window, Windower
 from gomin_client.workers import Workers
+
+Block = TypeVar("Block", bound=Wave)
+_MOST_CHANNELS = 128
 
 
 class Vocoder:
@@ -73,12 +77,13 @@ class Vocoder:
             ServerError: the server cannot be reached or is not ready.
             ContractError: the model is not a GOMIN vocoder.
         """
-        if in_flight < 1:
+        if not isinstance(in_flight, int) or in_flight < 1:
             raise UsageError(f"{in_flight} windows in flight: expected at least 1")
         self.model = SHORT_NAMES.get(model, model)
         self._connection = connection or Connection()
         self._in_flight = in_flight
         self._workers = Workers()
+        weakref.finalize(self, self._workers.close)  # of one that is dropped without being closed
         self._transport = connect(url, self._connection)
         try:
             described = self._transport.describe(self.model)
@@ -93,7 +98,7 @@ class Vocoder:
             chain = {"sampler": sampler, "steps": steps, "schedule": schedule, "eta": eta}
             self.sampling = self._sampling(described.parameters, chain)
             self.window = windowing.default_size(self.halo_frames) if window is None else window
-            Windower(self.window, self.halo_frames)  # refuses what would keep nothing
+            windowing.check(self.window, self.halo_frames)
         except BaseException:
             self._transport.close()
             raise
@@ -147,8 +152,8 @@ class Vocoder:
         """
         if not self.takes_seed:
             raise UsageError(f"model {self.model} draws no noise: a seed has no effect on it")
-        if not 0 <= seed < 2**64:
-            raise UsageError(f"seed {seed} out of range; expected 0 … 2**64 - 1")
+        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+            raise UsageError(f"seed {seed!r}: expected a whole number, 0 … 2**64 - 1")
 
     def analyze(self, wave: NDArray[np.floating[Any]], sample_rate: int) -> Mel:
         """The mel spectrogram of a recording.
@@ -220,7 +225,7 @@ class Vocoder:
             seed: see `synthesize`.
             first_window: frames of the first window, more than `halo_frames`, so that audio comes soon; those after it
                 double in size until they are `window` long. All of one size by default, which servers can batch.
-            force: see `synthesize`; every block is looked at by itself.
+            force: see `synthesize`; of a stream only values that lie far out are refused, not a mean.
 
         Yields:
             (samples,) float32 each, or (batch, samples): whole frames, hop_length samples each.
@@ -228,8 +233,7 @@ class Vocoder:
         Raises:
             As `synthesize`; audio before an error has been yielded.
         """
-        # checked here, not when audio is first asked for
-        Windower(self.window, self.halo_frames, first_window)
+        windowing.check(self.window, self.halo_frames, first_window)  # not only when audio is first asked for
         return self._stream(mels, self._checked_seed(seed), first_window, force)
 
     def _stream(
@@ -243,10 +247,12 @@ class Vocoder:
                 if np.ndim(mel) >= 2 and np.shape(mel)[-1] == 0:
                     continue  # a source that has nothing new
                 flat = np.ndim(mel) == 2
-                self.check_mels([mel], force=force)
-                yield self._checked_block(mel)
+                block = self._checked_block(mel)
+                if not force and (doubt := conventions.suspicion(block, part=True)) is not None:
+                    raise SuspiciousMelError(f"mel {doubt}")
+                yield block
 
-        for part in self._vocode(checked(), seed, first_window):
+        for part in self._vocode(_alike(checked(), "items"), seed, first_window):
             yield part[0] if flat else part
 
     def check_mels(self, mels: Iterable[NDArray[np.floating[Any]]], *, force: bool = False) -> None:
@@ -304,7 +310,7 @@ class Vocoder:
         Yields:
             (samples,) float32 each, or (channels, samples), at the model's sample rate.
         """
-        Windower(self.window, self.halo_frames, first_window)
+        windowing.check(self.window, self.halo_frames, first_window)
         return self._reconstruct(waves, sample_rate, trim, self._checked_seed(seed), first_window)
 
     def _reconstruct(
@@ -328,7 +334,8 @@ class Vocoder:
 
         def counted() -> Iterator[Wave]:
             nonlocal samples
-            for wave in audio.resample_blocks(checked(), sample_rate, self.sample_rate):
+            waves = _alike(checked(), "channels")
+            for wave in audio.resample_blocks(waves, sample_rate, self.sample_rate):
                 samples += wave.shape[-1]
                 yield wave
 
@@ -428,14 +435,32 @@ class Vocoder:
 
 
 def _checked_wave(wave: NDArray[np.floating[Any]], sample_rate: int) -> Wave:
-    wave = np.asarray(wave, dtype=np.float32)
+    given = np.asarray(wave)
+    if given.dtype.kind != "f":
+        raise UsageError(f"waveform of {given.dtype}: expected floats, full scale ±1; divide 16-bit samples by 32768")
+    wave = given.astype(np.float32, copy=False)
     if wave.ndim not in (1, 2) or wave.size == 0 or not np.isfinite(wave).all():
         raise UsageError(
             f"waveform of shape {wave.shape}: expected (samples,) or (channels, samples), at least one, all finite"
         )
-    if sample_rate <= 0:
-        raise UsageError(f"sample rate {sample_rate}: expected a positive number of Hz")
+    if wave.ndim == 2 and len(wave) > _MOST_CHANNELS:
+        raise UsageError(
+            f"waveform of shape {wave.shape}: that is {len(wave)} channels; if it is (samples, channels), as soundfile "
+            "reads it, give its .T"
+        )
+    if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not 0 < sample_rate < np.inf:
+        raise UsageError(f"sample rate {sample_rate!r}: expected a positive number of Hz")
     return wave
+
+
+def _alike(blocks: Iterable[Block], what: str) -> Iterator[Block]:
+    """The same blocks, all with as many rows as the first."""
+    rows: int | None = None
+    for block in blocks:
+        if rows is not None and len(block) != rows:
+            raise UsageError(f"a block of {len(block)} {what} after blocks of {rows}: expected as many in each")
+        rows = len(block)
+        yield block
 
 
 def fresh_seed() -> int:

@@ -44,6 +44,18 @@ def overhead(size: int, halo: int) -> float:
     return 2 * halo / (size - 2 * halo)
 
 
+def check(size: int, halo: int, first_size: int | None = None) -> None:
+    """Refuse windows of which nothing would be kept; see `Windower`.
+
+    Raises:
+        UsageError: tells how many frames there have to be.
+    """
+    if not isinstance(size, int) or size <= 2 * halo:
+        raise UsageError(f"a window of {size} frames: expected more than {2 * halo}, twice the model's halo")
+    if first_size is not None and (not isinstance(first_size, int) or first_size <= halo):
+        raise UsageError(f"a first window of {first_size} frames: expected more than {halo}, the model's halo")
+
+
 class Windower:
     """Cuts a mel spectrogram of unknown length into windows while its frames arrive.
 
@@ -61,12 +73,9 @@ class Windower:
                 `size`.
 
         Raises:
-            UsageError: a window of which nothing would be kept.
+            UsageError: see `check`.
         """
-        if size <= 2 * halo:
-            raise UsageError(f"a window of {size} frames: expected more than {2 * halo}, twice the model's halo")
-        if first_size is not None and first_size <= halo:
-            raise UsageError(f"a first window of {first_size} frames: expected more than {halo}, the model's halo")
+        check(size, halo, first_size)
         self._size = size
         self._halo = halo
         self._next_size = min(first_size or size, size)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from gomin_client.errors import UsageError
+
 
 class Workers:
     """Threads that are made when they are needed and stay.
@@ -23,11 +25,15 @@ class Workers:
         self._lock = threading.Lock()
         self._threads = 0
         self._busy = 0
+        self._closed = False
 
     def submit(self, task: Callable[[], Any]) -> Future[Any]:
         """Have a task done."""
         future: Future[Any] = Future()
         with self._lock:
+            if self._closed:
+                future.set_exception(UsageError("the vocoder has been closed"))
+                return future
             self._busy += 1
             if self._busy > self._threads < self._most:
                 self._threads += 1
@@ -38,6 +44,7 @@ class Workers:
     def close(self) -> None:
         """End the threads, once they have done what they were given."""
         with self._lock:
+            self._closed = True
             for _ in range(self._threads):
                 self._tasks.put(None)
             self._threads = 0

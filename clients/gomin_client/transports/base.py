@@ -66,6 +66,11 @@ class Transport(Protocol):
         """The URL that leads here, for messages."""
         ...
 
+    @property
+    def servers(self) -> int:
+        """How many servers it may call."""
+        ...
+
     def models(self) -> list[str]:
         """Names of the models that can be called, sorted.
 

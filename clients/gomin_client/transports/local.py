@@ -37,6 +37,11 @@ class LocalTransport:
         """The URL that leads here."""
         return f"local:{self._repository}"
 
+    @property
+    def servers(self) -> int:
+        """See `Transport.servers`."""
+        return 1
+
     def models(self) -> list[str]:
         """See `Transport.models`."""
         if not self._repository.is_dir():
@@ -112,8 +117,8 @@ class LocalTransport:
         names = [output.name for output in session.get_outputs()]
         options = self._onnxruntime.RunOptions()
         self._running.add(options)
-        running = self._workers.submit(session.run, names, dict(inputs), options)
         try:
+            running = self._workers.submit(session.run, names, dict(inputs), options)
             left = max(0.0, ends_at - time.monotonic())
             return dict(zip(names, running.result(left), strict=True))
         except FutureTimeoutError:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from gomin_client.contract import ModelContract
-from gomin_client.errors import AccessError, ContractError, ModelNotReadyError, ServerError, UsageError
+from gomin_client.errors import AccessError, ContractError, GominError, ModelNotReadyError, ServerError, UsageError
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Statistics, Tensors, Transport
 
 FIRST_DELAY_S = 0.1
@@ -48,6 +48,14 @@ class PatientTransport:
         self._lock = threading.Lock()
         self._lost_at: float | None = None
         self._answered_at = float("-inf")
+        self._watched: threading.Thread | None = None
+        self._asked_at = float("-inf")
+        self._defect: GominError | None = None
+
+    @property
+    def servers(self) -> int:
+        """See `Transport.servers`."""
+        return self._inner.servers
 
     @property
     def url(self) -> str:
@@ -80,7 +88,9 @@ class PatientTransport:
         """
 
         def attempt() -> dict[str, NDArray[Any]]:
-            if time.monotonic() - self._answered_at > SHORTEST_RESTART_S:
+            if self._inner.servers > 1:
+                self._watch(model, version)
+            elif time.monotonic() - self._answered_at > SHORTEST_RESTART_S:
                 self._check_same(model, version)
             result = self._inner.infer(model, version, inputs, timeout_s, parameters)
             self._answered_at = time.monotonic()
@@ -106,9 +116,11 @@ class PatientTransport:
                 raise UsageError(f"the connection to {self.url} has been closed")
             try:
                 result = attempt()
-            except AccessError:
-                raise
-            except ServerError as error:
+            except Exception as error:
+                if self._closed.is_set():  # whatever the libraries make of that
+                    raise UsageError(f"the connection to {self.url} has been closed") from error
+                if not isinstance(error, ServerError) or isinstance(error, AccessError):
+                    raise
                 self._answered_at = float("-inf")
                 now = time.monotonic()
                 if give_up_at is None:
@@ -122,6 +134,31 @@ class PatientTransport:
             else:
                 self._found()
                 return result
+
+    def _watch(self, model: str, version: int) -> None:
+        """Of several servers one may come back as another without anybody's noticing: they are asked now and then."""
+        with self._lock:
+            if self._watched is None:
+                self._watched = threading.Thread(
+                    target=self._keep_watching, args=(model, version), name="gomin-watch", daemon=True
+                )
+                self._watched.start()
+            self._asked_at = time.monotonic()
+            if self._defect is not None:
+                raise self._defect
+
+    def _keep_watching(self, model: str, version: int) -> None:
+        while not self._closed.wait(SHORTEST_RESTART_S):
+            if time.monotonic() - self._asked_at > 2 * SHORTEST_RESTART_S:
+                continue  # nobody is making anything
+            try:
+                self._check_same(model, version)
+            except ServerError:
+                continue  # none can be reached: who asks next will be told
+            except GominError as error:
+                with self._lock:
+                    self._defect = error
+                return
 
     def _check_same(self, model: str, version: int) -> None:
         """A server that was restarted meanwhile, noticed or not, may have been given other models."""

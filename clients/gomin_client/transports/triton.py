@@ -42,6 +42,11 @@ class TritonTransport:
         """The URL that leads here."""
         return self._url
 
+    @property
+    def servers(self) -> int:
+        """See `Transport.servers`."""
+        return 1
+
     def models(self) -> list[str]:
         """See `Transport.models`."""
         return sorted({entry["name"] for entry in self._checked_index() if entry.get("state") == "READY"})

@@ -70,6 +70,11 @@ class GrpcTransport(TritonTransport):
         # with several servers, one way to each of them, to ask whether they serve the same
         self._members = [GrpcTransport([address], connection) for address in addresses] if len(addresses) > 1 else []
 
+    @property
+    def servers(self) -> int:
+        """See `Transport.servers`."""
+        return len(self._addresses)
+
     def describe(self, model: str) -> ModelInfo:
         """See `Transport.describe`; of several servers, those that answer have to agree.
 
@@ -125,10 +130,19 @@ class GrpcTransport(TritonTransport):
             return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
     def statistics(self, model: str, version: int) -> Statistics:
-        """See `Transport.statistics`; of several servers, the sum."""
+        """See `Transport.statistics`; of several servers, the sum over those that answer."""
         if not self._members:
             return super().statistics(model, version)
-        return total([member.statistics(model, version) for member in self._members])
+        counted = []
+        failed: ServerError | None = None
+        for member in self._members:
+            try:
+                counted.append(member.statistics(model, version))
+            except ServerError as error:
+                failed = error
+        if failed is not None and not counted:
+            raise failed
+        return total(counted)
 
     def close(self) -> None:
         """See `Transport.close`."""
