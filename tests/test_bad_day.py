@@ -175,13 +175,7 @@ def test_a_server_that_does_not_come_back(repository: Path, tmp_path: Path, inpu
 
 def test_a_server_that_comes_back_with_another_model(repository: Path, tmp_path: Path) -> None:
     """The same name and version, and the same mels, of another checkpoint."""
-    other = tmp_path / "other"
-    shutil.copytree(repository, other)
-    config = other / "gomin_gan" / "config.pbtxt"
-    text = config.read_text()
-    key = 'key: "gomin.checkpoint_sha256.1"'
-    at = text.index('string_value: "', text.index(key)) + len('string_value: "')
-    config.write_text(text[:at] + "0" * 64 + text[at + 64 :])
+    other = repository_of_another_checkpoint(repository, tmp_path / "other")
     ports = free_ports(3)
     mel = np.zeros((128, 5), np.float32)
     with ExitStack() as stack:
@@ -192,6 +186,38 @@ def test_a_server_that_comes_back_with_another_model(repository: Path, tmp_path:
 
         with pytest.raises(ContractError, match="came back with another model gomin_gan in version 1"):
             vocoder.synthesize(mel)
+
+
+def test_of_two_servers_one_comes_back_as_another(server: RunningServer, repository: Path, tmp_path: Path) -> None:
+    """The other one answers all the time, so nothing is ever lost."""
+    ports = free_ports(3)
+    other = repository_of_another_checkpoint(repository, tmp_path / "other")
+    mel = np.zeros((128, 5), np.float32)
+    with ExitStack() as stack:
+        with serving(repository, tmp_path / "log1", ports=ports) as second:
+            vocoder = stack.enter_context(Vocoder([server.grpc, second.grpc]))
+            vocoder.synthesize(mel)
+        vocoder.synthesize(mel)
+        stack.enter_context(serving(other, tmp_path / "log2", ports=ports))
+
+        def go_on() -> None:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                vocoder.synthesize(mel)
+
+        with pytest.raises(ContractError, match="serve different models as gomin_gan version 1"):
+            go_on()
+
+
+def repository_of_another_checkpoint(repository: Path, home: Path) -> Path:
+    """The same models, by their own account made of something else."""
+    shutil.copytree(repository, home)
+    config = home / "gomin_gan" / "config.pbtxt"
+    text = config.read_text()
+    key = 'key: "gomin.checkpoint_sha256.1"'
+    at = text.index('string_value: "', text.index(key)) + len('string_value: "')
+    config.write_text(text[:at] + "0" * 64 + text[at + 64 :])
+    return home
 
 
 def test_two_servers_with_different_models(server: RunningServer, tiny_repository: Path, tmp_path: Path) -> None:
@@ -206,7 +232,7 @@ def test_two_servers_with_different_models(server: RunningServer, tiny_repositor
 def test_a_request_that_takes_too_long(server: RunningServer, repository: Path, transport: str) -> None:
     """It fails by itself, and is not repeated."""
     url = f"local:{repository}" if transport == "local" else getattr(server, transport)
-    mel = np.zeros((32, 1000), np.float32)
+    mel = np.zeros((32, 400), np.float32)
     with Vocoder(url, "diffusion", connection=Connection(timeout_s=1)) as vocoder:
         started = time.monotonic()
         with pytest.raises(DeadlineError, match=r"--timeout"):

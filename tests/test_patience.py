@@ -38,6 +38,7 @@ class Flaky:
     """Raises what it is given, one after the other, then answers."""
 
     url = "flaky"
+    servers = 1
 
     def __init__(self, *errors: GominError, parameters: list[Mapping[str, str]] | None = None) -> None:
         self.errors = list(errors)

@@ -6,13 +6,14 @@ import secrets
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client import DEFAULT_URL, audio, contract, conventions, windowing
 from gomin_client.audio import Wave
+from gomin_client.checks import alike, checked_wave
 from gomin_client.connection import Connection
 from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, InferenceError, SuspiciousMelError, UsageError
@@ -23,9 +24,6 @@ from gomin_client.transports import connect
 from gomin_client.transports.base import Parameters, Statistics
 from gomin_client.windowing import Window, Windower
 from gomin_client.workers import Workers
-
-Block = TypeVar("Block", bound=Wave)
-_MOST_CHANNELS = 128
 
 
 class Vocoder:
@@ -168,7 +166,7 @@ class Vocoder:
         Raises:
             UsageError: an empty waveform, of another shape, or not finite; or no sample rate.
         """
-        wave = _checked_wave(wave, sample_rate)
+        wave = checked_wave(wave, sample_rate)
         resampled = audio.resample_blocks([np.atleast_2d(wave)], sample_rate, self.sample_rate)
         mel = np.concatenate(list(mel_blocks(resampled, self.contract.mel)), axis=-1)
         return mel[0] if wave.ndim == 1 else mel
@@ -252,7 +250,7 @@ class Vocoder:
                     raise SuspiciousMelError(f"mel {doubt}")
                 yield block
 
-        for part in self._vocode(_alike(checked(), "items"), seed, first_window):
+        for part in self._vocode(alike(checked(), "items"), seed, first_window):
             yield part[0] if flat else part
 
     def check_mels(self, mels: Iterable[NDArray[np.floating[Any]]], *, force: bool = False) -> None:
@@ -286,7 +284,7 @@ class Vocoder:
         Returns:
             (samples,) or (channels, samples) float32 at the model's sample rate.
         """
-        wave = _checked_wave(wave, sample_rate)
+        wave = checked_wave(wave, sample_rate)
         return np.concatenate(list(self.reconstruct_stream([wave], sample_rate, trim=trim, seed=seed)), axis=-1)
 
     def reconstruct_stream(
@@ -330,11 +328,11 @@ class Vocoder:
                 if np.shape(wave)[-1:] == (0,):
                     continue
                 flat = np.ndim(wave) == 1
-                yield np.atleast_2d(_checked_wave(wave, sample_rate))
+                yield np.atleast_2d(checked_wave(wave, sample_rate))
 
         def counted() -> Iterator[Wave]:
             nonlocal samples
-            waves = _alike(checked(), "channels")
+            waves = alike(checked(), "channels")
             for wave in audio.resample_blocks(waves, sample_rate, self.sample_rate):
                 samples += wave.shape[-1]
                 yield wave
@@ -432,35 +430,6 @@ class Vocoder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _checked_wave(wave: NDArray[np.floating[Any]], sample_rate: int) -> Wave:
-    given = np.asarray(wave)
-    if given.dtype.kind != "f":
-        raise UsageError(f"waveform of {given.dtype}: expected floats, full scale ±1; divide 16-bit samples by 32768")
-    wave = given.astype(np.float32, copy=False)
-    if wave.ndim not in (1, 2) or wave.size == 0 or not np.isfinite(wave).all():
-        raise UsageError(
-            f"waveform of shape {wave.shape}: expected (samples,) or (channels, samples), at least one, all finite"
-        )
-    if wave.ndim == 2 and len(wave) > _MOST_CHANNELS:
-        raise UsageError(
-            f"waveform of shape {wave.shape}: that is {len(wave)} channels; if it is (samples, channels), as soundfile "
-            "reads it, give its .T"
-        )
-    if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not 0 < sample_rate < np.inf:
-        raise UsageError(f"sample rate {sample_rate!r}: expected a positive number of Hz")
-    return wave
-
-
-def _alike(blocks: Iterable[Block], what: str) -> Iterator[Block]:
-    """The same blocks, all with as many rows as the first."""
-    rows: int | None = None
-    for block in blocks:
-        if rows is not None and len(block) != rows:
-            raise UsageError(f"a block of {len(block)} {what} after blocks of {rows}: expected as many in each")
-        rows = len(block)
-        yield block
 
 
 def fresh_seed() -> int:
