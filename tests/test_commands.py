@@ -217,7 +217,8 @@ def test_defaults_from_the_environment(tree: Path, server: RunningServer) -> Non
 
     assert result.returncode == 0, result.stderr
     assert Path("a_diffusion.wav").is_file()
-    assert_fails(run("gomin-client", "reconstruct", "a.wav", "--seed", "-1", env=env), 2, "seed -1: expected a whole number, 0 …")
+    result = run("gomin-client", "reconstruct", "a.wav", "--seed", "-1", env=env)
+    assert_fails(result, 2, "seed -1: expected a whole number, 0 …")
 
 
 def test_options_that_make_no_sense(tree: Path) -> None:
