@@ -32,6 +32,8 @@ from gomin_export.precision import convolutions_to_float16
 OPSET = 20
 MAX_IR_VERSION = 10
 MODEL_FILE = "model.onnx"
+CPU = "cpu"
+TARGETS = ("any", CPU)
 
 # Two is the smallest size that the exporter does not take for a constant.
 _TRACED_BATCH = 2
@@ -63,15 +65,20 @@ class Graph:
     Attributes:
         precision: one of `PRECISIONS`; inputs and outputs are float32 either way.
         lowering: export the network's `gomin_export.lowering` form, not its plain one.
+        target: one of `TARGETS`: where a GAN is to run. "cpu" has minimal filtering, which GPUs have no use for.
     """
 
     precision: str = FP32
     lowering: bool = True
+    target: str = TARGETS[0]
 
 
 def export_gan(network: GomiGAN, path: Path, metadata: Mapping[str, str], graph: Graph = Graph()) -> None:
     """Write a FiLM-GAN: mel (B, M, T) -> audio (B, 1, hop_length·T)."""
-    module = LoweredGAN(network, fold=graph.precision == FP32) if graph.lowering else copy.deepcopy(network)
+    if graph.lowering:
+        module: nn.Module = LoweredGAN(network, fold=graph.precision == FP32, minimal=graph.target == CPU)
+    else:
+        module = copy.deepcopy(network)
     if graph.precision == FP16:
         convolutions_to_float16(module)
     frames = torch.export.Dim("frames")

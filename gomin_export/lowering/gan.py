@@ -1,8 +1,10 @@
-"""FiLM-GAN as it is exported: polyphase activations, and factors folded into weights."""
+"""FiLM-GAN as it is exported: polyphase activations, minimal filtering, and factors folded into weights."""
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +19,7 @@ from gomin_export.lowering.activations import (
     frequencies,
 )
 from gomin_export.lowering.folding import scale_inputs, scale_outputs
+from gomin_export.lowering.phased import PhasedResBlock, from_phases, pays, to_phases
 from gomin_export.networks.gan import FILM_SCALE, GomiGAN, ResBlock
 
 
@@ -46,18 +49,19 @@ class LoweredResBlock(nn.Module):
 
 
 class FiLM(nn.Module):
-    """Feature-wise linear modulation by a scale around 0."""
+    """Feature-wise linear modulation by a scale around 0: what it multiplies by, and what it adds."""
 
     def __init__(self, factor: float) -> None:
         """Args: factor: of the scale, if the layer that makes it has not taken it."""
         super().__init__()
         self.factor = factor
 
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Three times (B, C, T) -> (B, C, T)."""
+    def forward(self, modulation: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 2·C, T) -> factor and summand of a stage's input, (B, C, T) each."""
+        scale, shift = modulation.chunk(2, dim=1)
         if self.factor != 1:
             scale = self.factor * scale
-        return (1 + scale) * x + shift
+        return 1 + scale, shift
 
 
 class LoweredGAN(nn.Module):
@@ -66,10 +70,16 @@ class LoweredGAN(nn.Module):
     Folded into weights, where `fold` is set: the factors of every Snake that stands between linear layers; FiLM's 0.01,
     into the layer that makes the scale (the next layer of the FiLM generator takes 100); the mean over a stage's
     resblocks, into the Snake after it. float16 has no room for such weights.
+
+    The modulations of a stage are computed where they are used, and stand in the graph before the stage's input: ONNX
+    Runtime then leaves them until they are needed (see `LoweredDenoiser`), which takes less memory.
     """
 
-    def __init__(self, network: GomiGAN, fold: bool = True) -> None:
+    def __init__(self, network: GomiGAN, fold: bool = True, minimal: bool = False) -> None:
+        """Args: fold: fold factors into weights; minimal: use `PhasedResBlock` where it pays, which always folds."""
         super().__init__()
+        if minimal and not fold:
+            raise ValueError("minimal filtering folds factors into weights")
         self.blocks_per_stage = len(network.resblocks) // len(network.ups)
         # what is left to do after the resblocks of a stage have been added up
         self.mean = 1.0 if fold else 1 / self.blocks_per_stage
@@ -79,7 +89,11 @@ class LoweredGAN(nn.Module):
         self.ups = copy.deepcopy(network.ups)
         self.conv_post = copy.deepcopy(network.conv_post)
         blocks: Any = network.resblocks
-        self.resblocks = nn.ModuleList([LoweredResBlock(block, fold) for block in blocks])
+        self.resblocks = nn.ModuleList()
+        for i, block in enumerate(blocks):
+            samples_per_frame = math.prod(network.config.upsample_strides[: i // self.blocks_per_stage + 1])
+            phased = minimal and pays(block, samples_per_frame)
+            self.resblocks.append(PhasedResBlock(block) if phased else LoweredResBlock(block, fold))
         snakes = [*network.snake_ups, network.snake_post]
         if not fold:
             lowered: list[nn.Module] = [UnfoldedSnake(snake) for snake in snakes]
@@ -101,14 +115,29 @@ class LoweredGAN(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, M, T) -> (B, 1, hop_length·T)."""
-        modulations = self.film_generator(mel)
+        modulation = mel
         x = self.conv_pre(mel)
-        stages = zip(self.snake_ups, self.ups, self.films, modulations, strict=True)
-        for i, (snake, up, film, (scale, shift)) in enumerate(stages):
-            x = film(up(snake(x)), scale, shift)
+        stages = zip(self.snake_ups, self.ups, self.films, self.film_generator.convs, strict=True)
+        for i, (snake, up, film, conv) in enumerate(stages):
+            modulation = conv(modulation)
+            factor, summand = film(modulation)
+            x = factor * up(snake(x)) + summand
             first = i * self.blocks_per_stage
-            outputs = [block(x) for block in self.resblocks[first : first + self.blocks_per_stage]]
-            x = sum(outputs[1:], start=outputs[0])
+            x = _in_parallel(self.resblocks[first : first + self.blocks_per_stage], x)
             if self.mean != 1:
                 x = self.mean * x
         return torch.tanh(self.conv_post(self.snake_post(x)))
+
+
+def _in_parallel(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The sum of what blocks make of one input, (B, C, T) -> (B, C, T)."""
+    phased = [block for block in blocks if isinstance(block, PhasedResBlock)]
+    outputs = [block(x) for block in blocks if not isinstance(block, PhasedResBlock)]
+    if phased:
+        phases = to_phases(x)
+        outputs.append(from_phases(_total([block(phases) for block in phased])))
+    return _total(outputs)
+
+
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    return sum(parts[1:], start=parts[0])

@@ -1,0 +1,85 @@
+"""Toom-Cook (Winograd) minimal filtering: FIR filters by fewer multiplications.
+
+Winograd 1980, Arithmetic Complexity of Computations, chapter 5; Lavin & Gray 2016, arXiv:1509.09308, section 4. m outputs
+of a filter of r taps take n = m + r - 1 multiplications instead of m·r:
+
+    y = synthesis · ((taps · g) ⊙ (analysis · x))        y(i) = Σ_k g(k)·x(i + k),  i = 0 … m-1
+
+Multiplying polynomials of m and r coefficients is to evaluate both at n points, to multiply, and to interpolate; the
+filter is the transpose of that. Exact in real arithmetic; in float32 the error grows with n, and n = 7 loses one decimal
+digit. All three matrices are computed in fractions; the factors that are not dyadic stand in the one that is applied to
+the weights when a model is exported, so that what runs has none to round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+# Small numbers and their inverses, of both signs: what comes first loses the least. The last point is always infinity.
+_POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2", "4", "-4", "1/4", "-1/4")]
+UNIT = 1  # the index of the point 1, whose column in `synthesis` is all ones
+
+
+@dataclass(frozen=True)
+class MinimalFilter:
+    """The matrices of one F(m, r), in float64.
+
+    Attributes:
+        analysis: (n, n), from inputs to points.
+        taps: (n, r), from filter taps to points.
+        synthesis: (m, n), from points to outputs.
+    """
+
+    analysis: Tensor
+    taps: Tensor
+    synthesis: Tensor
+
+    @classmethod
+    def of(cls, outputs: int, taps: int) -> MinimalFilter:
+        """F(outputs, taps).
+
+        Raises:
+            ValueError: more points than have been listed, or too few to be a filter.
+        """
+        count = outputs + taps - 1
+        if not 2 < count <= len(_POINTS) + 1:
+            raise ValueError(f"F({outputs}, {taps}) needs {count} points; from 3 to {len(_POINTS) + 1} are there")
+        points = _POINTS[: count - 1]
+        analysis, scales = [], []
+        for i, point in enumerate(points):
+            others = points[:i] + points[i + 1 :]
+            # the polynomial that is 0 at all other points; it takes the place of the Lagrange polynomial, of which
+            # its value at the point itself has been left to the taps
+            polynomial = _product(others)
+            analysis.append([*polynomial, Fraction(0)])
+            scales.append(sum(coefficient * point**power for power, coefficient in enumerate(polynomial)))
+        analysis.append(_product(points))
+        return cls(
+            _tensor(analysis),
+            _tensor([[value / scale for value in row] for row, scale in zip(_powers(points, taps), [*scales, 1])]),
+            _tensor(_powers(points, outputs)).T.contiguous(),
+        )
+
+
+def _product(roots: list[Fraction]) -> list[Fraction]:
+    """Coefficients of Π (x - root), from the constant up."""
+    polynomial = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *polynomial]
+        for power, coefficient in enumerate(polynomial):
+            shifted[power] -= root * coefficient
+        polynomial = shifted
+    return polynomial
+
+
+def _powers(points: list[Fraction], count: int) -> list[list[Fraction]]:
+    """Of each point the powers 0 … count-1; of infinity the highest alone."""
+    return [[point**power for power in range(count)] for point in points] + [[Fraction(0)] * (count - 1) + [Fraction(1)]]
+
+
+def _tensor(rows: list[list[Fraction]]) -> Tensor:
+    return torch.tensor([[float(value) for value in row] for row in rows], dtype=torch.float64)
