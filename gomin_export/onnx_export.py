@@ -6,14 +6,12 @@ output shapes inferred, and a dynamic batch first on every tensor.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import copy
 import io
 import logging
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from gomin_client import contract
 from gomin_client.contract import FP16, FP32
+from gomin_export import onnx_graph
 from gomin_export.lowering import LoweredDenoiser, LoweredGAN
 from gomin_export.networks.diffusion import DiffusionWrapper, GomiDiff
 from gomin_export.networks.gan import GomiGAN
@@ -130,59 +129,13 @@ def _export(
     assert program is not None
     model = program.model_proto
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
-    _name_by_block(model.graph)
-    _strip_traces(model)
+    onnx_graph.name_by_block(model.graph)
+    onnx_graph.make_shapes_constant(model.graph)
+    onnx_graph.forget_shapes(model.graph)
+    onnx_graph.strip_traces(model)
     for name, value in sorted(metadata.items()):
         model.metadata_props.add(key=name, value=value)
     onnx.save(model, path)
-
-
-def _name_by_block(graph: onnx.GraphProto) -> None:
-    """Name nodes, and the values between them, by the module that they come from: resblocks.3/snakes1.0/Sin.
-
-    The exporter notes the path of modules at each node; nodes that its optimizer made have none, and take that of the
-    node before.
-    """
-    blocks: dict[str, str] = {}  # of the node that makes a value
-    taken: Counter[str] = Counter()
-    renamed: dict[str, str] = {}
-    fixed = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-    for node in graph.node:
-        notes = {note.key: note.value for note in node.metadata_props}
-        if "pkg.torch.onnx.name_scopes" in notes:
-            block = _block(ast.literal_eval(notes["pkg.torch.onnx.name_scopes"])[:-1])
-        else:
-            block = next((blocks[name] for name in node.input if name in blocks), "")
-        name = block + node.op_type
-        taken[name] += 1
-        node.name = name if taken[name] == 1 else f"{name}_{taken[name] - 1}"
-        for index, value in enumerate(node.output):
-            blocks[value] = block
-            if value and value not in fixed:
-                renamed[value] = node.name if len(node.output) == 1 else f"{node.name}:{index}"
-    for node in graph.node:
-        node.input[:] = [renamed.get(value, value) for value in node.input]
-        node.output[:] = [renamed.get(value, value) for value in node.output]
-    for info in graph.value_info:
-        info.name = renamed.get(info.name, info.name)
-
-
-def _block(scopes: Sequence[str]) -> str:
-    """Module paths from the outermost in, "", "resblocks.3", "resblocks.3.snakes1.0" -> "resblocks.3/snakes1.0/"."""
-    parts, outer = [], ""
-    for scope in scopes:
-        if scope.startswith(outer) and scope != outer and not scope.startswith("_"):
-            parts.append(scope[len(outer) :].lstrip("."))
-            outer = scope
-    return "".join(f"{part}/" for part in parts)
-
-
-def _strip_traces(model: onnx.ModelProto) -> None:
-    """Remove the exporter's own notes: they hold stack traces, with the paths of the machine that exported."""
-    graph = model.graph
-    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del item.metadata_props[:]
-        item.doc_string = ""
 
 
 @contextlib.contextmanager

@@ -1,14 +1,14 @@
 """Toom-Cook (Winograd) minimal filtering: FIR filters by fewer multiplications.
 
-Winograd 1980, Arithmetic Complexity of Computations, chapter 5; Lavin & Gray 2016, arXiv:1509.09308, section 4. m outputs
-of a filter of r taps take n = m + r - 1 multiplications instead of m·r:
+Winograd 1980, Arithmetic Complexity of Computations, chapter 5; Lavin & Gray 2016, arXiv:1509.09308, section 4. m
+outputs of a filter of r taps take n = m + r - 1 multiplications instead of m·r:
 
     y = synthesis · ((taps · g) ⊙ (analysis · x))        y(i) = Σ_k g(k)·x(i + k),  i = 0 … m-1
 
 Multiplying polynomials of m and r coefficients is to evaluate both at n points, to multiply, and to interpolate; the
-filter is the transpose of that. Exact in real arithmetic; in float32 the error grows with n, and n = 7 loses one decimal
-digit. All three matrices are computed in fractions; the factors that are not dyadic stand in the one that is applied to
-the weights when a model is exported, so that what runs has none to round.
+filter is the transpose of that. Exact in real arithmetic; in float32 the error grows with n, and n = 7 loses one
+decimal digit. All three matrices are computed in fractions; the factors that are not dyadic stand in the one that is
+applied to the weights when a model is exported, so that what runs has none to round.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ class MinimalFilter:
             # its value at the point itself has been left to the taps
             polynomial = _product(others)
             analysis.append([*polynomial, Fraction(0)])
-            scales.append(sum(coefficient * point**power for power, coefficient in enumerate(polynomial)))
+            scales.append(sum((value * point**power for power, value in enumerate(polynomial)), Fraction(0)))
         analysis.append(_product(points))
+        scales.append(Fraction(1))
+        evaluation = _powers(points, taps)
         return cls(
             _tensor(analysis),
-            _tensor([[value / scale for value in row] for row, scale in zip(_powers(points, taps), [*scales, 1])]),
+            _tensor([[value / scale for value in row] for row, scale in zip(evaluation, scales, strict=True)]),
             _tensor(_powers(points, outputs)).T.contiguous(),
         )
 
@@ -78,7 +80,9 @@ def _product(roots: list[Fraction]) -> list[Fraction]:
 
 def _powers(points: list[Fraction], count: int) -> list[list[Fraction]]:
     """Of each point the powers 0 … count-1; of infinity the highest alone."""
-    return [[point**power for power in range(count)] for point in points] + [[Fraction(0)] * (count - 1) + [Fraction(1)]]
+    return [[point**power for power in range(count)] for point in points] + [
+        [Fraction(0)] * (count - 1) + [Fraction(1)]
+    ]
 
 
 def _tensor(rows: list[list[Fraction]]) -> Tensor:

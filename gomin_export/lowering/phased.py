@@ -4,15 +4,15 @@ A stage's signals are kept as `PHASES` interleaved ones, (B, rows, 1, C, T / PHA
 PHASES·j + p. All that mixes samples in time but not channels is then a small matrix over rows and neighbouring columns,
 the same for all channels, and runs as one matrix product: the anti-aliasing filters, and the analysis and synthesis of
 minimal filtering (`minimal.py`). All that mixes channels is an ordinary grouped convolution over columns. Nothing is
-transposed on the way; the axis of one is there because ONNX Runtime pads the channels of four-dimensional convolutions to
-its vector length, and rows are few.
+transposed on the way. The axis of one is there because ONNX Runtime pads the channels of four-dimensional convolutions
+to its vector length, and rows are few.
 
 K taps of a layer are s = ⌈K/r⌉ filters of r taps. Where r = PHASES, sub-filter σ needs the inputs of the tile that is σ
-tiles further on, so that in the transformed domain a layer is a convolution of s taps over columns. With a dilation of d
-a tile is PHASES·j + i·d, i = 0 … PHASES-1: for odd d, it has one sample of each row, and the tiles cover all samples once.
+tiles further on, so that at the points a layer is a convolution of s taps over columns. With a dilation of d a tile is
+PHASES·j + i·d, i = 0 … PHASES-1: for odd d, it has one sample of each row, and the tiles cover all samples once.
 
-Only for stages whose length is a multiple of PHASES for every mel, odd dilations, and low-pass filters that are the same
-for all channels; `pays` says whether that is so, and whether it pays.
+Only for stages whose length is a multiple of PHASES for every mel, odd dilations, and low-pass filters that are the
+same for all channels; `pays` says whether that is so, and whether it pays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Entry = tuple[int, int, int, float]
 
 def to_phases(x: Tensor) -> Tensor:
     """(B, C, T) -> (B, PHASES, 1, C, T / PHASES)."""
-    return x.unflatten(2, (-1, PHASES)).permute(0, 3, 1, 2).unsqueeze(2)
+    return torch.unflatten(x, 2, (-1, PHASES)).permute(0, 3, 1, 2).unsqueeze(2)
 
 
 def from_phases(x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class RowFilter(nn.Module):
         """Args: before, after: columns of output to add to either side; the input is 0 beyond its ends."""
         super().__init__()
         entries = list(entries)
-        rows_out, rows_in = (1 + max(entry[i] for entry in entries) for i in (0, 1))
+        rows_out, rows_in = 1 + max(entry[0] for entry in entries), 1 + max(entry[1] for entry in entries)
         columns = [entry[2] for entry in entries]
         first, last = min(columns), max(columns)
         weight = torch.zeros(rows_out, rows_in, 1, 1, last - first + 1, dtype=torch.float64)
@@ -78,9 +78,9 @@ def _place(sample: int) -> tuple[int, int]:
 class PhasedSnake(nn.Module):
     """`PolyphaseSnake` on phases, leaving its result α times what it was.
 
-    The doubled signal has one sample more than twice the input's. Its even samples therefore have one row more, which at
-    column j holds row 0 of column j + 1, and which the second filter reads in its stead: at the last column that is the
-    sample too many, where the row itself has ended.
+    The doubled signal has one sample more than twice the input's. Its even samples therefore have one row more, which
+    at column j holds row 0 of column j + 1, and which the second filter reads in its stead: at the last column that is
+    the sample too many, where the row itself has ended.
     """
 
     gain: Tensor
@@ -144,8 +144,8 @@ class MinimalConv(nn.Module):
             row, column = _place(i * dilation)
             synthesis += [(row, point, -column, float(minimal.synthesis[i, point])) for point in range(points)]
         self.synthesis = RowFilter(synthesis, dtype, before=-delay, after=0)
-        weight = F.pad(conv.weight.double(), (0, taps * sub_filters - kernel)).unflatten(2, (sub_filters, taps))
-        products = torch.einsum("pr,oisr->pois", minimal.taps, weight)
+        weight = F.pad(conv.weight.double(), (0, taps * sub_filters - kernel))
+        products = torch.einsum("pr,oisr->pois", minimal.taps, torch.unflatten(weight, 2, (sub_filters, taps)))
         bias = torch.zeros(points, conv.out_channels, dtype=torch.float64)
         if conv.bias is not None:
             bias[UNIT] = conv.bias.double()  # the point 1 is a part of every output
@@ -156,7 +156,8 @@ class MinimalConv(nn.Module):
         """(B, PHASES, 1, C, J) -> (B, PHASES, 1, C', J)."""
         points = self.analysis(x).flatten(1, 3)
         points = F.conv1d(points, self.weight, self.bias, dilation=self.dilation, groups=self.points)
-        return self.synthesis(points.unflatten(1, (self.points, 1, self.channels)))  # type: ignore[no-any-return]
+        points = torch.unflatten(points, 1, (self.points, 1, self.channels))
+        return self.synthesis(points)  # type: ignore[no-any-return]
 
 
 def split(kernel: int) -> tuple[int, int]:
@@ -192,9 +193,9 @@ def _widened(conv: nn.Conv1d) -> nn.Conv1d:
     return copy.deepcopy(conv).double()
 
 
-# Costs in multiply-adds of a matrix product, for each column of one channel, of what is bound by memory instead; measured
-# with ONNX Runtime on AVX-512, two threads (0.01 ns for a multiply-add). Machines without AVX-512 multiply more slowly,
-# so that there the gain is larger than what is expected here.
+# Costs in multiply-adds of a matrix product, for each column of one channel, of what is bound by memory instead;
+# measured with ONNX Runtime on AVX-512, two threads (0.01 ns for a multiply-add). Machines without AVX-512 multiply
+# more slowly: there the gain is larger than what is expected here.
 _GATHERED = 26  # a value copied for a filter over rows to be a matrix product
 _WRITTEN = 12  # a row of its result
 _ACTIVATED = 450  # for each pair of convolutions: the row that `PhasedSnake` has more, and its gain
@@ -215,7 +216,7 @@ def pays(block: ResBlock, samples_per_frame: int) -> bool:
         return False
     direct = sum(PHASES * conv.in_channels * conv.kernel_size[0] for conv in convs)
     phased = sum(_cost(conv) for conv in convs) + _ACTIVATED * len(block.convs1)
-    return phased < _WORTH * direct
+    return bool(phased < _WORTH * direct)
 
 
 def _cost(conv: nn.Conv1d) -> float:

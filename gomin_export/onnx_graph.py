@@ -1,0 +1,117 @@
+"""Changes to a finished ONNX graph: names for people, constant shapes, nothing of the machine that exported it."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Sequence, Set
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+
+def name_by_block(graph: onnx.GraphProto) -> None:
+    """Name nodes, and the values between them, by the module that they come from: resblocks.3/snakes1.0/Sin.
+
+    The exporter notes the path of modules at each node; nodes that its optimizer made have none, and take that of the
+    node before.
+    """
+    blocks: dict[str, str] = {}  # of the node that makes a value
+    taken: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
+    fixed = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    for node in graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        if "pkg.torch.onnx.name_scopes" in notes:
+            block = _block(ast.literal_eval(notes["pkg.torch.onnx.name_scopes"])[:-1])
+        else:
+            block = next((blocks[name] for name in node.input if name in blocks), "")
+        name = block + node.op_type
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name] - 1}"
+        for index, value in enumerate(node.output):
+            blocks[value] = block
+            if value and value not in fixed:
+                renamed[value] = node.name if len(node.output) == 1 else f"{node.name}:{index}"
+    for node in graph.node:
+        node.input[:] = [renamed.get(value, value) for value in node.input]
+        node.output[:] = [renamed.get(value, value) for value in node.output]
+    for info in graph.value_info:
+        info.name = renamed.get(info.name, info.name)
+
+
+def make_shapes_constant(graph: onnx.GraphProto) -> None:
+    """Write the shapes that Reshape gets as constants, where only the batch and one other size are not known.
+
+    The exporter computes each from the sizes of the graph's inputs; that is a node for every reshape, and ONNX's own
+    shape inference cannot follow it. The batch is the first axis of every tensor here, and is copied.
+    """
+    made_by = {name: node for node in graph.node for name in node.output}
+    inputs = {value.name for value in graph.input}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        shape = made_by.get(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is None or shape.op_type != "Concat":
+            continue
+        batch = made_by.get(shape.input[0])
+        sizes: list[int | None] = [0 if batch and _is_batch(batch, inputs) else None]
+        for name in shape.input[1:]:
+            sizes += numpy_helper.to_array(constants[name]).tolist() if name in constants else [None]
+        if sizes.count(None) > 1:
+            continue
+        name = f"{node.name}/shape"
+        constant = np.array([-1 if size is None else size for size in sizes], np.int64)
+        graph.initializer.append(numpy_helper.from_array(constant, name))
+        node.input[1] = name
+        del node.attribute[:]  # allowzero, by which 0 would be a size
+    _remove_unused(graph)
+
+
+def _is_batch(node: onnx.NodeProto, inputs: Set[str]) -> bool:
+    """Whether a node takes the first size of one of the graph's inputs."""
+    limits = {attribute.name: attribute.i for attribute in node.attribute}
+    return node.op_type == "Shape" and node.input[0] in inputs and limits == {"start": 0, "end": 1}
+
+
+def _remove_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes and weights whose values nothing reads."""
+    wanted = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):  # those that read come after those that are read
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    used = [tensor for tensor in graph.initializer if tensor.name in wanted]
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    if len(used) < len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(used)
+
+
+def forget_shapes(graph: onnx.GraphProto) -> None:
+    """Remove the shapes of values inside the graph, which ONNX Runtime infers again as far as it needs them.
+
+    Where it knows that two are equal it keeps the memory of the one until the other comes: a network whose values have
+    many different lengths then holds memory of each of them. Without: a quarter less at the peak, and no slower.
+    """
+    del graph.value_info[:]
+
+
+def _block(scopes: Sequence[str]) -> str:
+    """Module paths from the outermost in, "", "resblocks.3", "resblocks.3.snakes1.0" -> "resblocks.3/snakes1.0/"."""
+    parts, outer = [], ""
+    for scope in scopes:
+        if scope.startswith(outer) and scope != outer and not scope.startswith("_"):
+            parts.append(scope[len(outer) :].lstrip("."))
+            outer = scope
+    return "".join(f"{part}/" for part in parts)
+
+
+def strip_traces(model: onnx.ModelProto) -> None:
+    """Remove the exporter's own notes: they hold stack traces, with the paths of the machine that exported."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
