@@ -31,7 +31,9 @@ def main() -> int:
     recordings = sorted(str(path) for path in Path("examples").glob("*.flac"))
 
     step("1. Export the demo checkpoint, and prove that ONNX Runtime computes what PyTorch computes")
-    run("gomin-export", "gan", "--ckpt", "checkpoints/demo_gan.pt", "--repository", str(REPOSITORY))
+    run(
+        "gomin-export", "gan", "--ckpt", "checkpoints/demo_gan.pt", "--repository", str(REPOSITORY), "--target", "cpu"
+    )  # fmt: skip
 
     step("2. Start a Triton server")
     http, grpc, metrics = free_ports(3)

@@ -20,6 +20,7 @@ from gomin_client.names import SAMPLER_PARAMETERS
 from gomin_client.options import grouped
 from gomin_export import options as o
 from gomin_export.errors import ParityError
+from gomin_export.names import TARGETS
 
 if TYPE_CHECKING:
     from gomin_client.sampling import SamplerSettings
@@ -39,8 +40,8 @@ app = typer.Typer(
 DEFAULT_REPOSITORY = Path("model_repository")
 
 
-# What only diffusion has.
-_CHAIN_OPTIONS = (*SAMPLER_PARAMETERS, "tile_frames")
+# What only one kind of checkpoint has.
+_OPTIONS_OF = {"gan": ("target",), "diffusion": (*SAMPLER_PARAMETERS, "tile_frames")}
 
 # What to tell a user who presses Ctrl-C.
 _so_far: list[Callable[[], str]] = [lambda: "nothing was changed"]
@@ -61,6 +62,7 @@ def _command(kind: str) -> Callable[..., None]:
         key: o.Key = None,
         precision: o.Precision = FP32,
         lowering: o.Lowering = True,
+        target: o.Target = None,
         atol: o.Atol = None,
         min_snr: o.MinSnr = None,
         max_batch_size: o.MaxBatchSize = None,
@@ -104,7 +106,7 @@ def _command(kind: str) -> Callable[..., None]:
         options = pipeline.Options(
             overrides=_read_config(config, kind),
             key=key,
-            graph=Graph(precision, lowering),
+            graph=Graph(precision, lowering, target or TARGETS[0]),
             atol=atol,
             min_snr=min_snr,
             deployment=deployment,
@@ -123,14 +125,14 @@ def _command(kind: str) -> Callable[..., None]:
         for path in exported.plan.paths:
             typer.echo(str(path))
 
-    if kind == "gan":
-        types = get_type_hints(command, include_extras=True)
-        kept = [
-            parameter.replace(annotation=types[name])
-            for name, parameter in inspect.signature(command).parameters.items()
-            if name not in _CHAIN_OPTIONS
-        ]
-        command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    types = get_type_hints(command, include_extras=True)
+    others = {name for other, names in _OPTIONS_OF.items() if other != kind for name in names}
+    kept = [
+        parameter.replace(annotation=types[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name not in others
+    ]
+    command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
     return command
 
 

@@ -133,6 +133,13 @@ class Deployment:
                 f"leave out --instance-kind {self.instance_kind}"
             )
 
+    @property
+    def for_gpus(self) -> str:
+        """The option that asks for GPUs, as it is given; empty if none does."""
+        if self.instance_kind == "gpu":
+            return "--instance-kind gpu"
+        return f"--accelerator {self.accelerator}" if ACCELERATORS.get(self.accelerator or "") == "gpu" else ""
+
 
 _MAX_BATCH_SIZE = 16
 # Two instances of the sampler take turns: while the denoiser works for one, the other computes its next signal. Their

@@ -24,6 +24,7 @@ from gomin_client import contract
 from gomin_client.contract import FP16, FP32
 from gomin_export import onnx_graph
 from gomin_export.lowering import LoweredDenoiser, LoweredGAN
+from gomin_export.names import CPU, TARGETS
 from gomin_export.networks.diffusion import DiffusionWrapper, GomiDiff
 from gomin_export.networks.gan import GomiGAN
 from gomin_export.precision import convolutions_to_float16
@@ -31,8 +32,6 @@ from gomin_export.precision import convolutions_to_float16
 OPSET = 20
 MAX_IR_VERSION = 10
 MODEL_FILE = "model.onnx"
-CPU = "cpu"
-TARGETS = ("any", CPU)
 
 # Two is the smallest size that the exporter does not take for a constant.
 _TRACED_BATCH = 2

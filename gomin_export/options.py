@@ -10,6 +10,7 @@ import typer
 
 from gomin_client.contract import PRECISIONS
 from gomin_client.names import SAMPLERS, SCHEDULES
+from gomin_export.names import TARGETS
 
 _MODEL = "Model"
 _PARITY = "Parity gate"
@@ -43,6 +44,15 @@ Lowering = Annotated[
         "--lowering/--no-lowering",
         help="Rewrite the network exactly into fewer operators, or export its plain form.",
         rich_help_panel=_MODEL,
+    ),
+]
+Target = Annotated[
+    Optional[str],
+    typer.Option(
+        help=f"Where the model is to run: {' or '.join(TARGETS)}. cpu multiplies half as often, in twice the weights: "
+        "faster on CPUs, of no use to GPUs. Default: any.",
+        rich_help_panel=_MODEL,
+        show_default=False,
     ),
 ]
 Atol = Annotated[

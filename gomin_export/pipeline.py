@@ -22,6 +22,7 @@ from gomin_client.transports.local import LocalTransport
 from gomin_export import onnx_export, parity, probes, recipe, records, repository, windowed
 from gomin_export.checkpoints import load_network
 from gomin_export.deployment import Deployment, config_text, default_chain, template
+from gomin_export.names import CPU, TARGETS
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.onnx_export import MODEL_FILE, Graph
 from gomin_export.parity import Report, Tolerance
@@ -57,6 +58,9 @@ class Options:
         overwrite_config: write an existing config.pbtxt anew.
         version: version number; the next free one by default.
         keep: how many versions to keep; all by default.
+
+    Raises:
+        UsageError: a graph for CPUs is asked for with what is not for CPUs, or has no such form.
     """
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -68,6 +72,19 @@ class Options:
     overwrite_config: bool = False
     version: int | None = None
     keep: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.graph.target not in TARGETS:
+            raise UsageError(f"--target {self.graph.target}: expected {' or '.join(TARGETS)}")
+        if self.graph.target != CPU:
+            return
+        for refused, why in (
+            (self.graph.precision == FP16, "--precision fp16: CPUs compute in float32"),
+            (not self.graph.lowering, "--no-lowering: minimal filtering is a lowering"),
+            (self.deployment.for_gpus, f"{self.deployment.for_gpus}: GPUs are faster with --target any"),
+        ):
+            if refused:
+                raise UsageError(f"--target {CPU} cannot be had with {why}")
 
     @property
     def tolerance(self) -> Tolerance:

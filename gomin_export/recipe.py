@@ -42,6 +42,7 @@ def make_recipe(
         "network": dict(config),
         "precision": graph.precision,
         "lowering": graph.lowering,
+        "target": graph.target,
         "chain": None if chain is None else dict(chain),
         "opset": OPSET,
         "packages": {name: _version(name) for name in _PACKAGES},

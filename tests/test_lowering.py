@@ -139,7 +139,7 @@ def test_the_exported_graph_is_lowered_and_named_by_block(tiny_repository: str) 
     assert operators == {"Add", "Conv", "ConvTranspose", "Mul", "Sin", "Split", "Tanh"}
     assert len(set(names)) == len(names)
     assert "resblocks.0/snakes1.0/snake/Sin" in names
-    assert "film_generator/convs.0/ConvTranspose" in names
+    assert "film_generator.convs.0/ConvTranspose" in names
     blocks = {name.partition("/")[0].partition(".")[0] for name in names if "/" in name}
     assert blocks == {
         *("conv_pre", "conv_post", "film_generator", "films", "resblocks", "snake_post", "snake_ups", "ups")

@@ -200,7 +200,7 @@ _GATHERED = 26  # a value copied for a filter over rows to be a matrix product
 _WRITTEN = 12  # a row of its result
 _ACTIVATED = 450  # for each pair of convolutions: the row that `PhasedSnake` has more, and its gain
 _IDLE = 8 / 7  # two threads share seven points, of the same work each
-_WORTH = 0.9  # the weights double: it must be worth that
+_WORTH = 0.95  # the weights double: it must be worth that
 
 
 def pays(block: ResBlock, samples_per_frame: int) -> bool:

@@ -148,7 +148,9 @@ class LocalTransport:
     def _open(self, model: str, version: int) -> Any:
         path = self._repository / model / str(version) / "model.onnx"
         try:
-            session = self._onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            options = self._onnxruntime.SessionOptions()
+            options.enable_mem_pattern = False  # as in config.pbtxt
+            session = self._onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ServerError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
         config = model_repository.read_config(self._repository / model / model_repository.CONFIG)
