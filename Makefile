@@ -3,11 +3,12 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 SECONDS ?= 30
 
-.PHONY: help install demo test check fuzz format clean
+.PHONY: help install demo test bench check fuzz format clean
 
 help:
 	@echo "make demo    export the demo checkpoint, serve it with Triton, reconstruct examples/ into demo/"
 	@echo "make test    run all tests, with a real Triton server"
+	@echo "make bench   measure our export against its peers on this machine, into bench/; 20 minutes, no other work"
 	@echo "make check   ruff, formatting, mypy"
 	@echo "make fuzz    look for inputs that make readers fail, SECONDS=30 for each; needs Linux"
 	@echo "make format  let ruff format and mend the code"
@@ -29,6 +30,10 @@ test: install
 	@echo "== running all tests, with a real Triton server; this takes some minutes"
 	@$(BIN)/python -m pytest
 
+bench: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks
+
 check: install
 	@echo "== ruff, formatting, mypy"
 	@$(BIN)/ruff check .
@@ -44,4 +49,4 @@ format: install
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo bench .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,13 +11,14 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gomin_client import Vocoder
 from tests.support import GOLDEN, run, serving
 
-CHAINS = {
+CHAINS: dict[str, dict[str, Any]] = {
     "ddpm": {"sampler": "ddpm"},
     "ddim, 25 steps": {"sampler": "ddim", "steps": 25},
     "dpm++, 20 steps": {"sampler": "dpm++", "steps": 20},

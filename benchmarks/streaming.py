@@ -45,7 +45,19 @@ def timed(*arguments: str | Path) -> tuple[float, float]:
 
 def first_sound(source: Path, url: str) -> float:
     """Seconds from the start of the program to the first sample on its standard output."""
-    command = [CLIENT, "reconstruct", source, "-o", "-", "--stream", "--format", "raw", "--quiet", "--url", url]
+    command: list[str | Path] = [
+        CLIENT,
+        "reconstruct",
+        source,
+        "-o",
+        "-",
+        "--stream",
+        "--format",
+        "raw",
+        "--quiet",
+        "--url",
+        url,
+    ]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None

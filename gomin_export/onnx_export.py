@@ -79,8 +79,13 @@ def export_gan(network: GomiGAN, path: Path, metadata: Mapping[str, str], graph:
         module = copy.deepcopy(network)
     if graph.precision == FP16:
         convolutions_to_float16(module)
+    export_gan_form(module, network.n_mels, path, metadata)
+
+
+def export_gan_form(module: nn.Module, n_mels: int, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a module that computes what a FiLM-GAN does."""
     frames = torch.export.Dim("frames")
-    mel = torch.rand(_TRACED_BATCH, network.n_mels, _TRACED_FRAMES)
+    mel = torch.rand(_TRACED_BATCH, n_mels, _TRACED_FRAMES)
     dynamic = {contract.MEL: {0: torch.export.Dim("batch"), 2: frames}}
     _export(module, {contract.MEL: mel}, dynamic, contract.AUDIO, path, metadata)
 

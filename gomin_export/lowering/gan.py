@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gomin_export.lowering import modulation
 from gomin_export.lowering.activations import (
     FoldedSnake,
     HalfFoldedSnake,
@@ -19,6 +20,7 @@ from gomin_export.lowering.activations import (
     frequencies,
 )
 from gomin_export.lowering.folding import scale_inputs, scale_outputs
+from gomin_export.lowering.modulation import ComposedModulation, FrameEdges
 from gomin_export.lowering.phased import PhasedResBlock, from_phases, pays, to_phases
 from gomin_export.networks.gan import FILM_SCALE, GomiGAN, ResBlock
 
@@ -110,17 +112,23 @@ class LoweredGAN(nn.Module):
                 lowered.append(HalfFoldedSnake(frequencies(snake) / self.blocks_per_stage, snake.alpha.dtype))
             for snake, layer in zip(snakes, [*self.ups, self.conv_post], strict=True):
                 scale_inputs(layer, 1 / frequencies(snake))
+        chain = [*self.film_generator.convs]
+        for i, conv in enumerate(chain):
+            if minimal and i and modulation.pays(conv, network.n_mels):
+                self.edges = FrameEdges(conv.weight.dtype)
+                self.film_generator.convs[i] = ComposedModulation(chain[: i + 1])
         *snake_ups, self.snake_post = lowered
         self.snake_ups = nn.ModuleList(snake_ups)
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, M, T) -> (B, 1, hop_length·T)."""
-        modulation = mel
+        modulations = mel
+        edges = self.edges(mel) if hasattr(self, "edges") else ()
         x = self.conv_pre(mel)
         stages = zip(self.snake_ups, self.ups, self.films, self.film_generator.convs, strict=True)
         for i, (snake, up, film, conv) in enumerate(stages):
-            modulation = conv(modulation)
-            factor, summand = film(modulation)
+            modulations = conv(mel, *edges) if isinstance(conv, ComposedModulation) else conv(modulations)
+            factor, summand = film(modulations)
             x = factor * up(snake(x)) + summand
             first = i * self.blocks_per_stage
             x = _in_parallel(self.resblocks[first : first + self.blocks_per_stage], x)

@@ -1,0 +1,136 @@
+"""make bench: our export against its peers on this machine, interleaved in one run.
+
+Writes results.json, results.md and results.png into bench/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, report
+from benchmarks.models import Models, build
+from benchmarks.timing import compare
+from benchmarks.worker import THREADS, Worker
+from gomin_client.contract import DENOISER_MODEL, GAN_MODEL
+from tests.support import serving
+
+SECOND, TEN_SECONDS = 94, 938  # mel frames
+
+Contenders = dict[str, Callable[[], Worker]]
+
+
+def main() -> None:
+    """Measure all, write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our export against its peers.")
+    parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for models and results")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds of one second of audio; a third for ten")
+    parser.add_argument("--quick", action="store_true", help="small networks and short mels: a try of the program")
+    asked = parser.parse_args()
+    if len(os.sched_getaffinity(0)) > THREADS:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])  # the contenders and the server inherit it
+    models = Models(asked.output / "models", asked.quick)
+    build(models, say)
+    found = machine.describe()
+    second, ten = (10, 20) if asked.quick else (SECOND, TEN_SECONDS)
+    long_rounds = max(1, asked.rounds // 3)
+    with serving(models.repository("cpu"), asked.output / "server.log") as server:
+        gan = partial(gan_contenders, models, server.grpc, server.http)
+        comparisons = [
+            measure("GAN, 1 s of audio", models, GAN_MODEL, gan(), second, asked.rounds),
+            measure("GAN, 10 s of audio", models, GAN_MODEL, gan(), ten, long_rounds),
+            measure(
+                "One step of the denoiser, 1 s of audio",
+                models,
+                DENOISER_MODEL,
+                denoiser_contenders(models, server.grpc),
+                second,
+                asked.rounds,
+            ),
+        ]
+    lowerings = measure(
+        "GAN, 1 s of audio: the lowerings", models, GAN_MODEL, lowered_contenders(models), second, asked.rounds
+    )
+    results = {"machine": found, "comparisons": [*comparisons, {**lowerings, "in_chart": False}]}
+    (asked.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (asked.output / "results.md").write_text(report.table(results))
+    report.chart(results, asked.output / "results.png")
+    print(report.table(results))
+    print(f"{asked.output}/results.json, results.md, results.png")
+
+
+def gan_contenders(models: Models, grpc: str, http: str) -> Contenders:
+    """Everything that runs the GAN; the first is what the others are compared with."""
+    worker = partial(Worker, model=GAN_MODEL, quick=models.quick)
+    return {
+        "PyTorch": partial(worker, "eager", str(models.home)),
+        "torch.compile": partial(worker, "compile", str(models.home)),
+        "torch.onnx.export, ONNX Runtime": partial(worker, "onnxruntime", str(models.plain(GAN_MODEL))),
+        **peers(models, GAN_MODEL),
+        "gomin-triton, --target any, in-process": partial(worker, "transport", f"local:{models.repository('any')}"),
+        "gomin-triton, --target cpu, in-process": partial(worker, "transport", f"local:{models.repository('cpu')}"),
+        "gomin-triton, --target cpu, gRPC": partial(worker, "transport", grpc),
+        "gomin-triton, --target cpu, HTTP": partial(worker, "transport", http),
+    }
+
+
+def denoiser_contenders(models: Models, grpc: str) -> Contenders:
+    """The same for one step of the denoiser."""
+    worker = partial(Worker, model=DENOISER_MODEL, quick=models.quick)
+    return {
+        "PyTorch": partial(worker, "eager", str(models.home)),
+        "torch.compile": partial(worker, "compile", str(models.home)),
+        "torch.onnx.export, ONNX Runtime": partial(worker, "onnxruntime", str(models.plain(DENOISER_MODEL))),
+        **peers(models, DENOISER_MODEL),
+        "gomin-triton, in-process": partial(worker, "transport", f"local:{models.repository('cpu')}"),
+        "gomin-triton, gRPC": partial(worker, "transport", grpc),
+    }
+
+
+def peers(models: Models, model: str) -> Contenders:
+    """What need not be installed."""
+    try:
+        import openvino  # noqa: F401
+    except ModuleNotFoundError:
+        say("OpenVINO is not installed: left out")
+        return {}
+    return {"torch.onnx.export, OpenVINO": partial(Worker, "openvino", str(models.plain(model)), model, models.quick)}
+
+
+def lowered_contenders(models: Models) -> Contenders:
+    """The plain export and one lowering more each time, all in the same ONNX Runtime."""
+    worker = partial(Worker, "onnxruntime", model=GAN_MODEL, quick=models.quick)
+    files = {target: models.repository(target) / GAN_MODEL / "1" / "model.onnx" for target in ("any", "cpu")}
+    return {
+        "plain": partial(worker, str(models.plain(GAN_MODEL))),
+        "polyphase activations": partial(worker, str(models.polyphase)),
+        "and factors folded (--target any)": partial(worker, str(files["any"])),
+        "and minimal filtering (--target cpu)": partial(worker, str(files["cpu"])),
+    }
+
+
+def measure(title: str, models: Models, model: str, contenders: Contenders, frames: int, rounds: int) -> dict[str, Any]:
+    """One comparison, for results.json."""
+    say(title)
+    return {
+        "title": title,
+        "frames": frames,
+        "gflop": models.gflop(model, frames),
+        "in_chart": True,
+        "contenders": compare(contenders, frames, rounds, say),
+    }
+
+
+def say(line: str) -> None:
+    """Progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The models that are measured: networks of the released sizes with random weights, in every form."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gomin_client.contract import DENOISER_MODEL, GAN_MODEL
+from gomin_export import onnx_export, pipeline
+from gomin_export.deployment import Deployment
+from gomin_export.lowering import LoweredGAN
+from gomin_export.networks import DiffusionWrapper, GomiGAN
+from gomin_export.onnx_export import DenoiserStep, Graph
+
+SMALL_GAN: dict[str, Any] = {"upsample_in_channels": 192}
+SMALL_DIFFUSION: dict[str, Any] = {"residual_layers": 4, "residual_channels": 32}
+_FRAMES = 12
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where the forms lie, below one directory.
+
+    Attributes:
+        home: the directory.
+        quick: small networks, for a try.
+    """
+
+    home: Path
+    quick: bool
+
+    def checkpoint(self, model: str) -> Path:
+        """A state dict."""
+        return self.home / f"{model}.pt"
+
+    def plain(self, model: str) -> Path:
+        """What torch.onnx.export makes of the reference network, and nothing else."""
+        return self.home / f"{model}.onnx"
+
+    @property
+    def polyphase(self) -> Path:
+        """The GAN with polyphase activations and no other lowering."""
+        return self.home / "polyphase.onnx"
+
+    def repository(self, target: str) -> Path:
+        """A model repository, as gomin-export makes it."""
+        return self.home / f"repository_{target}"
+
+    def network(self, model: str) -> nn.Module:
+        """The reference network with its weights."""
+        network = _network(model, self.quick)
+        network.load_state_dict(torch.load(self.checkpoint(model), mmap=True), assign=True)
+        return network.eval()
+
+    def gflop(self, model: str, frames: int) -> float:
+        """Floating point operations of the convolutions and linear layers in the network as it is written, in 10⁹."""
+        network = _network(model, self.quick)
+        with FlopCounterMode(display=False) as counter:
+            network(**example(model, _FRAMES))
+        return float(counter.get_total_flops()) / 1e9 * frames / _FRAMES
+
+
+def _network(model: str, quick: bool) -> nn.Module:
+    torch.manual_seed(0)
+    if model == GAN_MODEL:
+        return GomiGAN(**(SMALL_GAN if quick else {})).eval()
+    return DenoiserStep(DiffusionWrapper(**(SMALL_DIFFUSION if quick else {})).model).eval()
+
+
+def example(model: str, frames: int) -> dict[str, Tensor]:
+    """Inputs of one call."""
+    generator = torch.Generator().manual_seed(frames)
+    mel = torch.rand(1, 128, frames, generator=generator)
+    if model == GAN_MODEL:
+        return {"mel": mel}
+    signal = torch.randn(1, 1, 256 * frames, generator=generator)
+    return {"signal": signal, "timestep": torch.tensor([[17.0]]), "mel": mel}
+
+
+def build(models: Models, say: Any) -> None:
+    """Make all of them; takes some minutes."""
+    models.home.mkdir(parents=True, exist_ok=True)
+    for model, kind in ((GAN_MODEL, "gan"), (DENOISER_MODEL, "diffusion")):
+        network = _network(model, models.quick)
+        torch.save(network.state_dict(), models.checkpoint(model))
+        say(f"exporting the plain {kind}")
+        _export_plain(network, models.plain(model), model)
+    gan = _network(GAN_MODEL, models.quick)
+    assert isinstance(gan, GomiGAN)
+    say("exporting the GAN with polyphase activations alone")
+    onnx_export.export_gan_form(LoweredGAN(gan, fold=False), gan.n_mels, models.polyphase, {})
+    deployment = Deployment(threads=torch.get_num_threads())
+    for target in ("any", "cpu"):
+        say(f"gomin-export gan --target {target}")
+        options = pipeline.Options(graph=Graph(target=target), deployment=deployment)
+        pipeline.export("gan", models.checkpoint(GAN_MODEL), models.repository(target), options)
+    say("gomin-export diffusion")
+    pipeline.export(
+        "diffusion",
+        models.checkpoint(DENOISER_MODEL),
+        models.repository("cpu"),
+        pipeline.Options(deployment=deployment),
+    )
+
+
+def _export_plain(network: nn.Module, path: Path, model: str) -> None:
+    inputs = {name: tensor.expand(2, *tensor.shape[1:]).clone() for name, tensor in example(model, _FRAMES).items()}
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
+    axes: dict[str, dict[int, Any]] = {
+        "mel": {0: batch, 2: frames},
+        "signal": {0: batch, 2: 256 * frames},
+        "timestep": {0: batch},
+    }
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            kwargs=inputs,
+            dynamic_shapes={name: axes[name] for name in inputs},
+            input_names=list(inputs),
+            dynamo=True,
+        )
+    assert program is not None
+    program.save(path)

@@ -1,0 +1,67 @@
+"""Results as a table in Markdown and as a bar chart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+OURS = "gomin-triton"
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """All comparisons, a table each."""
+    machine = results["machine"]
+    peak = ", ".join(f"{name} {value:.0f}" for name, value in machine["sgemm_gflops"].items())
+    lines = [
+        f"{machine['processor']} ({machine['model']}; {', '.join(machine['vector extensions'])}), "
+        f"{machine['threads']} threads. Matrix products, GFLOP/s: {peak}.",
+    ]
+    for comparison in results["comparisons"]:
+        first = next(iter(comparison["contenders"]))
+        lines += ["", f"**{comparison['title']}**", ""]
+        lines += [f"| | s | × {first} | range | GFLOP/s | peak MB |", "|---|---|---|---|---|---|"]
+        for name, figures in comparison["contenders"].items():
+            low, high = figures["times_as_fast_range"]
+            lines.append(
+                f"| {name} | {figures['seconds']:.3f} | {figures['times_as_fast']:.2f} | {low:.2f} – {high:.2f} "
+                f"| {comparison['gflop'] / figures['seconds']:.0f} | {figures['peak_mb']:.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def chart(results: Mapping[str, Any], path: Path) -> None:
+    """A bar for each contender: times as fast as the first, with the range over rounds."""
+    comparisons = [comparison for comparison in results["comparisons"] if comparison["in_chart"]]
+    heights = [len(comparison["contenders"]) + 1 for comparison in comparisons]
+    size = (8, 0.34 * sum(heights))
+    figure, axes = plt.subplots(len(heights), 1, figsize=size, height_ratios=heights, layout="constrained")
+    for axis, comparison in zip(axes, comparisons, strict=True):
+        contenders = comparison["contenders"]
+        values = np.array([figures["times_as_fast"] for figures in contenders.values()])
+        low, high = np.array([figures["times_as_fast_range"] for figures in contenders.values()]).T
+        spread = [values - low, high - values]
+        colors = ["#c4541a" if OURS in name else "#8a94a0" for name in contenders]
+        axis.barh(list(contenders), values, color=colors, xerr=spread, ecolor="#333333", error_kw={"lw": 0.8})
+        for place, (value, figures) in enumerate(zip(values, contenders.values(), strict=True)):
+            axis.text(
+                0.02, place, f"{value:.2f} ×   {figures['seconds']:.2f} s", va="center", color="white", fontsize=8
+            )
+        axis.invert_yaxis()
+        axis.set_title(comparison["title"], loc="left", fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    machine = results["machine"]
+    axes[-1].set_xlabel(
+        f"times as fast as {next(iter(comparisons[0]['contenders']))}; {machine['threads']} threads, "
+        f"{machine['vector extensions'][-1] if machine['vector extensions'] else ''}",
+        fontsize=8,
+    )
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,70 @@
+"""Contenders in turn, round after round, so that what else a machine does meets all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.worker import Worker
+
+REST_S = 0.2  # for the threads of the one before to go to sleep
+
+
+@dataclass
+class Measured:
+    """One contender in one comparison.
+
+    Attributes:
+        seconds: of each round.
+        ratios: how many times as fast as the first contender, in each round.
+        peak_mb: the most memory that its process had, after the last call; of a server's client without the server.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For results.json: medians and spreads."""
+        return {
+            "seconds": statistics.median(self.seconds),
+            "seconds_range": [min(self.seconds), max(self.seconds)],
+            "times_as_fast": statistics.median(self.ratios),
+            "times_as_fast_range": [min(self.ratios), max(self.ratios)],
+            "rounds": len(self.seconds),
+            "peak_mb": self.peak_mb,
+        }
+
+
+def compare(
+    contenders: Mapping[str, Callable[[], Worker]], frames: int, rounds: int, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Measure contenders against the first of them.
+
+    Args:
+        contenders: name → starts its process.
+        frames: mel frames of each call.
+        rounds: how often each is called, after two calls to warm up.
+        say: is told of each round.
+    """
+    workers = {}
+    for name, start in contenders.items():
+        say(f"  starting {name}")
+        workers[name] = start()
+        for _ in range(2):
+            workers[name].seconds(frames)
+    measured = {name: Measured() for name in workers}
+    for turn in range(rounds):
+        for name, worker in workers.items():
+            time.sleep(REST_S)
+            measured[name].seconds.append(worker.seconds(frames))
+        first = next(iter(measured.values())).seconds[-1]
+        for one in measured.values():
+            one.ratios.append(first / one.seconds[-1])
+        say(f"  round {turn + 1} of {rounds}: " + ", ".join(f"{m.seconds[-1]:.3f}" for m in measured.values()))
+    for name, worker in workers.items():
+        measured[name].peak_mb = worker.close()
+    return {name: one.to_dict() for name, one in measured.items()}

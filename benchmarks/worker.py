@@ -1,0 +1,150 @@
+"""One contender in a process of its own, so that no other's threads, caches and memory get in its way.
+
+`python -m benchmarks.worker KIND PLACE MODEL QUICK` answers each line of standard input, a number of frames, with the
+seconds that one call took; at the end with the most memory that the process had, in MB.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gomin_client.contract import OUTPUTS
+
+THREADS = 2
+
+Call = Callable[[dict[str, Any]], Any]
+
+
+class Worker:
+    """The other end: starts such a process and asks it."""
+
+    def __init__(self, kind: str, place: str, model: str, quick: bool) -> None:
+        """Args: kind: one of `_OPEN`; place: what it opens; model: which network that is."""
+        command = [sys.executable, "-m", "benchmarks.worker", kind, place, model, str(int(quick))]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, frames: int) -> float:
+        """Seconds of one call."""
+        return float(self._ask(str(frames)))
+
+    def close(self) -> float:
+        """End it; returns its peak memory in MB."""
+        peak = float(self._ask(""))
+        self._process.wait()
+        return peak
+
+    def _ask(self, line: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"a contender ended: {self._process.args!r}")
+        return answer
+
+
+def _eager(place: str, model: str, quick: bool) -> Call:
+    import torch
+
+    from benchmarks.models import Models
+
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(THREADS)
+    network = Models(Path(place), quick).network(model)
+    return lambda inputs: network(**inputs)
+
+
+def _compiled(place: str, model: str, quick: bool) -> Call:
+    import torch
+
+    network = _eager(place, model, quick)
+    torch._inductor.config.freezing = True
+    return torch.compile(network, dynamic=False)
+
+
+def _onnxruntime(place: str, _model: str, _quick: bool) -> Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(place, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, inputs)
+
+
+def _openvino(place: str, _model: str, _quick: bool) -> Call:
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(place, "CPU", settings)
+    return lambda inputs: compiled(inputs)
+
+
+def _transport(place: str, model: str, _quick: bool) -> Call:
+    """Ours, in-process or through a server, as the client calls it."""
+    from gomin_client.transports import connect
+
+    transport = connect(place)
+    return lambda inputs: transport.infer(model, 1, inputs)[OUTPUTS[transport_kind(model)]]
+
+
+def transport_kind(model: str) -> str:
+    """What the contract calls a model's kind."""
+    return model.removeprefix("gomin_")
+
+
+_OPEN = {
+    "eager": _eager,
+    "compile": _compiled,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "transport": _transport,
+}
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    kind, place, model, quick = sys.argv[1:]
+    call = _OPEN[kind](place, model, quick == "1")
+    inputs = {}
+    for line in sys.stdin:
+        if not line.strip():
+            break
+        frames = int(line)
+        if frames not in inputs:
+            inputs[frames] = _inputs(model, frames, as_tensors=kind in ("eager", "compile"))
+        started = time.perf_counter()
+        call(inputs[frames])
+        print(time.perf_counter() - started, flush=True)
+    print(_peak_mb(), flush=True)
+
+
+def _peak_mb() -> float:
+    """Of this program alone; getrusage's figure begins with that of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+
+
+def _inputs(model: str, frames: int, as_tensors: bool) -> dict[str, Any]:
+    """One call's; made without torch where it is not measured, for its memory would count."""
+    import numpy as np
+
+    random = np.random.default_rng(frames)
+    arrays: dict[str, Any] = {"mel": random.random((1, 128, frames), np.float32)}
+    if model != "gomin_gan":
+        arrays["signal"] = random.standard_normal((1, 1, 256 * frames), np.float32)
+        arrays["timestep"] = np.array([[17.0]], np.float32)
+    if not as_tensors:
+        return arrays
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+if __name__ == "__main__":
+    main()
