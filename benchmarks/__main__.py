@@ -22,6 +22,8 @@ from gomin_client.contract import DENOISER_MODEL, GAN_MODEL
 from tests.support import serving
 
 SECOND, TEN_SECONDS = 94, 938  # mel frames
+LOWERINGS = "GAN, 1 s of audio: the lowerings"
+ALL = ("gan-1s", "gan-10s", "denoiser", "lowerings")
 
 Contenders = dict[str, Callable[[], Worker]]
 
@@ -31,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our export against its peers.")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for models and results")
     parser.add_argument("--rounds", type=int, default=12, help="rounds of one second of audio; a third for ten")
+    parser.add_argument("--only", choices=ALL, action="append", help="a part; may be given several times")
     parser.add_argument("--quick", action="store_true", help="small networks and short mels: a try of the program")
     asked = parser.parse_args()
     if len(os.sched_getaffinity(0)) > THREADS:
@@ -41,23 +44,16 @@ def main() -> None:
     second, ten = (10, 20) if asked.quick else (SECOND, TEN_SECONDS)
     long_rounds = max(1, asked.rounds // 3)
     with serving(models.repository("cpu"), asked.output / "server.log") as server:
-        gan = partial(gan_contenders, models, server.grpc, server.http)
-        comparisons = [
-            measure("GAN, 1 s of audio", models, GAN_MODEL, gan(), second, asked.rounds),
-            measure("GAN, 10 s of audio", models, GAN_MODEL, gan(), ten, long_rounds),
-            measure(
-                "One step of the denoiser, 1 s of audio",
-                models,
-                DENOISER_MODEL,
-                denoiser_contenders(models, server.grpc),
-                second,
-                asked.rounds,
-            ),
-        ]
-    lowerings = measure(
-        "GAN, 1 s of audio: the lowerings", models, GAN_MODEL, lowered_contenders(models), second, asked.rounds
-    )
-    results = {"machine": found, "comparisons": [*comparisons, {**lowerings, "in_chart": False}]}
+        gan = gan_contenders(models, server.grpc, server.http)
+        denoiser = denoiser_contenders(models, server.grpc)
+        planned = {
+            "gan-1s": ("GAN, 1 s of audio", GAN_MODEL, gan, second, asked.rounds),
+            "gan-10s": ("GAN, 10 s of audio", GAN_MODEL, gan, ten, long_rounds),
+            "denoiser": ("One step of the denoiser, 1 s of audio", DENOISER_MODEL, denoiser, second, asked.rounds),
+            "lowerings": (LOWERINGS, GAN_MODEL, lowered_contenders(models), second, asked.rounds),
+        }
+        comparisons = [measure(models, *planned[part]) for part in asked.only or ALL]
+    results = {"machine": found, "comparisons": comparisons}
     (asked.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (asked.output / "results.md").write_text(report.table(results))
     report.chart(results, asked.output / "results.png")
@@ -115,14 +111,14 @@ def lowered_contenders(models: Models) -> Contenders:
     }
 
 
-def measure(title: str, models: Models, model: str, contenders: Contenders, frames: int, rounds: int) -> dict[str, Any]:
+def measure(models: Models, title: str, model: str, contenders: Contenders, frames: int, rounds: int) -> dict[str, Any]:
     """One comparison, for results.json."""
     say(title)
     return {
         "title": title,
         "frames": frames,
         "gflop": models.gflop(model, frames),
-        "in_chart": True,
+        "in_chart": title != LOWERINGS,
         "contenders": compare(contenders, frames, rounds, say),
     }
 

@@ -37,12 +37,16 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def chart(results: Mapping[str, Any], path: Path) -> None:
-    """A bar for each contender: times as fast as the first, with the range over rounds."""
+    """A bar for each contender: times as fast as the first, with the range over rounds. None to be drawn: no file."""
     comparisons = [comparison for comparison in results["comparisons"] if comparison["in_chart"]]
+    if not comparisons:
+        return
     heights = [len(comparison["contenders"]) + 1 for comparison in comparisons]
     size = (8, 0.34 * sum(heights))
-    figure, axes = plt.subplots(len(heights), 1, figsize=size, height_ratios=heights, layout="constrained")
-    for axis, comparison in zip(axes, comparisons, strict=True):
+    figure, axes = plt.subplots(
+        len(heights), 1, figsize=size, height_ratios=heights, layout="constrained", squeeze=False
+    )
+    for axis, comparison in zip(axes[:, 0], comparisons, strict=True):
         contenders = comparison["contenders"]
         values = np.array([figures["times_as_fast"] for figures in contenders.values()])
         low, high = np.array([figures["times_as_fast_range"] for figures in contenders.values()]).T
@@ -58,7 +62,7 @@ def chart(results: Mapping[str, Any], path: Path) -> None:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     machine = results["machine"]
-    axes[-1].set_xlabel(
+    axes[-1, 0].set_xlabel(
         f"times as fast as {next(iter(comparisons[0]['contenders']))}; {machine['threads']} threads, "
         f"{machine['vector extensions'][-1] if machine['vector extensions'] else ''}",
         fontsize=8,

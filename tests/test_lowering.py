@@ -169,10 +169,17 @@ def test_the_denoiser_runs_layer_by_layer(repository: Path, tmp_path: Path) -> N
     events = json.loads(Path(session.end_profiling()).read_text())
 
     ran = [event["name"] for event in events if event["name"].endswith("_kernel_time")]
-    layers = [
-        [place for place, name in enumerate(ran) if f"residual_layers.{layer}/" in name and name.count("/Conv")]
-        for layer in range(8)
-    ]
-    assert all(len(places) == 3 for places in layers)  # the dilated convolution, and two projections
+    convolutions = [(place, name) for place, name in enumerate(ran) if name.endswith("/Conv_kernel_time")]
+    layers, skips = (
+        [
+            [at for at, name in convolutions if f"residual_layers.{layer}/" in name and ("/skip_" in name) == wanted]
+            for layer in range(8)
+        ]
+        for wanted in (False, True)
+    )
+    # the dilated convolution, the conditioner's projection, and but for the last the residual's
+    assert [len(places) for places in layers] == [3] * 7 + [2]
+    assert [len(places) for places in skips] == [1] * 8
+    assert all(skip[0] < min(layer) for skip, layer in zip(skips[:-2], layers[2:], strict=True))
     assert all(max(layer) < min(following) for layer, following in itertools.pairwise(layers))
     assert any(max(layers[1]) < ran.index(name) < min(layers[3]) for name in ran if name.startswith("model/Add"))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from gomin_client import DEFAULT_URL
+from gomin_client import DEFAULT_URL, server_commands
 from gomin_client import options as o
 from gomin_client.connection import Connection
 from gomin_client.console import Version, run
-from gomin_client.errors import GominError, ServerError, UsageError
+from gomin_client.errors import UsageError
 from gomin_client.process import Show, process
 
 if TYPE_CHECKING:
@@ -343,45 +343,6 @@ def compare(
         raise typer.Exit(1)
 
 
-@app.command()
-@o.grouped
-def info(*, url: o.Url = None, connection: Connection) -> None:
-    """List the models of a server or repository, and what they say about themselves.
-
-    Example: gomin-client info --url http://server:8000
-    """
-    from gomin_client.contract import ModelContract
-    from gomin_client.transports import connect
-
-    transport = connect(url or DEFAULT_URL, connection)
-    try:
-        names = transport.models()
-        if not names:
-            raise ServerError(f"{transport.url} has no models; run gomin-export first")
-        for name in names:
-            described = transport.describe(name)
-            typer.echo(name)
-            try:
-                contract = ModelContract.from_parameters(name, described.parameters)
-            except GominError as error:
-                typer.echo(f"  {error}")
-                continue
-            for parameter, value in contract.to_parameters().items():
-                typer.echo(f"  {parameter.removeprefix('gomin.')}: {value}")
-            typer.echo(f"  max_batch_size: {described.max_batch_size}")
-            for version in described.versions:
-                typer.echo(f"  version {version}:")
-                made = contract.provenance.get(version)
-                if made is None:
-                    typer.echo("    its config.pbtxt does not tell where it comes from")
-                    continue
-                typer.echo(f"    checkpoint: sha256 {made.checkpoint_sha256}")
-                typer.echo(f"    precision: {made.precision}")
-                typer.echo(f"    parity: {made.parity}")
-    finally:
-        transport.close()
-
-
 @app.callback()
 def _global(_version: Version = False) -> None:
     pass
@@ -424,6 +385,10 @@ def _interrupted() -> str:
         "files reported so far are complete, the others were not written; the same command with --skip-existing "
         "goes on from here"
     )
+
+
+app.command()(server_commands.info)
+app.command()(server_commands.bench)
 
 
 def main() -> None:

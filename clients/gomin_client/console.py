@@ -57,7 +57,7 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
         typer.echo(f"{program}: cannot write its output: {error.strerror}", err=True)
         sys.exit(1)
     except Interrupted as interrupted:
-        typer.echo(f"{program}: interrupted; {when_interrupted()}", err=True)
+        typer.echo(f"{program}: interrupted; {interrupted.so_far or when_interrupted()}", err=True)
         sys.exit(128 + interrupted.number)
 
 

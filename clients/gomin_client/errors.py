@@ -86,8 +86,10 @@ class Interrupted(BaseException):
 
     Attributes:
         number: of the signal.
+        so_far: what to tell of the work so far; None where the program knows it.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        self.so_far: str | None = None

@@ -132,6 +132,22 @@ StftNorm = Annotated[
 ]
 Transpose = Annotated[bool, typer.Option("--transpose", help="Mels are (frames, bands): turn them round.")]
 Force = Annotated[bool, typer.Option("--force", help="Take mels whose values do not look like GOMIN's.")]
+Concurrency = Annotated[
+    Optional[list[int]],
+    typer.Option(
+        "--concurrency",
+        "-c",
+        min=1,
+        max=64,
+        help="Requests at a time; may be given several times. Default: 1, 2, 4 and 8.",
+        show_default=False,
+    ),
+]
+AudioSeconds = Annotated[float, typer.Option("--audio", metavar="SECONDS", help="Of audio, in each request.")]
+Duration = Annotated[
+    float,
+    typer.Option(min=0, metavar="SECONDS", help="For each number of requests; those under way then are waited for."),
+]
 SampleRate = Annotated[
     Optional[int],
     typer.Option("--sample-rate", "--sample_rate", help="Of the mel, in Hz. Default: 24000.", show_default=False),

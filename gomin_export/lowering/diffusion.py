@@ -24,28 +24,31 @@ class LoweredResidualLayer(nn.Module):
         self.dilated_conv = scale_inputs(copy.deepcopy(layer.dilated_conv), 1 / gain)
         self.diffusion_projection = scale_outputs(copy.deepcopy(layer.diffusion_projection), gain)
         self.conditioner_projection = copy.deepcopy(layer.conditioner_projection)
-        self.output_projection = copy.deepcopy(layer.output_projection)
-        channels = self.output_projection.in_channels
-        if last:
-            self.output_projection.weight.data = self.output_projection.weight.data[channels:]
-            assert self.output_projection.bias is not None
-            self.output_projection.bias.data = self.output_projection.bias.data[channels:]
-            self.output_projection.out_channels = channels
-        else:
-            gains = torch.ones(2 * channels, dtype=torch.float64)
-            gains[:channels] = gain
-            scale_outputs(self.output_projection, gains)
+        # two layers, so that their outputs need not be taken apart
+        channels = layer.output_projection.in_channels
+        if not last:
+            self.residual_projection = scale_outputs(_rows(layer.output_projection, slice(channels)), gain)
+        self.skip_projection = _rows(layer.output_projection, slice(channels, None))
 
     def forward(self, x: Tensor, conditioner: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, R, N), conditioner (B, M, N), step (B, E) -> what is added to x (B, R, N), skip (B, R, N)."""
         y = x + self.diffusion_projection(step)[:, :, None]
         # in this order, for memory: see LoweredDenoiser
         gate, filtered = (self.conditioner_projection(conditioner) + self.dilated_conv(y)).chunk(2, dim=1)
-        y = self.output_projection(torch.sigmoid(gate) * torch.tanh(filtered))
-        if self.last:
-            return torch.zeros(()), y
-        residual, skip = y.chunk(2, dim=1)
-        return residual, skip
+        y = torch.sigmoid(gate) * torch.tanh(filtered)
+        skip = self.skip_projection(y)
+        return (torch.zeros(()) if self.last else self.residual_projection(y)), skip
+
+
+def _rows(conv: nn.Conv1d, rows: slice) -> nn.Conv1d:
+    """A layer that makes a part of a layer's outputs."""
+    part = copy.deepcopy(conv)
+    part.weight.data = conv.weight.data[rows]
+    if conv.bias is not None:
+        assert part.bias is not None
+        part.bias.data = conv.bias.data[rows]
+    part.out_channels = len(part.weight)
+    return part
 
 
 class LoweredDenoiser(nn.Module):

@@ -1,0 +1,102 @@
+"""Commands of gomin-client that ask a server about itself, or put it to the test; imports wait until they run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from gomin_client import DEFAULT_URL
+from gomin_client import options as o
+from gomin_client.connection import Connection
+from gomin_client.errors import GominError, Interrupted, ServerError
+
+
+@o.grouped
+def info(*, url: o.Url = None, connection: Connection) -> None:
+    """List the models of a server or repository, and what they say about themselves.
+
+    Example: gomin-client info --url http://server:8000
+    """
+    from gomin_client.contract import ModelContract
+    from gomin_client.transports import connect
+
+    transport = connect(url or DEFAULT_URL, connection)
+    try:
+        names = transport.models()
+        if not names:
+            raise ServerError(f"{transport.url} has no models; run gomin-export first")
+        for name in names:
+            described = transport.describe(name)
+            typer.echo(name)
+            try:
+                contract = ModelContract.from_parameters(name, described.parameters)
+            except GominError as error:
+                typer.echo(f"  {error}")
+                continue
+            for parameter, value in contract.to_parameters().items():
+                typer.echo(f"  {parameter.removeprefix('gomin.')}: {value}")
+            typer.echo(f"  max_batch_size: {described.max_batch_size}")
+            for version in described.versions:
+                typer.echo(f"  version {version}:")
+                made = contract.provenance.get(version)
+                if made is None:
+                    typer.echo("    its config.pbtxt does not tell where it comes from")
+                    continue
+                typer.echo(f"    checkpoint: sha256 {made.checkpoint_sha256}")
+                typer.echo(f"    precision: {made.precision}")
+                typer.echo(f"    parity: {made.parity}")
+    finally:
+        transport.close()
+
+
+@o.grouped
+def bench(
+    *,
+    connection: Connection,
+    how: dict[str, Any],
+    url: o.Url = None,
+    model: o.Model = "gan",
+    concurrency: o.Concurrency = None,
+    audio: o.AudioSeconds = 2.0,
+    duration: o.Duration = 10.0,
+    as_json: o.Json = False,
+) -> None:
+    """Put a load on a server: throughput, latencies, and what its own statistics say.
+
+    A line for each number of requests at a time: seconds of audio made per second; milliseconds in which 50, 95, 99 %
+    of the requests were answered; the server's averages of waiting, of computing, and of items in a call of the model.
+    These count all callers: let it be the only one.
+
+    Examples:
+
+    gomin-client bench --url grpc://server:8001
+
+    gomin-client bench --url http://server:8000 --audio 10 -c 1 -c 8 --duration 60 --json
+    """
+    from gomin_client import load
+    from gomin_client.vocoder import Vocoder
+
+    levels: list[load.Level] = []
+    with Vocoder(url or DEFAULT_URL, model, connection=connection, **how) as vocoder:
+        mel = load.make_mel(vocoder, audio)
+        if not as_json:
+            typer.echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio a request")
+        vocoder.synthesize(mel, force=True)  # opens connections, warms up
+        if not as_json:
+            typer.echo(load.HEADER)
+        try:
+            for number in concurrency or [1, 2, 4, 8]:
+                levels.append(load.run_level(vocoder, mel, number, duration))
+                if not as_json:
+                    typer.echo(load.line(levels[-1]))
+        except Interrupted as interrupted:
+            interrupted.so_far = "the lines above are complete" if levels and not as_json else "nothing was written"
+            raise
+    if as_json:
+        typer.echo(json.dumps([level.to_dict() for level in levels], indent=2, ensure_ascii=False))
+    errors = [error for level in levels for error in level.errors]
+    if errors:
+        typer.echo(f"gomin-client: {len(errors)} requests failed; the first: {errors[0]}", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,82 @@
+"""What `make bench` is made of, on the demo model; the figures themselves are never asserted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
+from benchmarks.models import Models
+from benchmarks.timing import Measured, compare
+from benchmarks.worker import Worker
+from gomin_client.contract import GAN_MODEL
+from tests.support import RunningServer
+
+
+@pytest.fixture(scope="module")
+def comparison(repository: Path, server: RunningServer) -> dict[str, object]:
+    said: list[str] = []
+    contenders = {
+        "ONNX Runtime": ("onnxruntime", str(repository / "gomin_gan/1/model.onnx")),
+        "gomin-triton, in-process": ("transport", f"local:{repository}"),
+        "gomin-triton, gRPC": ("transport", server.grpc),
+    }
+    measured = compare(
+        {
+            name: lambda kind=kind, place=place: Worker(kind, place, GAN_MODEL, quick=True)
+            for name, (kind, place) in contenders.items()
+        },
+        frames=6,
+        rounds=2,
+        say=said.append,
+    )
+    assert said[-1].startswith("  round 2 of 2: ")
+    return {"title": "A try", "gflop": 2.0, "in_chart": True, "contenders": measured}
+
+
+def test_contenders_take_turns(comparison: dict[str, dict[str, dict[str, float]]]) -> None:
+    first, *others = comparison["contenders"].values()
+
+    assert first["times_as_fast"] == 1
+    assert len(others) == 2
+    for figures in (first, *others):
+        assert figures["seconds"] > 0
+        assert figures["rounds"] == 2
+        assert 20 < figures["peak_mb"] < 2000  # of a process with ONNX Runtime, and not of this one, which has torch
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    measured = Measured([1.0, 4.0, 2.0], [2.0, 0.5, 1.0], 100.0).to_dict()
+
+    assert (measured["seconds"], measured["seconds_range"]) == (2.0, [1.0, 4.0])
+    assert (measured["times_as_fast"], measured["times_as_fast_range"]) == (1.0, [0.5, 2.0])
+
+
+def test_the_report(comparison: dict[str, object], tmp_path: Path) -> None:
+    machine = {
+        "processor": "A",
+        "model": "B",
+        "vector extensions": ["avx2"],
+        "threads": 2,
+        "sgemm_gflops": {"ONNX Runtime": 100.0},
+    }
+    results = {"machine": machine, "comparisons": [comparison, {**comparison, "title": "Not drawn", "in_chart": False}]}
+
+    table = report.table(results)
+    report.chart(results, tmp_path / "a.png")
+
+    assert table.count("| gomin-triton, gRPC |") == 2
+    assert "| ONNX Runtime | " in table
+    assert "× ONNX Runtime" in table
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_operations_are_counted() -> None:
+    """184 GFLOP for a second, counted by hand: 2·(taps of 6 convolutions)·C²·T for each stage, and the rest."""
+    channels, samples = [768, 384, 192, 96, 48, 24], [4, 16, 32, 64, 128, 256]
+    blocks = sum(2 * 6 * (3 + 7 + 11) * c * c * s for c, s in zip(channels, samples, strict=True)) * 94 / 1e9
+
+    counted = Models(Path(), quick=False).gflop(GAN_MODEL, 94)
+
+    assert 1.05 * blocks < counted < 1.15 * blocks

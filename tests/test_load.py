@@ -1,0 +1,117 @@
+"""gomin-client bench, on a real server: what it counts and what it says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gomin_client import Vocoder, load
+from gomin_client.errors import InferenceError, UsageError
+from gomin_client.load import Level
+from gomin_client.transports.base import Statistics
+from tests.support import BIN, RunningServer, assert_fails, run
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_level(server: RunningServer, scheme: str, concurrency: int) -> None:
+    with Vocoder(getattr(server, scheme)) as vocoder:
+        mel = load.make_mel(vocoder, 0.2)
+        level = load.run_level(vocoder, mel, concurrency, duration_s=1)
+
+    assert mel.shape == (128, 19)
+    assert not level.errors
+    assert len(level.latencies_s) >= concurrency
+    assert level.counted is not None
+    assert level.counted.requests == level.counted.inferences == len(level.latencies_s)  # nobody else was there
+    assert level.batch is not None
+    assert 1 <= level.batch <= concurrency
+    assert level.audio_s == pytest.approx(len(level.latencies_s) * 19 * 256 / 24000)
+    # as many as there are at a time fill the time
+    assert sum(level.latencies_s) <= concurrency * level.elapsed_s
+    assert level.elapsed_s >= 1
+    assert level.queue_s is not None
+    assert level.compute_s is not None
+    assert level.queue_s + level.compute_s < np.mean(level.latencies_s)
+
+
+def test_quantiles_and_ratios() -> None:
+    counted = Statistics(200, 50, 1.0, 0.1, 4.0, 0.1, 100)
+    level = Level(4, [i / 100 for i in range(1, 102)], [], 60.0, 20.0, counted)
+
+    assert level.times_real_time == 3
+    assert level.quantiles_s == pytest.approx({50: 0.51, 95: 0.96, 99: 1.0})
+    assert (level.queue_s, level.compute_s, level.batch) == (0.01, 0.04, 4.0)
+    cells = ["4", "101", "3.00", "510", "960", "1000", "10", "40", "4.0"]
+    assert load.line(level).split() == cells
+    assert len(load.line(level)) == len(load.HEADER)
+
+
+def test_a_level_of_failures(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InferenceError("out of order")
+
+    with Vocoder(server.grpc) as vocoder:
+        mel = load.make_mel(vocoder, 0.1)
+        monkeypatch.setattr(vocoder, "synthesize", fail)
+        level = load.run_level(vocoder, mel, 2, duration_s=0)
+
+    assert level.errors == ["out of order"] * 2
+    assert "2 failed" in load.line(level)
+    assert level.to_dict()["errors"] == ["out of order"]
+
+
+def test_the_command(server: RunningServer) -> None:
+    result = run(
+        "gomin-client", "bench", "--url", server.grpc, "--audio", "0.2", "--duration", "0.5", "-c", "1", "-c", "3"
+    )
+
+    assert result.returncode == 0, result.stderr
+    title, header, *lines = result.stdout.splitlines()
+    assert title == f"gomin_gan 1 at {server.grpc}, 0.2 s of audio a request"
+    assert header.split()[:4] == ["at", "a", "time", "requests"]
+    assert [text.split()[0] for text in lines] == ["1", "3"]
+    assert all("-" not in text for text in lines)
+
+
+def test_diffusion_in_process_as_json(repository: Path) -> None:
+    result = run(
+        *("gomin-client", "bench", "--url", f"local:{repository}", "--model", "diffusion", "--sampler", "fast"),
+        *("--audio", "0.05", "--duration", "0", "-c", "2", "--json"),
+    )
+
+    assert result.returncode == 0, result.stderr
+    (level,) = json.loads(result.stdout)
+    assert (level["concurrency"], level["requests"], level["failed"]) == (2, 2, 0)
+    assert level["server"] == {"queue_s": None, "compute_s": None, "batch": None}
+    assert 0 < level["latency_s"]["p50"] <= level["latency_s"]["p99"] <= level["elapsed_s"]
+
+
+def test_interrupted(server: RunningServer) -> None:
+    command = [BIN / "gomin-client", "bench", "--url", server.grpc, "--audio", "0.2", "--duration", "0.3"]
+    process = subprocess.Popen([*command, *("-c", "1") * 60], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+
+    assert process.returncode == 128 + signal.SIGINT
+    assert said == "gomin-client: interrupted; the lines above are complete\n"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), 1e9])
+def test_refuses_lengths_that_are_none(server: RunningServer, seconds: float) -> None:
+    with Vocoder(server.grpc) as vocoder, pytest.raises(UsageError, match="of audio"):
+        load.make_mel(vocoder, seconds)
+
+
+def test_no_server() -> None:
+    assert_fails(run("gomin-client", "bench", "--url", "grpc://127.0.0.1:9", "--retry-for", "0"), 3, "127.0.0.1:9")
