@@ -107,7 +107,7 @@ def export_denoiser(network: DiffusionWrapper, path: Path, metadata: Mapping[str
         contract.TIMESTEP: {0: batch},
         contract.MEL: {0: batch, 2: frames},
     }
-    _export(DenoiserStep(denoiser), inputs, dynamic, contract.NOISE, path, metadata)
+    _export(DenoiserStep(denoiser), inputs, dynamic, contract.NOISE, path, metadata, keep_shapes=True)
 
 
 def _export(
@@ -117,7 +117,9 @@ def _export(
     output: str,
     path: Path,
     metadata: Mapping[str, str],
+    keep_shapes: bool = False,
 ) -> None:
+    """Args: keep_shapes: of values inside the graph; see `onnx_graph.forget_shapes`."""
     with _quiet_exporter():
         program = torch.onnx.export(
             module.eval(),
@@ -135,7 +137,8 @@ def _export(
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     onnx_graph.name_by_block(model.graph)
     onnx_graph.make_shapes_constant(model.graph)
-    onnx_graph.forget_shapes(model.graph)
+    if not keep_shapes:
+        onnx_graph.forget_shapes(model.graph)
     onnx_graph.strip_traces(model)
     for name, value in sorted(metadata.items()):
         model.metadata_props.add(key=name, value=value)

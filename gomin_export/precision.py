@@ -43,7 +43,7 @@ def convolutions_to_float16(network: nn.Module) -> None:
 
 def _convert(module: nn.Module, path: str) -> None:
     for name, child in list(module.named_children()):
-        if isinstance(child, (nn.Conv1d, nn.ConvTranspose1d)):
+        if isinstance(child, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)):
             wrapped = InFloat16(child)
             for parameter, tensor in child.named_parameters():
                 if not torch.isfinite(tensor).all():

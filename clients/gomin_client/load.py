@@ -19,6 +19,7 @@ from gomin_client.workers import Workers
 
 MOST_CONCURRENT = 64
 QUANTILES = (50, 95, 99)
+COUNTED_WITHIN_S = 2.0  # that a server may take to count what it has answered
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,19 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
         ended.set()  # interrupted: none is begun any more
         workers.close()
     elapsed = time.monotonic() - begin
-    after = vocoder.statistics()
+    counted = _counted(vocoder, before, len(latencies))
     audio_s = len(latencies) * mel.shape[-1] * vocoder.contract.mel.hop_length / vocoder.sample_rate
-    counted = after.since(before) if after is not None and before is not None else None
     return Level(concurrency, latencies, errors, audio_s, elapsed, counted)
+
+
+def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Statistics | None:
+    """What the server has counted since; it counts a request a moment after it has sent the answer."""
+    deadline = time.monotonic() + COUNTED_WITHIN_S
+    while True:
+        now = vocoder.statistics()
+        if before is None or now is None:
+            return None
+        counted = now.since(before)
+        if counted.requests >= answered or time.monotonic() >= deadline:
+            return counted
+        time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""FiLM-DiffWave as it is exported: constant factors folded into weights."""
+"""FiLM-DiffWave as it is exported: constant factors folded into weights, all in forms that ONNX Runtime fuses."""
 
 from __future__ import annotations
 
@@ -11,44 +11,99 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gomin_export.lowering.folding import scale_inputs, scale_outputs
-from gomin_export.networks.diffusion import FILM_SCALE, GomiDiff, ResidualLayer
+from gomin_export.networks.diffusion import FILM_SCALE, LEAK, GomiDiff, ResidualLayer, SpectrogramUpsampler
 
 
-class LoweredResidualLayer(nn.Module):
-    """`ResidualLayer` on √2ⁱ times its input, i being its index; the last one makes no residual."""
+def image_conv(conv: nn.Conv1d, rows: slice = slice(None)) -> nn.Conv2d:
+    """A layer over (B, C, N) as one over (B, C, 1, N), and of its outputs only some.
 
-    def __init__(self, layer: ResidualLayer, gain: float, last: bool) -> None:
-        """Args: gain: √2ⁱ, or 1 not to fold anything."""
-        super().__init__()
-        self.last = last
-        self.dilated_conv = scale_inputs(copy.deepcopy(layer.dilated_conv), 1 / gain)
-        self.diffusion_projection = scale_outputs(copy.deepcopy(layer.diffusion_projection), gain)
-        self.conditioner_projection = copy.deepcopy(layer.conditioner_projection)
-        # two layers, so that their outputs need not be taken apart
-        channels = layer.output_projection.in_channels
-        if not last:
-            self.residual_projection = scale_outputs(_rows(layer.output_projection, slice(channels)), gain)
-        self.skip_projection = _rows(layer.output_projection, slice(channels, None))
-
-    def forward(self, x: Tensor, conditioner: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, R, N), conditioner (B, M, N), step (B, E) -> what is added to x (B, R, N), skip (B, R, N)."""
-        y = x + self.diffusion_projection(step)[:, :, None]
-        # in this order, for memory: see LoweredDenoiser
-        gate, filtered = (self.conditioner_projection(conditioner) + self.dilated_conv(y)).chunk(2, dim=1)
-        y = torch.sigmoid(gate) * torch.tanh(filtered)
-        skip = self.skip_projection(y)
-        return (torch.zeros(()) if self.last else self.residual_projection(y)), skip
-
-
-def _rows(conv: nn.Conv1d, rows: slice) -> nn.Conv1d:
-    """A layer that makes a part of a layer's outputs."""
-    part = copy.deepcopy(conv)
-    part.weight.data = conv.weight.data[rows]
+    ONNX Runtime's CPU provider keeps images in blocks of channels, where a convolution needs no copy of its inputs and
+    takes a sum and an activation with it. Signals it does not.
+    """
+    (kernel,), (dilation,), padding = conv.kernel_size, conv.dilation, int(conv.padding[0])
+    outputs = len(conv.weight[rows])
+    part = nn.Conv2d(
+        conv.in_channels, outputs, (1, kernel), padding=(0, padding), dilation=(1, dilation), bias=conv.bias is not None
+    )
+    part.weight.data = conv.weight.data[rows, :, None]
     if conv.bias is not None:
         assert part.bias is not None
         part.bias.data = conv.bias.data[rows]
-    part.out_channels = len(part.weight)
     return part
+
+
+def halves(conv: nn.Conv1d) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """A layer as two, each with half of its outputs, which then need not be taken apart."""
+    middle = conv.out_channels // 2
+    return image_conv(conv, slice(middle)), image_conv(conv, slice(middle, None))
+
+
+class LoweredResidualLayer(nn.Module):
+    """`ResidualLayer` on √2ⁱ times its input, i being its index, and the sum of the skips; the last has no residual."""
+
+    def __init__(self, layer: ResidualLayer, gain: float, shrink: float, last: bool) -> None:
+        """Args: gain: √2ⁱ, or 1 not to fold anything; shrink: what is left of the division by √2."""
+        super().__init__()
+        self.shrink = shrink
+        self.dilated_conv = nn.ModuleList(halves(scale_inputs(copy.deepcopy(layer.dilated_conv), 1 / gain)))
+        self.diffusion_projection = scale_outputs(copy.deepcopy(layer.diffusion_projection), gain)
+        self.conditioner_projection = nn.ModuleList(halves(layer.conditioner_projection))
+        residual, self.skip_projection = halves(layer.output_projection)
+        self.residual_projection = None if last else scale_outputs(residual, gain)
+
+    def forward(self, x: Tensor, conditioner: Tensor, step: Tensor, skips: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x (B, R, 1, N), conditioner (B, M, 1, N), step (B, E), skips (B, R, 1, N) -> x, skips."""
+        y = x + self.diffusion_projection(step)[:, :, None, None]
+        # in this order, for memory: see LoweredDenoiser
+        gate, filtered = (
+            projection(conditioner) + conv(y)
+            for conv, projection in zip(self.dilated_conv, self.conditioner_projection, strict=True)
+        )
+        gated = torch.sigmoid(gate) * torch.tanh(filtered)
+        skip = self.skip_projection(gated)
+        skips = skip if skips is None else skips + skip
+        if self.residual_projection is not None:
+            x = self.residual_projection(gated) + x
+            x = x if self.shrink == 1 else self.shrink * x
+        return x, skips
+
+
+class LoweredUpsampler(nn.Module):
+    """`SpectrogramUpsampler` as convolutions from all bands to all bands and samples of a frame.
+
+    That is many multiplications by 0, and takes a quarter of the time: a transposed convolution of one channel is no
+    work for a matrix product.
+    """
+
+    def __init__(self, upsampler: SpectrogramUpsampler, n_mels: int) -> None:
+        super().__init__()
+        self.conv1 = _dense(upsampler.conv1, n_mels)
+        self.conv2 = _dense(upsampler.conv2, n_mels)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(B, M, T) -> (B, M, N)."""
+        n_mels = mel.shape[1]
+        for conv in (self.conv1, self.conv2):
+            samples = torch.unflatten(F.leaky_relu(conv(mel), LEAK), 1, (n_mels, -1))  # (B, M, stride, T)
+            mel = samples.transpose(2, 3).flatten(2)
+        return mel
+
+
+def _dense(conv: nn.ConvTranspose2d, n_mels: int) -> nn.Conv1d:
+    """(B, 1, M, T) -> (B, 1, M, stride·T) as a layer (B, M, T) -> (B, M·stride, T) of three taps."""
+    # the layer is asked: each band as an impulse in the second of three frames
+    impulses = torch.zeros(n_mels, 1, n_mels, 3, dtype=torch.float64)
+    impulses[torch.arange(n_mels), 0, torch.arange(n_mels), 1] = 1
+    stride, padding = (tuple(int(size) for size in sizes) for sizes in (conv.stride, conv.padding))
+    responses = F.conv_transpose2d(impulses, conv.weight.double(), None, stride, padding)[:, 0]
+    responses = torch.unflatten(responses, 2, (3, stride[1]))  # (band in, band, frame, sample)
+    dense = nn.Conv1d(n_mels, n_mels * stride[1], 3, padding=1)
+    # tap t multiplies the frame that is t - 1 further on: the impulse's, seen from frame 2 - t
+    dense.weight.data = responses.flip(2).permute(1, 3, 0, 2).flatten(0, 1).to(conv.weight.dtype)
+    assert conv.bias is not None
+    assert dense.bias is not None
+    dense.bias.data = conv.bias.data.expand(dense.out_channels).clone()
+    return dense
 
 
 class LoweredDenoiser(nn.Module):
@@ -71,44 +126,40 @@ class LoweredDenoiser(nn.Module):
         gains = [math.sqrt(2.0) ** i if fold else 1.0 for i in range(layers)]
         self.num_diffusion_steps = denoiser.num_diffusion_steps
         self.cycle = denoiser.dilation_cycle_length
-        self.shrink = 1.0 if fold else math.sqrt(0.5)
+        shrink = 1.0 if fold else math.sqrt(0.5)
         self.diffusion_embedding = copy.deepcopy(denoiser.diffusion_embedding)
-        self.spectrogram_upsampler = copy.deepcopy(denoiser.spectrogram_upsampler)
-        self.input_projection = copy.deepcopy(denoiser.input_projection)
+        self.spectrogram_upsampler = LoweredUpsampler(denoiser.spectrogram_upsampler, denoiser.in_channels)
+        self.input_projection = image_conv(denoiser.input_projection)
         self.residual_layers = nn.ModuleList(
             [
-                LoweredResidualLayer(layer, gain, last=i == layers - 1)
+                LoweredResidualLayer(layer, gain, shrink, last=i == layers - 1)
                 for i, (layer, gain) in enumerate(zip(residual_layers, gains, strict=True))
             ]
         )
-        self.film_layers = copy.deepcopy(denoiser.film_layers)
-        films: Any = self.film_layers
+        films: Any = copy.deepcopy(denoiser.film_layers)
         for i, film in enumerate(films):
             half = film.out_channels // 2
             factors = torch.full((2 * half,), FILM_SCALE, dtype=torch.float64)
             factors[half:] = gains[i * self.cycle]
             scale_outputs(film, factors)
             film.bias.data[:half] += 1
-        self.skip_projection = scale_inputs(copy.deepcopy(denoiser.skip_projection), 1 / math.sqrt(layers))
+        self.film_layers = nn.ModuleList([nn.ModuleList(halves(film)) for film in films])
+        self.skip_projection = image_conv(scale_inputs(copy.deepcopy(denoiser.skip_projection), 1 / math.sqrt(layers)))
         self.output_projection = copy.deepcopy(denoiser.output_projection)
 
     def forward(self, signal: Tensor, timestep: Tensor, mel: Tensor) -> Tensor:
         """signal (B, 1, N), timestep (B,), mel (B, M, T) -> noise (B, 1, N)."""
         step = self.diffusion_embedding(timestep)
-        conditioner = self.spectrogram_upsampler(mel)
-        x = F.relu(self.input_projection(signal))
-        skips = skip = None
+        conditioner = self.spectrogram_upsampler(mel).unsqueeze(2)
+        x = F.relu(self.input_projection(signal.unsqueeze(2)))  # (B, R, 1, N)
+        skips: Tensor | None = None
+        films: Any = self.film_layers
         for i, layer in enumerate(self.residual_layers):
             film, position = divmod(i, self.cycle)
             if position == 0:
-                scale, shift = self.film_layers[film](conditioner).chunk(2, dim=1)  # the scale has its 1
-                x = scale * x + shift
-            before = skip
-            residual, skip = layer(x, conditioner, step)
-            if before is not None:
-                skips = before if skips is None else skips + before
-            if not layer.last:
-                x = x + residual if self.shrink == 1 else self.shrink * (x + residual)
-        assert skip is not None  # there is at least one layer
-        skips = skip if skips is None else skips + skip
-        return self.output_projection(F.relu(self.skip_projection(skips)))  # type: ignore[no-any-return]
+                scale, shift = films[film]
+                x = shift(conditioner) + scale(conditioner) * x  # the scale has its 1
+            x, skips = layer(x, conditioner, step, skips)
+        assert skips is not None  # there is at least one layer
+        x = F.relu(self.skip_projection(skips))
+        return self.output_projection(x.squeeze(2))  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-Linear = TypeVar("Linear", nn.Linear, nn.Conv1d, nn.ConvTranspose1d)
+Linear = TypeVar("Linear", nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 
 
 def scale_outputs(layer: Linear, factors: Tensor | float) -> Linear:
@@ -34,7 +34,7 @@ def scale_inputs(layer: Linear, factors: Tensor | float) -> Linear:
     return layer
 
 
-def _scale(layer: nn.Linear | nn.Conv1d | nn.ConvTranspose1d, factors: Tensor | float, dim: int) -> None:
+def _scale(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d, factors: Tensor | float, dim: int) -> None:
     """In float64, so that a weight is rounded once."""
     shape = [1] * layer.weight.ndim
     shape[dim] = -1

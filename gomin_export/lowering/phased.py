@@ -149,14 +149,15 @@ class MinimalConv(nn.Module):
         bias = torch.zeros(points, conv.out_channels, dtype=torch.float64)
         if conv.bias is not None:
             bias[UNIT] = conv.bias.double()  # the point 1 is a part of every output
-        self.register_buffer("weight", products.flatten(0, 1).to(dtype))
+        self.register_buffer("weight", products.flatten(0, 1).unsqueeze(2).to(dtype))
         self.register_buffer("bias", bias.flatten().to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, PHASES, 1, C, J) -> (B, PHASES, 1, C', J)."""
-        points = self.analysis(x).flatten(1, 3)
-        points = F.conv1d(points, self.weight, self.bias, dilation=self.dilation, groups=self.points)
-        points = torch.unflatten(points, 1, (self.points, 1, self.channels))
+        # an image of one line, (B, points·C, 1, J): see `image_conv`
+        points = self.analysis(x).flatten(1, 2).flatten(1, 2).unsqueeze(2)
+        points = F.conv2d(points, self.weight, self.bias, dilation=(1, self.dilation), groups=self.points)
+        points = torch.unflatten(points.squeeze(2), 1, (self.points, 1, self.channels))
         return self.synthesis(points)  # type: ignore[no-any-return]
 
 
@@ -197,9 +198,8 @@ def _widened(conv: nn.Conv1d) -> nn.Conv1d:
 # measured with ONNX Runtime on AVX-512, two threads (0.01 ns for a multiply-add). Machines without AVX-512 multiply
 # more slowly: there the gain is larger than what is expected here.
 _GATHERED = 26  # a value copied for a filter over rows to be a matrix product
-_WRITTEN = 12  # a row of its result
-_ACTIVATED = 450  # for each pair of convolutions: the row that `PhasedSnake` has more, and its gain
-_IDLE = 8 / 7  # two threads share seven points, of the same work each
+_WRITTEN = 12  # a row of its result; and a row put into blocks of channels, or taken out of them
+_ACTIVATED = 300  # for each pair of convolutions: the row that `PhasedSnake` has more, and its gain
 _WORTH = 0.95  # the weights double: it must be worth that
 
 
@@ -220,11 +220,11 @@ def pays(block: ResBlock, samples_per_frame: int) -> bool:
 
 
 def _cost(conv: nn.Conv1d) -> float:
-    """Of `MinimalConv`: products, analysis and synthesis."""
+    """Of `MinimalConv`: analysis, products on blocks of channels, synthesis."""
     (kernel,), (dilation,) = conv.kernel_size, conv.dilation
     taps, sub_filters = split(kernel)
     points = PHASES + taps - 1
     first, last = ((i - kernel // 2) * dilation // PHASES for i in (0, points - 1))
     gathered = PHASES * (last - first + 1) + points * ((PHASES - 1) * dilation // PHASES + 1)
     products = conv.in_channels * points * sub_filters
-    return _IDLE * products + _GATHERED * gathered + _WRITTEN * (points + PHASES)
+    return products + _GATHERED * gathered + _WRITTEN * (3 * points + PHASES)

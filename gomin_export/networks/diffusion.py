@@ -24,6 +24,7 @@ EMBEDDING_HALF = 64  # sines, and as many cosines
 EMBEDDING_WIDTH = 512
 UPSAMPLE_STRIDE = 16  # of each of the two upsampling convolutions
 HOP_LENGTH = UPSAMPLE_STRIDE**2
+LEAK = 0.4  # slope below 0 of the upsampler's activations
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ class SpectrogramUpsampler(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, M, T) -> (B, M, N)."""
-        x = F.leaky_relu(self.conv1(mel.unsqueeze(1)), 0.4)  # (B, 1, M, 16·T)
-        return F.leaky_relu(self.conv2(x), 0.4).squeeze(1)
+        x = F.leaky_relu(self.conv1(mel.unsqueeze(1)), LEAK)  # (B, 1, M, 16·T)
+        return F.leaky_relu(self.conv2(x), LEAK).squeeze(1)
 
 
 class ResidualLayer(nn.Module):
