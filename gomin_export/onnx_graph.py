@@ -94,7 +94,7 @@ def forget_shapes(graph: onnx.GraphProto) -> None:
     """Remove the shapes of values inside the graph, which ONNX Runtime infers again as far as it needs them.
 
     Where it knows that two are equal it keeps the memory of the one until the other comes: a network whose values have
-    many different lengths then holds memory of each of them. The GAN takes a quarter less at the peak without, and is no
+    many different lengths then holds memory of each. The GAN takes a quarter less at the peak without, and is no
     slower. The denoiser keeps its shapes: its values have one length, and only where it knows that two shapes are equal
     does ONNX Runtime add while it convolves.
     """
