@@ -32,20 +32,21 @@ def main() -> None:
     """Measure all, write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our export against its peers.")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for models and results")
-    parser.add_argument("--rounds", type=int, default=12, help="rounds of one second of audio; a third for ten")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds of one second of audio; half as many of ten")
     parser.add_argument("--only", choices=ALL, action="append", help="a part; may be given several times")
     parser.add_argument("--quick", action="store_true", help="small networks and short mels: a try of the program")
     asked = parser.parse_args()
-    if len(os.sched_getaffinity(0)) > THREADS:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])  # the contenders and the server inherit it
+    if asked.rounds < 1:
+        parser.error(f"--rounds {asked.rounds}: expected 1 or more")
+    os.sched_setaffinity(0, machine.cores(THREADS))  # the contenders and the server inherit it
     models = Models(asked.output / "models", asked.quick)
     build(models, say)
     found = machine.describe()
     second, ten = (10, 20) if asked.quick else (SECOND, TEN_SECONDS)
-    long_rounds = max(1, asked.rounds // 3)
+    long_rounds = -(-asked.rounds // 2)
     with serving(models.repository("cpu"), asked.output / "server.log") as server:
         gan = gan_contenders(models, server.grpc, server.http)
-        denoiser = denoiser_contenders(models, server.grpc)
+        denoiser = denoiser_contenders(models, server.grpc, server.http)
         planned = {
             "gan-1s": ("GAN, 1 s of audio", GAN_MODEL, gan, second, asked.rounds),
             "gan-10s": ("GAN, 10 s of audio", GAN_MODEL, gan, ten, long_rounds),
@@ -53,7 +54,8 @@ def main() -> None:
             "lowerings": (LOWERINGS, GAN_MODEL, lowered_contenders(models), second, asked.rounds),
         }
         comparisons = [measure(models, *planned[part]) for part in asked.only or ALL]
-    results = {"machine": found, "comparisons": comparisons}
+        server_peak_mb = machine.peak_of_server(server)
+    results = {"machine": found, "comparisons": comparisons, "server_peak_mb": server_peak_mb}
     (asked.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (asked.output / "results.md").write_text(report.table(results))
     report.chart(results, asked.output / "results.png")
@@ -76,7 +78,7 @@ def gan_contenders(models: Models, grpc: str, http: str) -> Contenders:
     }
 
 
-def denoiser_contenders(models: Models, grpc: str) -> Contenders:
+def denoiser_contenders(models: Models, grpc: str, http: str) -> Contenders:
     """The same for one step of the denoiser."""
     worker = partial(Worker, model=DENOISER_MODEL, quick=models.quick)
     return {
@@ -86,6 +88,7 @@ def denoiser_contenders(models: Models, grpc: str) -> Contenders:
         **peers(models, DENOISER_MODEL),
         "gomin-triton, in-process": partial(worker, "transport", f"local:{models.repository('cpu')}"),
         "gomin-triton, gRPC": partial(worker, "transport", grpc),
+        "gomin-triton, HTTP": partial(worker, "transport", http),
     }
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.worker import THREADS
+from benchmarks.worker import THREADS, peak_mb
+from tests.support import RunningServer
 
 PACKAGES = ("torch", "onnxruntime-gpu", "openvino", "nvidia-pytriton", "numpy")
 _SIZE = 1024
@@ -31,6 +34,30 @@ def describe() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "sgemm_gflops": {"ONNX Runtime": _onnxruntime_gflops(), "PyTorch": _torch_gflops()},
     }
+
+
+def cores(count: int) -> set[int]:
+    """As many CPUs that this process may use, each of another core as long as there are cores."""
+    allowed = sorted(os.sched_getaffinity(0))
+    seen: Counter[str] = Counter()
+    turns = []
+    for cpu in allowed:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        core = siblings.read_text() if siblings.exists() else str(cpu)
+        turns.append((seen[core], cpu))  # the second of a core comes after the first of all others
+        seen[core] += 1
+    return {cpu for _, cpu in sorted(turns)[:count]}
+
+
+def peak_of_server(server: RunningServer) -> float:
+    """MB at most of the server and its model processes so far, each one's own peak."""
+    pids, total = [server.process.pid], 0.0
+    while pids:
+        pid = pids.pop()
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            pids += [int(child) for child in (thread / "children").read_text().split()]
+        total += peak_mb(pid)
+    return total
 
 
 def _version(package: str) -> str | None:

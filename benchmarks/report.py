@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 OURS = "gomin-triton"
+ONNXRUNTIME = "ONNX Runtime"  # whose matrix products are the measure
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -24,16 +26,41 @@ def table(results: Mapping[str, Any]) -> str:
         f"{machine['threads']} threads. Matrix products, GFLOP/s: {peak}.",
     ]
     for comparison in results["comparisons"]:
-        first = next(iter(comparison["contenders"]))
-        lines += ["", f"**{comparison['title']}**", ""]
-        lines += [f"| | s | × {first} | range | GFLOP/s | peak MB |", "|---|---|---|---|---|---|"]
-        for name, figures in comparison["contenders"].items():
+        contenders = comparison["contenders"]
+        first = next(iter(contenders))
+        rounds = contenders[first]["rounds"]
+        lines += ["", f"**{comparison['title']}** ({rounds} {'round' if rounds == 1 else 'rounds'})", ""]
+        lines += [f"| | s | × {first} | range | GFLOP/s | of sgemm | peak MB |", "|---|---|---|---|---|---|---|"]
+        for name, figures in contenders.items():
             low, high = figures["times_as_fast_range"]
+            reached = comparison["gflop"] / figures["seconds"]
             lines.append(
                 f"| {name} | {figures['seconds']:.3f} | {figures['times_as_fast']:.2f} | {low:.2f} – {high:.2f} "
-                f"| {comparison['gflop'] / figures['seconds']:.0f} | {figures['peak_mb']:.0f} |"
+                f"| {reached:.0f} | {100 * reached / machine['sgemm_gflops'][ONNXRUNTIME]:.0f} % "
+                f"| {figures['peak_mb']:.0f} |"
             )
+        lines += _served(contenders)
+    if results.get("server_peak_mb"):
+        lines += ["", f"The server with its models took {results['server_peak_mb']:.0f} MB at most."]
     return "\n".join(lines) + "\n"
+
+
+def _served(contenders: Mapping[str, Any]) -> list[str]:
+    """What a server costs: its time by that in-process, round by round."""
+    inside = next((figures for name, figures in contenders.items() if name.endswith("cpu, in-process")), None)
+    inside = inside or next((figures for name, figures in contenders.items() if name.endswith("in-process")), None)
+    if inside is None:
+        return []
+    lines = []
+    for name, figures in contenders.items():
+        if name.endswith(("gRPC", "HTTP")):
+            pairs = zip(figures["seconds_of_rounds"], inside["seconds_of_rounds"], strict=True)
+            ratios = [through / within for through, within in pairs]
+            lines.append(
+                f"Through {name.rpartition(', ')[2]}: {statistics.median(ratios):.3f} times the seconds in-process "
+                f"({min(ratios):.3f} – {max(ratios):.3f})."
+            )
+    return ["", *lines] if lines else []
 
 
 def chart(results: Mapping[str, Any], path: Path) -> None:

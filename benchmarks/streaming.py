@@ -16,6 +16,7 @@ from pathlib import Path
 
 import soundfile
 
+from benchmarks.machine import peak_of_server
 from gomin_client import audio
 from tests.support import BIN, DEMO_CHECKPOINT, EXAMPLES, RunningServer, run, serving
 
@@ -45,19 +46,8 @@ def timed(*arguments: str | Path) -> tuple[float, float]:
 
 def first_sound(source: Path, url: str) -> float:
     """Seconds from the start of the program to the first sample on its standard output."""
-    command: list[str | Path] = [
-        CLIENT,
-        "reconstruct",
-        source,
-        "-o",
-        "-",
-        "--stream",
-        "--format",
-        "raw",
-        "--quiet",
-        "--url",
-        url,
-    ]
+    options = ["--stream", "--format", "raw", "--quiet", "--url", url]
+    command: list[str | Path] = [CLIENT, "reconstruct", source, "-o", "-", *options]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -66,20 +56,6 @@ def first_sound(source: Path, url: str) -> float:
     process.kill()
     process.wait()
     return elapsed
-
-
-def peak_of_server(server: RunningServer) -> float:
-    """MiB at most of the server and its model processes so far, each one's own peak."""
-    pids, total = [server.process.pid], 0.0
-    while pids:
-        pid = pids.pop()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            children += (thread / "children").read_text().split() if thread.name != str(pid) else []
-        pids += [int(child) for child in children]
-        status = Path(f"/proc/{pid}/status").read_text()
-        total += int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    return total
 
 
 def main() -> None:
@@ -111,7 +87,7 @@ def measure(source: Path, home: Path, url: str, server: RunningServer | None) ->
     """Client's peak in MiB, server's, seconds to the first sound, seconds in all."""
     sound = min(first_sound(source, url) for _ in range(3))
     elapsed, peak = timed("reconstruct", source, "-o", home / "out.wav", "--quiet", "--url", url)
-    return peak, "" if server is None else f"{peak_of_server(server):.0f}", sound, elapsed
+    return peak, "" if server is None else f"{peak_of_server(server) * 1e6 / 2**20:.0f}", sound, elapsed
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class Measured:
             "times_as_fast": statistics.median(self.ratios),
             "times_as_fast_range": [min(self.ratios), max(self.ratios)],
             "rounds": len(self.seconds),
+            "seconds_of_rounds": self.seconds,
             "peak_mb": self.peak_mb,
         }
 

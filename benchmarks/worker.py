@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ class Worker:
     def _ask(self, line: str) -> str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        with suppress(OSError):  # it has ended
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
             raise SystemExit(f"a contender ended: {self._process.args!r}")
@@ -90,12 +92,8 @@ def _transport(place: str, model: str, _quick: bool) -> Call:
     from gomin_client.transports import connect
 
     transport = connect(place)
-    return lambda inputs: transport.infer(model, 1, inputs)[OUTPUTS[transport_kind(model)]]
-
-
-def transport_kind(model: str) -> str:
-    """What the contract calls a model's kind."""
-    return model.removeprefix("gomin_")
+    output = OUTPUTS[model.removeprefix("gomin_")]
+    return lambda inputs: transport.infer(model, 1, inputs)[output]
 
 
 _OPEN = {
@@ -121,13 +119,13 @@ def main() -> None:
         started = time.perf_counter()
         call(inputs[frames])
         print(time.perf_counter() - started, flush=True)
-    print(_peak_mb(), flush=True)
+    print(peak_mb(), flush=True)
 
 
-def _peak_mb() -> float:
-    """Of this program alone; getrusage's figure begins with that of the process that started it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+def peak_mb(pid: int | str = "self") -> float:
+    """Of one process alone; getrusage's figure begins with that of the process that started it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def _inputs(model: str, frames: int, as_tensors: bool) -> dict[str, Any]:

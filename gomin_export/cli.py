@@ -106,7 +106,7 @@ def _command(kind: str) -> Callable[..., None]:
         options = pipeline.Options(
             overrides=_read_config(config, kind),
             key=key,
-            graph=Graph(precision, lowering, target or TARGETS[0]),
+            graph=Graph(precision, lowering, TARGETS[0] if target is None else target),
             atol=atol,
             min_snr=min_snr,
             deployment=deployment,

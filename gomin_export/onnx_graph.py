@@ -54,11 +54,15 @@ def make_shapes_constant(graph: onnx.GraphProto) -> None:
         shape = made_by.get(node.input[1]) if node.op_type == "Reshape" else None
         if shape is None or shape.op_type != "Concat":
             continue
-        batch = made_by.get(shape.input[0])
-        sizes: list[int | None] = [0 if batch and _is_batch(batch, inputs) else None]
-        for name in shape.input[1:]:
-            sizes += numpy_helper.to_array(constants[name]).tolist() if name in constants else [None]
-        if sizes.count(None) > 1:
+        sizes: list[int | None] = []
+        for place, name in enumerate(shape.input):
+            if name in constants:
+                sizes += numpy_helper.to_array(constants[name]).tolist()
+            elif not place and name in made_by and _is_batch(made_by[name], inputs):
+                sizes.append(0)
+            else:
+                sizes.append(None)
+        if sizes.count(None) + sizes.count(-1) > 1:
             continue
         name = f"{node.name}/shape"
         constant = np.array([-1 if size is None else size for size in sizes], np.int64)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.models import Models
 from benchmarks.timing import Measured, compare
 from benchmarks.worker import Worker
-from gomin_client.contract import GAN_MODEL
+from gomin_client.contract import DENOISER_MODEL, GAN_MODEL
 from tests.support import RunningServer
 
 
@@ -54,22 +55,44 @@ def test_ratios_are_of_the_same_round() -> None:
 
 
 def test_the_report(comparison: dict[str, object], tmp_path: Path) -> None:
-    machine = {
+    described = {
         "processor": "A",
         "model": "B",
         "vector extensions": ["avx2"],
         "threads": 2,
         "sgemm_gflops": {"ONNX Runtime": 100.0},
     }
-    results = {"machine": machine, "comparisons": [comparison, {**comparison, "title": "Not drawn", "in_chart": False}]}
+    results = {
+        "machine": described,
+        "comparisons": [comparison, {**comparison, "title": "Not drawn", "in_chart": False}],
+    }
 
     table = report.table(results)
     report.chart(results, tmp_path / "a.png")
 
     assert table.count("| gomin-triton, gRPC |") == 2
     assert "| ONNX Runtime | " in table
+    assert "(2 rounds)" in table
     assert "× ONNX Runtime" in table
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_server_is_compared_with_what_runs_in_process(comparison: dict[str, object]) -> None:
+    (line,) = report._served(comparison["contenders"])[1:]  # type: ignore[arg-type]
+
+    assert line.startswith("Through gRPC: ")
+    assert "times the seconds in-process" in line
+
+
+def test_the_first_of_each_core_comes_first() -> None:
+    allowed = os.sched_getaffinity(0)
+
+    assert len(machine.cores(1)) == 1
+    assert machine.cores(len(allowed) + 1) == allowed
+
+
+def test_operations_of_a_denoiser_are_counted() -> None:
+    assert Models(Path(), quick=True).gflop(DENOISER_MODEL, 24) > 0
 
 
 def test_operations_are_counted() -> None:

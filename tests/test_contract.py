@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from gomin_client.contract import ModelContract
 from gomin_client.errors import ContractError
 from gomin_client.mel import MelConfig
+from gomin_client.transports.local import LocalTransport
 from gomin_client.vocoder import Vocoder
 
 CONTRACT = ModelContract("diffusion", MelConfig(22050, 800, 200, 80), 12, 50)
@@ -46,6 +48,20 @@ def test_a_mel_of_other_settings_is_refused_by_both_values() -> None:
     ]:
         with pytest.raises(ContractError, match=words):
             CONTRACT.check_mel("gomin_gan", given)
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_in_process_runs_take_the_configs_threads(tiny_repository: Path, tmp_path: Path, threads: str) -> None:
+    shutil.copytree(tiny_repository, tmp_path / "models")
+    config = tmp_path / "models/gomin_gan/config.pbtxt"
+    key = 'key: "intra_op_thread_count" value: { string_value: '
+    config.write_text(config.read_text().replace(f'{key}"0"', f'{key}"{threads}"'))
+    with LocalTransport(tmp_path / "models") as transport:
+        assert transport._session("gomin_gan", 1).get_session_options().intra_op_num_threads == int(threads)
+
+    config.write_text(config.read_text().replace(f'{key}"{threads}"', f'{key}"many"'))
+    with LocalTransport(tmp_path / "models") as transport, pytest.raises(ContractError, match="'many', not a number"):
+        transport._session("gomin_gan", 1)
 
 
 def test_a_vocoder_refuses_a_mel_of_other_settings(repository: Path) -> None:

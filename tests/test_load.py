@@ -6,13 +6,14 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gomin_client import Vocoder, load
-from gomin_client.errors import InferenceError, UsageError
+from gomin_client.errors import InferenceError, ServerError, UsageError
 from gomin_client.load import Level
 from gomin_client.transports.base import Statistics
 from tests.support import BIN, RunningServer, assert_fails, run
@@ -65,6 +66,51 @@ def test_a_level_of_failures(server: RunningServer, monkeypatch: pytest.MonkeyPa
     assert level.errors == ["out of order"] * 2
     assert "2 failed" in load.line(level)
     assert level.to_dict()["errors"] == ["out of order"]
+
+
+def test_what_was_measured_outlives_the_server(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has gone, and one that was restarted and counts from 0 again."""
+    counted = Statistics(9, 9, 9.0, 9.0, 9.0, 9.0, 9)
+    for after in (ServerError("gone"), Statistics(1, 1, 0.1, 0.1, 0.1, 0.1, 1)):
+        answers = iter([counted, counted, after])
+
+        def statistics(answers: Iterator[Statistics | ServerError] = answers) -> Statistics:
+            answer = next(answers)
+            if isinstance(answer, ServerError):
+                raise answer
+            return answer
+
+        with Vocoder(server.grpc) as vocoder:
+            mel = load.make_mel(vocoder, 0.1)
+            monkeypatch.setattr(vocoder, "statistics", statistics)
+            level = load.run_level(vocoder, mel, 1, duration_s=0)
+
+        assert len(level.latencies_s) == 1
+        assert level.counted is None
+        assert level.to_dict()["server"] == {"queue_s": None, "compute_s": None, "batch": None}
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_refuses_durations_without_an_end(server: RunningServer, seconds: float) -> None:
+    with Vocoder(server.grpc) as vocoder, pytest.raises(UsageError, match="an end"):
+        load.run_level(vocoder, load.make_mel(vocoder, 0.1), 1, seconds)
+
+
+def test_a_request_is_one_request_whatever_its_length(server: RunningServer) -> None:
+    arguments = ["gomin-client", "bench", "--url", server.grpc, "--audio", "8", "--duration", "0", "-c", "1", "--json"]
+    with Vocoder(server.grpc) as vocoder:
+        before = load._settled(vocoder)
+        whole = run(*arguments)
+        between = load._settled(vocoder)
+        cut = run(*arguments, "--window", "256")
+        after = load._settled(vocoder)
+
+    assert (whole.returncode, cut.returncode) == (0, 0), whole.stderr + cut.stderr
+    assert before is not None
+    assert between is not None
+    assert after is not None
+    assert between.since(before).requests == 2  # the warm-up, and the level's
+    assert after.since(between).requests > 4
 
 
 def test_the_command(server: RunningServer) -> None:

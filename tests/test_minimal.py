@@ -168,6 +168,16 @@ class TestModulation:
 
         close(actual, expected)
 
+    def test_of_weights_that_are_all_zero(self) -> None:
+        chain = self.chain((4, 2))
+        for conv in chain:
+            conv.weight.data.zero_()
+        mel = torch.randn(1, 8, 3, dtype=torch.float64)
+
+        actual = ComposedModulation(chain).double()(mel, *FrameEdges(torch.float64)(mel))
+
+        close(actual, chain[1](chain[0](mel)))
+
     def test_of_the_released_network_the_second_and_third(self) -> None:
         sizes = (128, 1536, 768, 384, 192, 96)
         convs = [nn.ConvTranspose1d(before, after, 2) for before, after in pairwise(sizes)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -11,15 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client.errors import GominError, UsageError
+from gomin_client.errors import GominError, ServerError, UsageError
 from gomin_client.mel import Mel
+from gomin_client.names import MOST_CONCURRENT
 from gomin_client.transports.base import Statistics
 from gomin_client.vocoder import Vocoder
 from gomin_client.workers import Workers
 
-MOST_CONCURRENT = 64
 QUANTILES = (50, 95, 99)
-COUNTED_WITHIN_S = 2.0  # that a server may take to count what it has answered
+# A server counts a request a moment after it has sent the answer: how long that usually takes, and may take at most.
+COUNTED_LATE_S = 0.02
+COUNTED_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Level:
         errors: of those that failed.
         audio_s: seconds of audio that were made.
         elapsed_s: from the first request to the last answer.
-        counted: what the server counted meanwhile, of all its callers; None in-process.
+        counted: what the server counted meanwhile, of all its callers; None in-process, and where it was restarted or
+            does not tell.
     """
 
     concurrency: int
@@ -137,14 +141,16 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
 
     Raises:
         UsageError: a number out of range.
-        ServerError: the server does not tell its statistics.
+        ServerError: the server cannot be reached.
     """
     if not 1 <= concurrency <= MOST_CONCURRENT:
         raise UsageError(f"{concurrency} requests at a time: expected 1 to {MOST_CONCURRENT}")
+    if not 0 <= duration_s < math.inf:
+        raise UsageError(f"{duration_s} s: expected 0 or more, and an end")
     latencies: list[float] = []
     errors: list[str] = []
     ended = threading.Event()
-    before = vocoder.statistics()
+    before = _settled(vocoder)
     begin = time.monotonic()
 
     def go_on() -> None:
@@ -171,14 +177,32 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
     return Level(concurrency, latencies, errors, audio_s, elapsed, counted)
 
 
-def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Statistics | None:
-    """What the server has counted since; it counts a request a moment after it has sent the answer."""
+def _settled(vocoder: Vocoder) -> Statistics | None:
+    """What the server has counted once it has counted all that it has answered, if its other callers let it rest."""
     deadline = time.monotonic() + COUNTED_WITHIN_S
-    while True:
+    now = vocoder.statistics()
+    while now is not None and time.monotonic() < deadline:
+        before = now
+        time.sleep(COUNTED_LATE_S)
         now = vocoder.statistics()
-        if before is None or now is None:
-            return None
-        counted = now.since(before)
-        if counted.requests >= answered or time.monotonic() >= deadline:
-            return counted
-        time.sleep(0.01)
+        if now == before:
+            break
+    return now
+
+
+def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Statistics | None:
+    """What the server has counted since."""
+    deadline = time.monotonic() + COUNTED_WITHIN_S
+    try:
+        while True:
+            now = vocoder.statistics()
+            if before is None or now is None:
+                return None
+            counted = now.since(before)
+            if min(counted.requests, counted.executions) < 0:
+                return None  # restarted
+            if counted.requests >= answered or time.monotonic() >= deadline:
+                return counted
+            time.sleep(COUNTED_LATE_S)
+    except ServerError:  # it has gone; what was measured is there all the same
+        return None

@@ -6,3 +6,5 @@ from __future__ import annotations
 SAMPLER_PARAMETERS = ("sampler", "steps", "schedule", "eta")
 SAMPLERS = ("ddpm", "fast", "ddim", "dpm++")
 SCHEDULES = ("linear", "cosine", "interpolated")
+
+MOST_CONCURRENT = 64  # requests that one client has under way

@@ -13,7 +13,7 @@ import typer
 
 from gomin_client import DEFAULT_URL
 from gomin_client.connection import Connection, parse_headers
-from gomin_client.names import SAMPLERS, SCHEDULES
+from gomin_client.names import MOST_CONCURRENT, SAMPLERS, SCHEDULES
 
 INPUT_FORMS = (
     "files, directories (with their subfolders), patterns such as 'in/**/*.wav', .txt lists of paths, "
@@ -138,7 +138,7 @@ Concurrency = Annotated[
         "--concurrency",
         "-c",
         min=1,
-        max=64,
+        max=MOST_CONCURRENT,
         help="Requests at a time; may be given several times. Default: 1, 2, 4 and 8.",
         show_default=False,
     ),

@@ -67,7 +67,8 @@ def bench(
 
     A line for each number of requests at a time: seconds of audio made per second; milliseconds in which 50, 95, 99 %
     of the requests were answered; the server's averages of waiting, of computing, and of items in a call of the model.
-    These count all callers: let it be the only one.
+    These count all callers: let it be the only one. The audio of a request is one request to the server, whatever its
+    length, unless --window says how to cut it.
 
     Examples:
 
@@ -81,6 +82,8 @@ def bench(
     levels: list[load.Level] = []
     with Vocoder(url or DEFAULT_URL, model, connection=connection, **how) as vocoder:
         mel = load.make_mel(vocoder, audio)
+        if how.get("window") is None:
+            vocoder.window = max(vocoder.window, mel.shape[-1])  # a request is a request to the server
         if not as_json:
             typer.echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio a request")
         vocoder.synthesize(mel, force=True)  # opens connections, warms up
@@ -92,10 +95,11 @@ def bench(
                 if not as_json:
                     typer.echo(load.line(levels[-1]))
         except Interrupted as interrupted:
-            interrupted.so_far = "the lines above are complete" if levels and not as_json else "nothing was written"
+            interrupted.so_far = "the lines above are complete" if levels else "no result was written"
             raise
-    if as_json:
-        typer.echo(json.dumps([level.to_dict() for level in levels], indent=2, ensure_ascii=False))
+        finally:
+            if as_json and levels:
+                typer.echo(json.dumps([level.to_dict() for level in levels], indent=2, ensure_ascii=False))
     errors = [error for level in levels for error in level.errors]
     if errors:
         typer.echo(f"gomin-client: {len(errors)} requests failed; the first: {errors[0]}", err=True)

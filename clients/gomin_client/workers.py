@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from gomin_client.errors import UsageError
+from gomin_client.names import MOST_CONCURRENT
 
 
 class Workers:
@@ -18,7 +19,7 @@ class Workers:
     what a server may still answer. They stay because HTTP clients belong to threads.
     """
 
-    def __init__(self, most: int = 64) -> None:
+    def __init__(self, most: int = MOST_CONCURRENT) -> None:
         """Args: most: threads at a time."""
         self._most = most
         self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()

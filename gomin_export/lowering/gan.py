@@ -113,17 +113,17 @@ class LoweredGAN(nn.Module):
             for snake, layer in zip(snakes, [*self.ups, self.conv_post], strict=True):
                 scale_inputs(layer, 1 / frequencies(snake))
         chain = [*self.film_generator.convs]
-        for i, conv in enumerate(chain):
-            if minimal and i and modulation.pays(conv, network.n_mels):
-                self.edges = FrameEdges(conv.weight.dtype)
-                self.film_generator.convs[i] = ComposedModulation(chain[: i + 1])
+        composed = [i for i, conv in enumerate(chain) if minimal and i and modulation.pays(conv, network.n_mels)]
+        self.edges = FrameEdges(chain[0].weight.dtype) if composed else None
+        for i in composed:
+            self.film_generator.convs[i] = ComposedModulation(chain[: i + 1])
         *snake_ups, self.snake_post = lowered
         self.snake_ups = nn.ModuleList(snake_ups)
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, M, T) -> (B, 1, hop_length·T)."""
         modulations = mel
-        edges = self.edges(mel) if hasattr(self, "edges") else ()
+        edges = () if self.edges is None else self.edges(mel)
         x = self.conv_pre(mel)
         stages = zip(self.snake_ups, self.ups, self.films, self.film_generator.convs, strict=True)
         for i, (snake, up, film, conv) in enumerate(stages):

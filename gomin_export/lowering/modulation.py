@@ -70,8 +70,9 @@ class ComposedModulation(nn.Module):
         samples = bias.shape[0]
         # samples from the frame's begin, and from its end, that an end of the mel changes
         changed = [end.abs().amax(dim=(0, 2)) > 1e-12 * weight.abs().max() for end in ends]
-        head = int(changed[0].nonzero().max()) + 1
-        tail = int(changed[1].nonzero().min())
+        # one sample at least, though weights may be 0
+        head = max([0, *changed[0].nonzero()[:, 0].tolist()]) + 1
+        tail = min([samples - 1, *changed[1].nonzero()[:, 0].tolist()])
         if head >= tail:
             raise ValueError(f"the ends of the mel change samples 0 … {head - 1} and {tail} … of a frame's {samples}")
         rows = [slice(0, head), slice(head, tail), slice(tail, samples)]

@@ -147,13 +147,19 @@ class LocalTransport:
 
     def _open(self, model: str, version: int) -> Any:
         path = self._repository / model / str(version) / "model.onnx"
+        config = model_repository.read_config(self._repository / model / model_repository.CONFIG)
+        threads = config.get("intra_op_thread_count", "0")
+        if not threads.isdecimal():
+            raise ContractError(
+                f"{model}/{model_repository.CONFIG}: intra_op_thread_count is {threads!r}, not a number"
+            )
         try:
             options = self._onnxruntime.SessionOptions()
+            options.intra_op_num_threads = int(threads)
             options.enable_mem_pattern = False  # as in config.pbtxt
             session = self._onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ServerError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
-        config = model_repository.read_config(self._repository / model / model_repository.CONFIG)
         metadata = session.get_modelmeta().custom_metadata_map
         for name, value in ModelContract.from_parameters(model, config).to_parameters().items():
             if metadata.get(name) != value:
