@@ -44,7 +44,7 @@ class Models:
         return self.home / f"{model}.pt"
 
     def plain(self, model: str) -> Path:
-        """What torch.onnx.export makes of the reference network, and nothing else."""
+        """What torch.onnx.export makes of the reference network, in one file and nothing else."""
         return self.home / f"{model}.onnx"
 
     @property

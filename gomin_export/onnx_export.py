@@ -32,6 +32,8 @@ from gomin_export.precision import convolutions_to_float16
 OPSET = 20
 MAX_IR_VERSION = 10
 MODEL_FILE = "model.onnx"
+WEIGHTS_SUFFIX = ".data"  # of the file beside it
+MOST_WEIGHTS_INSIDE = 100_000_000  # bytes
 
 # Two is the smallest size that the exporter does not take for a constant.
 _TRACED_BATCH = 2
@@ -142,7 +144,18 @@ def _export(
     onnx_graph.strip_traces(model)
     for name, value in sorted(metadata.items()):
         model.metadata_props.add(key=name, value=value)
-    onnx.save(model, path)
+    _save(model, path)
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model, and the weights of a large one beside it: ONNX Runtime reads these where they lie.
+
+    Weights inside the file it holds once more until a session is ready, beside the form that it runs them in.
+    """
+    beside = path.with_name(path.name + WEIGHTS_SUFFIX)
+    beside.unlink(missing_ok=True)  # onnx would append
+    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    onnx.save(model, path, save_as_external_data=weights > MOST_WEIGHTS_INSIDE, location=beside.name)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,9 @@ def write_report(files: Path, report: Report) -> None:
 
 def file_digests(files: Path) -> dict[str, str]:
     """File name → SHA-256 of what a version directory serves, and of the vectors to verify it with."""
-    return {path.name: sha256(path) for path in sorted(files.iterdir()) if path.suffix in (".onnx", ".py", ".npz")}
+    return {
+        path.name: sha256(path) for path in sorted(files.iterdir()) if path.suffix in (".onnx", ".data", ".py", ".npz")
+    }
 
 
 def sha256(path: Path) -> str:

@@ -335,8 +335,7 @@ class TestCommandLine:
         away = run("gomin-client", "reconstruct", EXAMPLES[0], "--url", f"localhost:{port}")
         assert_fails(away, 3, f"grpc://localhost:{port}", "gomin-server", "--url local:")
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("scheme", ["grpc", "http"])
+    @pytest.mark.parametrize(("scheme", "number"), [("grpc", signal.SIGINT), ("http", signal.SIGTERM)])
     def test_interrupted_it_leaves_complete_files_only(
         self, server: RunningServer, tmp_path: Path, scheme: str, number: signal.Signals
     ) -> None:

@@ -14,7 +14,7 @@ from gomin_client.contract import ModelContract
 from gomin_client.model_repository import read_config
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.records import sha256
-from tests.support import BIN, DEMO_CHECKPOINT, GOLDEN, ROOT, assert_fails, run
+from tests.support import BIN, DEMO_CHECKPOINT, ROOT, assert_fails, run
 
 ONNX_MODELS = [contract.GAN_MODEL, contract.DENOISER_MODEL]
 
@@ -47,7 +47,7 @@ def test_the_repository_holds_complete_models_and_nothing_else(repository: Path)
 
 @pytest.mark.parametrize("model", ONNX_MODELS)
 def test_the_native_backend_can_load_it(repository: Path, model: str) -> None:
-    """Triton 24.10's onnxruntime backend: IR ≤ 10, opset ≤ 21, one file, ranks known, a free batch axis first."""
+    """Triton 24.10's onnxruntime backend: IR ≤ 10, opset ≤ 21, ranks known, a free batch axis first."""
     proto = onnx.load(onnx_file(repository, model), load_external_data=False)
 
     assert proto.ir_version <= 10
@@ -167,7 +167,8 @@ def test_from_an_installed_wheel_outside_the_source_tree(tmp_path: Path) -> None
     main = "import gomin_export.cli as cli; assert cli.__file__.startswith({site!r}), cli.__file__; cli.main()"
     env = {"PYTHONPATH": str(site), "PATH": str(BIN)}
 
-    checkpoint = GOLDEN / "diffusion_small.pt"
+    checkpoint = tmp_path / "tiny.pt"
+    torch.save(DiffusionWrapper(8, 2, 8, 2).state_dict(), checkpoint)
     result = run("python", "-c", main.format(site=str(site)), "diffusion", "--ckpt", checkpoint, cwd=elsewhere, env=env)
 
     assert result.returncode == 0, result.stderr
