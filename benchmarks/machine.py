@@ -7,7 +7,8 @@ import platform
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,12 @@ def describe() -> dict[str, Any]:
     }
 
 
-def cores(count: int) -> set[int]:
+def cores(count: int, allowed: Set[int] | None = None, system: Path = Path("/sys/devices/system/cpu")) -> set[int]:
     """As many CPUs that this process may use, each of another core as long as there are cores."""
-    allowed = sorted(os.sched_getaffinity(0))
     seen: Counter[str] = Counter()
     turns = []
-    for cpu in allowed:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    for cpu in sorted(os.sched_getaffinity(0) if allowed is None else allowed):
+        siblings = system / f"cpu{cpu}/topology/thread_siblings_list"
         core = siblings.read_text() if siblings.exists() else str(cpu)
         turns.append((seen[core], cpu))  # the second of a core comes after the first of all others
         seen[core] += 1
@@ -50,13 +50,14 @@ def cores(count: int) -> set[int]:
 
 
 def peak_of_server(server: RunningServer) -> float:
-    """MB at most of the server and its model processes so far, each one's own peak."""
+    """MB at most of the server and its model processes so far, the sum of each one's own peak."""
     pids, total = [server.process.pid], 0.0
     while pids:
         pid = pids.pop()
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            pids += [int(child) for child in (thread / "children").read_text().split()]
-        total += peak_mb(pid)
+        with suppress(OSError, LookupError):  # it has ended
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                pids += [int(child) for child in (thread / "children").read_text().split()]
+            total += peak_mb(pid)
     return total
 
 

@@ -90,9 +90,9 @@ def example(model: str, frames: int) -> dict[str, Tensor]:
 
 def build(models: Models, say: Any) -> None:
     """Make all of them; takes some minutes."""
-    if models.home.exists():
-        shutil.rmtree(models.home)  # an export beside one of an older exporter would be version 2
-    models.home.mkdir(parents=True)
+    models.home.mkdir(parents=True, exist_ok=True)
+    for target in ("any", "cpu"):  # an export beside one of an older exporter would be version 2
+        shutil.rmtree(models.repository(target), ignore_errors=True)
     for model, kind in ((GAN_MODEL, "gan"), (DENOISER_MODEL, "diffusion")):
         network = _network(model, models.quick)
         torch.save(network.state_dict(), models.checkpoint(model))

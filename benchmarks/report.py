@@ -41,7 +41,10 @@ def table(results: Mapping[str, Any]) -> str:
             )
         lines += _served(contenders)
     if results.get("server_peak_mb"):
-        lines += ["", f"The server with its models took {results['server_peak_mb']:.0f} MB at most."]
+        lines += [
+            "",
+            f"The server's processes took {results['server_peak_mb']:.0f} MB at most, each one's peak added up.",
+        ]
     return "\n".join(lines) + "\n"
 
 

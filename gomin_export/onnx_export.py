@@ -18,6 +18,7 @@ from typing import Any
 
 import onnx
 import torch
+from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
 from gomin_client import contract
@@ -34,6 +35,8 @@ MAX_IR_VERSION = 10
 MODEL_FILE = "model.onnx"
 WEIGHTS_SUFFIX = ".data"  # of the file beside it
 MOST_WEIGHTS_INSIDE = 100_000_000  # bytes
+_SMALLEST_BESIDE = 1024  # bytes of a tensor
+_ALIGNMENT = 4096  # a page, for files are mapped into memory
 
 # Two is the smallest size that the exporter does not take for a constant.
 _TRACED_BATCH = 2
@@ -153,9 +156,18 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     Weights inside the file it holds once more until a session is ready, beside the form that it runs them in.
     """
     beside = path.with_name(path.name + WEIGHTS_SUFFIX)
-    beside.unlink(missing_ok=True)  # onnx would append
-    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    onnx.save(model, path, save_as_external_data=weights > MOST_WEIGHTS_INSIDE, location=beside.name)
+    tensors = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _SMALLEST_BESIDE]
+    if sum(len(tensor.raw_data) for tensor in tensors) > MOST_WEIGHTS_INSIDE:
+        # not by onnx.save, which lets nobody but the owner read what it writes, and looks in the current directory
+        with beside.open("wb") as file:
+            for tensor in tensors:
+                file.write(bytes(-file.tell() % _ALIGNMENT))
+                set_external_data(tensor, beside.name, offset=file.tell(), length=len(tensor.raw_data))
+                file.write(tensor.raw_data)
+                tensor.ClearField("raw_data")
+    else:
+        beside.unlink(missing_ok=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager

@@ -79,16 +79,30 @@ def test_the_report(comparison: dict[str, object], tmp_path: Path) -> None:
 
 def test_a_server_is_compared_with_what_runs_in_process(comparison: dict[str, object]) -> None:
     (line,) = report._served(comparison["contenders"])[1:]  # type: ignore[arg-type]
-
     assert line.startswith("Through gRPC: ")
-    assert "times the seconds in-process" in line
+
+    seconds = {"any, in-process": [9.0, 9.0], "cpu, in-process": [1.0, 2.0], "cpu, HTTP": [2.0, 8.0]}
+    made = {name: {"seconds_of_rounds": rounds} for name, rounds in seconds.items()}
+    assert report._served(made)[1:] == ["Through HTTP: 3.000 times the seconds in-process (2.000 – 4.000)."]
+    assert report._served({"PyTorch": {"seconds_of_rounds": [1.0]}}) == []
 
 
-def test_the_first_of_each_core_comes_first() -> None:
-    allowed = os.sched_getaffinity(0)
+def test_the_first_of_each_core_comes_first(tmp_path: Path) -> None:
+    """Of two cores with two threads each: 0 and 2 are one core's, 1 and 3 the other's; 5 says nothing of itself."""
+    for cpu in range(4):
+        siblings = tmp_path / f"cpu{cpu}/topology/thread_siblings_list"
+        siblings.parent.mkdir(parents=True)
+        siblings.write_text(f"{cpu % 2},{cpu % 2 + 2}\n")
 
-    assert len(machine.cores(1)) == 1
-    assert machine.cores(len(allowed) + 1) == allowed
+    assert machine.cores(2, {0, 1, 2, 3}, tmp_path) == {0, 1}
+    assert machine.cores(2, {0, 2, 3}, tmp_path) == {0, 3}
+    assert machine.cores(2, {0, 2, 5}, tmp_path) == {0, 5}
+    assert machine.cores(3, {0, 2}, tmp_path) == {0, 2}
+    assert machine.cores(99) == os.sched_getaffinity(0)
+
+
+def test_the_peak_of_a_server(server: RunningServer) -> None:
+    assert machine.peak_of_server(server) > 100  # it has models loaded, in processes of their own
 
 
 def test_operations_of_a_denoiser_are_counted() -> None:

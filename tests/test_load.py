@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from gomin_client import Vocoder, load
-from gomin_client.errors import InferenceError, ServerError, UsageError
+from gomin_client.errors import GominError, InferenceError, ServerError, UsageError
 from gomin_client.load import Level
 from gomin_client.transports.base import Statistics
 from tests.support import BIN, RunningServer, assert_fails, run
@@ -71,12 +72,12 @@ def test_a_level_of_failures(server: RunningServer, monkeypatch: pytest.MonkeyPa
 def test_what_was_measured_outlives_the_server(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that has gone, and one that was restarted and counts from 0 again."""
     counted = Statistics(9, 9, 9.0, 9.0, 9.0, 9.0, 9)
-    for after in (ServerError("gone"), Statistics(1, 1, 0.1, 0.1, 0.1, 0.1, 1)):
-        answers = iter([counted, counted, after])
+    for after in (ServerError("gone"), InferenceError("unloaded"), Statistics(1, 1, 0.1, 0.1, 0.1, 0.1, 1)):
+        answers = itertools.chain([counted, counted], itertools.repeat(after))
 
-        def statistics(answers: Iterator[Statistics | ServerError] = answers) -> Statistics:
+        def statistics(answers: Iterator[Statistics | GominError] = answers) -> Statistics:
             answer = next(answers)
-            if isinstance(answer, ServerError):
+            if isinstance(answer, GominError):
                 raise answer
             return answer
 
@@ -111,6 +112,13 @@ def test_a_request_is_one_request_whatever_its_length(server: RunningServer) -> 
     assert after is not None
     assert between.since(before).requests == 2  # the warm-up, and the level's
     assert after.since(between).requests > 4
+
+
+def test_refuses_a_request_that_takes_much_memory(server: RunningServer) -> None:
+    asked = ["gomin-client", "bench", "--url", server.grpc, "--duration", "0", "-c", "1", "--audio", "61"]
+
+    assert_fails(run(*asked), 2, "61 s of audio in one request", "--window")
+    assert run(*asked, "--window", "512").returncode == 0
 
 
 def test_the_command(server: RunningServer) -> None:

@@ -37,6 +37,8 @@ def test_answers_are_those_of_a_single_file(large: Path, tiny_repository: Path, 
     assert {entry.value for tensor in weights for entry in tensor.external_data if entry.key == "location"} == {
         "model.onnx.data"
     }
+    # a server may be another user
+    assert (files / "model.onnx.data").stat().st_mode == (files / "model.onnx").stat().st_mode
     with Vocoder(f"local:{tiny_repository}") as vocoder:
         mel = np.random.default_rng(0).uniform(0, 1, (vocoder.contract.mel.n_mels, 20)).astype(np.float32)
         expected = vocoder.synthesize(mel)
@@ -47,7 +49,10 @@ def test_answers_are_those_of_a_single_file(large: Path, tiny_repository: Path, 
 
 
 def test_the_same_again_is_a_no_op(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a file of that name lies in the current directory."""
     monkeypatch.setattr(onnx_export, "MOST_WEIGHTS_INSIDE", 100_000)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx.data").write_text("of something else")
     other = tmp_path / "models"
     pipeline.export("gan", CHECKPOINT, other)
 
@@ -65,8 +70,11 @@ def test_weights_that_were_changed_or_lost_are_noticed(large: Path, tmp_path: Pa
 
     changed = run("gomin-export", "verify", "--repository", tmp_path / "models")
     weights.unlink()
+    missing = run("gomin-export", "verify", "--repository", tmp_path / "models")
     lost = run("gomin-client", "bench", "--url", f"local:{tmp_path / 'models'}", "--duration", "0")
 
     assert changed.returncode == 4
     assert "model.onnx.data" in changed.stdout + changed.stderr
+    assert missing.returncode != 0
+    assert "model.onnx.data" in missing.stdout + missing.stderr
     assert_fails(lost, 3, "model.onnx.data")

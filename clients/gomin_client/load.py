@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client.errors import GominError, ServerError, UsageError
+from gomin_client.errors import GominError, UsageError
 from gomin_client.mel import Mel
 from gomin_client.names import MOST_CONCURRENT
 from gomin_client.transports.base import Statistics
@@ -21,8 +21,9 @@ from gomin_client.workers import Workers
 
 QUANTILES = (50, 95, 99)
 # A server counts a request a moment after it has sent the answer: how long that usually takes, and may take at most.
-COUNTED_LATE_S = 0.02
+COUNTED_LATE_S = 0.1
 COUNTED_WITHIN_S = 2.0
+LONGEST_REQUEST_S = 60  # of audio; what a server holds for a request grows with it
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Stat
     deadline = time.monotonic() + COUNTED_WITHIN_S
     try:
         while True:
-            now = vocoder.statistics()
+            now = _settled(vocoder)
             if before is None or now is None:
                 return None
             counted = now.since(before)
@@ -203,6 +204,5 @@ def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Stat
                 return None  # restarted
             if counted.requests >= answered or time.monotonic() >= deadline:
                 return counted
-            time.sleep(COUNTED_LATE_S)
-    except ServerError:  # it has gone; what was measured is there all the same
+    except GominError:  # it has gone, or the model; what was measured is there all the same
         return None

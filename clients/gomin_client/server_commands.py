@@ -10,7 +10,7 @@ import typer
 from gomin_client import DEFAULT_URL
 from gomin_client import options as o
 from gomin_client.connection import Connection
-from gomin_client.errors import GominError, Interrupted, ServerError
+from gomin_client.errors import GominError, Interrupted, ServerError, UsageError
 
 
 @o.grouped
@@ -83,6 +83,11 @@ def bench(
     with Vocoder(url or DEFAULT_URL, model, connection=connection, **how) as vocoder:
         mel = load.make_mel(vocoder, audio)
         if how.get("window") is None:
+            if audio > load.LONGEST_REQUEST_S:
+                raise UsageError(
+                    f"{audio:g} s of audio in one request to the server: more than {load.LONGEST_REQUEST_S} s would take "
+                    "much of its memory; say with --window how many mel frames a request is to have"
+                )
             vocoder.window = max(vocoder.window, mel.shape[-1])  # a request is a request to the server
         if not as_json:
             typer.echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio a request")

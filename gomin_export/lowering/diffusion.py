@@ -25,10 +25,10 @@ def image_conv(conv: nn.Conv1d, rows: slice = slice(None)) -> nn.Conv2d:
     part = nn.Conv2d(
         conv.in_channels, outputs, (1, kernel), padding=(0, padding), dilation=(1, dilation), bias=conv.bias is not None
     )
-    part.weight.data = conv.weight.data[rows, :, None]
+    part.weight.data = conv.weight.data[rows, :, None].clone()
     if conv.bias is not None:
         assert part.bias is not None
-        part.bias.data = conv.bias.data[rows]
+        part.bias.data = conv.bias.data[rows].clone()
     return part
 
 
@@ -116,7 +116,7 @@ class LoweredDenoiser(nn.Module):
 
     Of the nodes that a node needs, ONNX Runtime runs the one that comes last in the graph first, with all that it needs
     in turn. So what can be put off comes first: otherwise the conditioners of all layers are computed before the first
-    layer, the skips of all are summed after the last, and a call takes 5.6 times the memory (at the released size).
+    layer, the skips of all are summed after the last, and a call takes more than five times the memory (docs/export.md).
     """
 
     def __init__(self, denoiser: GomiDiff, fold: bool = True) -> None:
