@@ -85,8 +85,8 @@ def bench(
         if how.get("window") is None:
             if audio > load.LONGEST_REQUEST_S:
                 raise UsageError(
-                    f"{audio:g} s of audio in one request to the server: more than {load.LONGEST_REQUEST_S} s would take "
-                    "much of its memory; say with --window how many mel frames a request is to have"
+                    f"{audio:g} s of audio in one request to the server, which takes much memory beyond "
+                    f"{load.LONGEST_REQUEST_S} s; say with --window how many mel frames a request is to have"
                 )
             vocoder.window = max(vocoder.window, mel.shape[-1])  # a request is a request to the server
         if not as_json:

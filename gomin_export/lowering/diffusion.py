@@ -116,7 +116,7 @@ class LoweredDenoiser(nn.Module):
 
     Of the nodes that a node needs, ONNX Runtime runs the one that comes last in the graph first, with all that it needs
     in turn. So what can be put off comes first: otherwise the conditioners of all layers are computed before the first
-    layer, the skips of all are summed after the last, and a call takes more than five times the memory (docs/export.md).
+    layer, the skips of all are summed after the last, and a call takes five times the memory (docs/export.md).
     """
 
     def __init__(self, denoiser: GomiDiff, fold: bool = True) -> None:
