@@ -67,8 +67,8 @@ def bench(
 
     A line for each number of requests at a time: seconds of audio made per second; milliseconds in which 50, 95, 99 %
     of the requests were answered; the server's averages of waiting, of computing, and of items in a call of the model.
-    These count all callers: let it be the only one. The audio of a request is one request to the server, whatever its
-    length, unless --window says how to cut it.
+    These count all callers: let it be the only one. The audio of a request, a minute at most, is one request to the
+    server, unless --window says how to cut it.
 
     Examples:
 
