@@ -17,7 +17,7 @@ import tritonclient.grpc
 from gomin_client.errors import ContractError, GominError
 from gomin_client.sampling import SamplerSettings
 from gomin_client.transports import connect
-from gomin_client.transports.base import Statistics, Transport
+from gomin_client.transports.base import Statistics, Transport, settled
 from gomin_export import pipeline
 from gomin_export.deployment import Deployment
 from gomin_export.networks import DiffusionWrapper
@@ -61,9 +61,16 @@ def infer(transport: Transport, mel: np.ndarray = MEL, seeds: np.ndarray = SEEDS
     return transport.infer("gomin_diffusion", 1, {"mel": mel, "seed": seeds}, parameters=parameters)["audio"]
 
 
-def counted(transport: Transport, model: str = "gomin_denoiser") -> Statistics:
-    statistics = transport.statistics(model, 1)
-    assert statistics is not None
+def counted(transport: Transport, model: str = "gomin_denoiser", *, requests: int = 0) -> Statistics:
+    """What the server has counted; `requests` must be among it."""
+
+    def ask() -> Statistics:
+        statistics = transport.statistics(model, 1)
+        assert statistics is not None
+        return statistics
+
+    statistics = settled(ask, lambda now: now.requests >= requests, within_s=20)
+    assert statistics.requests >= requests
     return statistics
 
 
@@ -158,10 +165,10 @@ def test_concurrent_requests_meet_in_the_denoiser(tiled: RunningServer) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(ask, range(2)))
-    steps = counted(transport).since(before)
+    steps = counted(transport, requests=before.requests + 100).since(before)
     transport.close()
 
-    assert steps.inferences == 100
+    assert steps.inferences == steps.requests == 100
     assert steps.executions < 90
 
 
@@ -182,12 +189,11 @@ def test_a_cancelled_request_stops_at_its_next_step(tiled: RunningServer) -> Non
     before = counted(transport).inferences
     call = client.async_infer("gomin_diffusion", inputs, answer)
     deadline = time.monotonic() + 30
-    while counted(transport).inferences == before:
+    while (now := transport.statistics("gomin_denoiser", 1)) is None or now.inferences == before:
         assert time.monotonic() < deadline
     call.cancel()
     assert answered.wait(10)
     assert "CANCELLED" in str(errors[0])
-    time.sleep(0.5)
     soon = counted(transport).inferences
     time.sleep(0.5)
     later = counted(transport).inferences

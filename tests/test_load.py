@@ -16,7 +16,7 @@ import pytest
 from gomin_client import Vocoder, load
 from gomin_client.errors import GominError, InferenceError, ServerError, UsageError
 from gomin_client.load import Level
-from gomin_client.transports.base import Statistics
+from gomin_client.transports.base import Statistics, settled
 from tests.support import BIN, RunningServer, assert_fails, run
 
 
@@ -100,11 +100,11 @@ def test_refuses_durations_without_an_end(server: RunningServer, seconds: float)
 def test_a_request_is_one_request_whatever_its_length(server: RunningServer) -> None:
     arguments = ["gomin-client", "bench", "--url", server.grpc, "--audio", "8", "--duration", "0", "-c", "1", "--json"]
     with Vocoder(server.grpc) as vocoder:
-        before = load._settled(vocoder)
+        before = settled(vocoder.statistics)
         whole = run(*arguments)
-        between = load._settled(vocoder)
+        between = settled(vocoder.statistics)
         cut = run(*arguments, "--window", "256")
-        after = load._settled(vocoder)
+        after = settled(vocoder.statistics)
 
     assert (whole.returncode, cut.returncode) == (0, 0), whole.stderr + cut.stderr
     assert before is not None

@@ -15,6 +15,7 @@ import torch
 import tritonclient.grpc as triton
 from tritonclient.utils import np_to_triton_dtype
 
+from gomin_client.transports.base import settled
 from gomin_export.networks import GomiGAN
 from tests.support import RunningServer, serving, start
 
@@ -63,8 +64,11 @@ class TestOnnxruntimeBackend:
         return home
 
     def statistics(self, server: RunningServer, model: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{server.http}/v2/models/{model}/stats") as answer:
-            return dict(json.load(answer)["model_stats"][0])
+        def ask() -> dict[str, Any]:
+            with urllib.request.urlopen(f"{server.http}/v2/models/{model}/stats") as answer:
+                return dict(json.load(answer)["model_stats"][0])
+
+        return settled(ask, enough=lambda stats: stats["execution_count"] > 0)
 
     def test_runs_a_dynamic_batch_as_one(self, repository: Path, tmp_path: Path, demo_gan: GomiGAN) -> None:
         home = self.variant(repository, tmp_path / "models", (NO_DELAY, BATCH_OF_FOUR))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gomin_client import Vocoder, audio, melfile
 from gomin_client.errors import ContractError, SuspiciousMelError, UsageError
 from gomin_client.mel import MelConfig, mel_spectrogram
+from gomin_client.transports.base import settled
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, run
 
 Wave = NDArray[np.float32]
@@ -309,7 +310,7 @@ def test_concurrent_callers_meet_in_batches(server: RunningServer) -> None:
     """Windows have one shape, so Triton's dynamic batcher merges those of eight callers."""
     mel = np.random.default_rng(3).uniform(0, 1, (128, 600)).astype(np.float32)
     vocoders = [Vocoder(server.grpc, window=64) for _ in range(8)]
-    before = vocoders[0].statistics()
+    before = settled(vocoders[0].statistics)
     expected = vocoders[0].synthesize(mel)
     results: dict[int, Wave] = {}
     threads = [
@@ -319,7 +320,7 @@ def test_concurrent_callers_meet_in_batches(server: RunningServer) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    after = vocoders[0].statistics()
+    after = settled(vocoders[0].statistics)
     for vocoder in vocoders:
         vocoder.close()
 

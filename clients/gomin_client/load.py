@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 from gomin_client.errors import GominError, UsageError
 from gomin_client.mel import Mel
 from gomin_client.names import MOST_CONCURRENT
-from gomin_client.transports.base import Statistics
+from gomin_client.transports.base import Statistics, settled
 from gomin_client.vocoder import Vocoder
 from gomin_client.workers import Workers
 
 QUANTILES = (50, 95, 99)
-# A server counts a request a moment after it has sent the answer: how long that usually takes, and may take at most.
-COUNTED_LATE_S = 0.1
-COUNTED_WITHIN_S = 2.0
 LONGEST_REQUEST_S = 60  # of audio; what a server holds for a request grows with it
 
 
@@ -151,7 +148,7 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
     latencies: list[float] = []
     errors: list[str] = []
     ended = threading.Event()
-    before = _settled(vocoder)
+    before = settled(vocoder.statistics)
     begin = time.monotonic()
 
     def go_on() -> None:
@@ -178,31 +175,21 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
     return Level(concurrency, latencies, errors, audio_s, elapsed, counted)
 
 
-def _settled(vocoder: Vocoder) -> Statistics | None:
-    """What the server has counted once it has counted all that it has answered, if its other callers let it rest."""
-    deadline = time.monotonic() + COUNTED_WITHIN_S
-    now = vocoder.statistics()
-    while now is not None and time.monotonic() < deadline:
-        before = now
-        time.sleep(COUNTED_LATE_S)
-        now = vocoder.statistics()
-        if now == before:
-            break
-    return now
-
-
 def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Statistics | None:
     """What the server has counted since."""
-    deadline = time.monotonic() + COUNTED_WITHIN_S
+    if before is None:
+        return None
+
+    def since(now: Statistics | None) -> Statistics | None:
+        counted = None if now is None else now.since(before)
+        # fewer than before: it was restarted
+        return None if counted is None or min(counted.requests, counted.executions) < 0 else counted
+
+    def is_enough(now: Statistics | None) -> bool:
+        counted = since(now)
+        return counted is None or counted.requests >= answered
+
     try:
-        while True:
-            now = _settled(vocoder)
-            if before is None or now is None:
-                return None
-            counted = now.since(before)
-            if min(counted.requests, counted.executions) < 0:
-                return None  # restarted
-            if counted.requests >= answered or time.monotonic() >= deadline:
-                return counted
+        return since(settled(vocoder.statistics, is_enough))
     except GominError:  # it has gone, or the model; what was measured is there all the same
         return None

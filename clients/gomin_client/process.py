@@ -139,8 +139,10 @@ def _draw(path: Path, outcomes: Sequence[Outcome], config: MelConfig, display: D
 
 def _statistics(vocoder: Vocoder | None, display: Display) -> Statistics | None:
     """What the server has counted; it need not tell to be of use."""
+    from gomin_client.transports.base import settled
+
     try:
-        return None if vocoder is None else vocoder.statistics()
+        return None if vocoder is None else settled(vocoder.statistics)
     except ServerError as error:
         display.complain(f"warning: no statistics: {error.problem}")
         return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -12,6 +13,11 @@ Tensors = Mapping[str, NDArray[Any]]
 Parameters = Mapping[str, str | int | float | bool]
 
 LONGEST_S = 3600.0  # that a request may take if its caller does not say
+# A server counts a request a moment after it has sent the answer: how long that usually takes, and may take at most.
+COUNTED_LATE_S = 0.1
+COUNTED_WITHIN_S = 2.0
+
+Counted = TypeVar("Counted")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,32 @@ class Statistics:
     def since(self, earlier: Statistics) -> Statistics:
         """What has been added."""
         return Statistics(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
+
+
+def settled(
+    ask: Callable[[], Counted], enough: Callable[[Counted], bool] = lambda _: True, within_s: float = COUNTED_WITHIN_S
+) -> Counted:
+    """What a server has counted, once it has counted all that it has answered.
+
+    Triton counts a request a moment after it has sent the answer, so whoever asks at once may miss the last ones.
+
+    Args:
+        ask: asks the server.
+        enough: whether what it says can be all.
+        within_s: seconds after which its last word is taken; its other callers need not let it rest.
+
+    Returns:
+        What it said twice in a row and is enough, or said last.
+    """
+    deadline = time.monotonic() + within_s
+    now = ask()
+    while time.monotonic() < deadline:
+        before = now
+        time.sleep(COUNTED_LATE_S)
+        now = ask()
+        if now == before and enough(now):
+            break
+    return now
 
 
 class Transport(Protocol):
