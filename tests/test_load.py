@@ -91,6 +91,13 @@ def test_what_was_measured_outlives_the_server(server: RunningServer, monkeypatc
         assert level.to_dict()["server"] == {"queue_s": None, "compute_s": None, "batch": None}
 
 
+def test_counts_are_read_when_they_rest_and_are_enough() -> None:
+    late, busy = iter([1, 1, 2, 3, 3, 4]), itertools.count()
+
+    assert settled(lambda: next(late), enough=lambda count: count >= 2) == 3
+    assert settled(lambda: next(busy), within_s=0.25) >= 2  # other callers never let it rest
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_refuses_durations_without_an_end(server: RunningServer, seconds: float) -> None:
     with Vocoder(server.grpc) as vocoder, pytest.raises(UsageError, match="an end"):
