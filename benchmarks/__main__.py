@@ -1,13 +1,13 @@
 """make bench: our export against its peers on this machine, interleaved in one run.
 
-Writes results.json, results.md and results.png into bench/.
+Writes results.json, results.md and results.png into bench/, anew after each part.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,8 +22,8 @@ from gomin_client.contract import DENOISER_MODEL, GAN_MODEL
 from tests.support import serving
 
 SECOND, TEN_SECONDS = 94, 938  # mel frames
-LOWERINGS = "GAN, 1 s of audio: the lowerings"
-ALL = ("gan-1s", "gan-10s", "denoiser", "lowerings")
+LOWERINGS = "lowerings"
+ALL = ("gan-1s", "gan-10s", "denoiser", LOWERINGS)
 
 Contenders = dict[str, Callable[[], Worker]]
 
@@ -31,13 +31,21 @@ Contenders = dict[str, Callable[[], Worker]]
 def main() -> None:
     """Measure all, write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our export against its peers.")
-    parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for models and results")
-    parser.add_argument("--rounds", type=int, default=12, help="rounds of one second of audio; half as many of ten")
+    parser.add_argument(
+        "--output", type=Path, default=Path("bench"), help="folder for models and results; default bench"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=12, help="rounds of one second of audio, 12 by default; half as many of ten"
+    )
     parser.add_argument("--only", choices=ALL, action="append", help="a part; may be given several times")
     parser.add_argument("--quick", action="store_true", help="small networks and short mels: a try of the program")
     asked = parser.parse_args()
     if asked.rounds < 1:
         parser.error(f"--rounds {asked.rounds}: expected 1 or more")
+    try:
+        asked.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {asked.output}: {error.strerror}")
     os.sched_setaffinity(0, machine.cores(THREADS))  # the contenders and the server inherit it
     models = Models(asked.output / "models", asked.quick)
     build(models, say)
@@ -51,16 +59,22 @@ def main() -> None:
             "gan-1s": ("GAN, 1 s of audio", GAN_MODEL, gan, second, asked.rounds),
             "gan-10s": ("GAN, 10 s of audio", GAN_MODEL, gan, ten, long_rounds),
             "denoiser": ("One step of the denoiser, 1 s of audio", DENOISER_MODEL, denoiser, second, asked.rounds),
-            "lowerings": (LOWERINGS, GAN_MODEL, lowered_contenders(models), second, asked.rounds),
+            LOWERINGS: (
+                "GAN, 1 s of audio: the lowerings",
+                GAN_MODEL,
+                lowered_contenders(models),
+                second,
+                asked.rounds,
+            ),
         }
-        comparisons = [measure(models, *planned[part]) for part in asked.only or ALL]
-        server_peak_mb = machine.peak_of_server(server)
-    results = {"machine": found, "comparisons": comparisons, "server_peak_mb": server_peak_mb}
-    (asked.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    (asked.output / "results.md").write_text(report.table(results))
-    report.chart(results, asked.output / "results.png")
+        results: dict[str, Any] = {"machine": found, "quick": asked.quick, "comparisons": []}
+        for part in dict.fromkeys(asked.only or ALL):
+            results["comparisons"].append(measure(models, *planned[part], in_chart=part != LOWERINGS))
+            if part != LOWERINGS:  # which no server has to do with
+                results["server_peak_mb"] = machine.peak_of_server(server)
+            written = report.write(results, asked.output)  # what there is outlives what comes next
     print(report.table(results))
-    print(f"{asked.output}/results.json, results.md, results.png")
+    print(*written, sep="\n")
 
 
 def gan_contenders(models: Models, grpc: str, http: str) -> Contenders:
@@ -114,14 +128,16 @@ def lowered_contenders(models: Models) -> Contenders:
     }
 
 
-def measure(models: Models, title: str, model: str, contenders: Contenders, frames: int, rounds: int) -> dict[str, Any]:
+def measure(
+    models: Models, title: str, model: str, contenders: Contenders, frames: int, rounds: int, *, in_chart: bool
+) -> dict[str, Any]:
     """One comparison, for results.json."""
     say(title)
     return {
         "title": title,
         "frames": frames,
         "gflop": models.gflop(model, frames),
-        "in_chart": title != LOWERINGS,
+        "in_chart": in_chart,
         "contenders": compare(contenders, frames, rounds, say),
     }
 
@@ -132,4 +148,8 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        say("interrupted; what was measured before is in the results")
+        sys.exit(128 + signal.SIGINT)

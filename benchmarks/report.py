@@ -1,7 +1,8 @@
-"""Results as a table in Markdown and as a bar chart."""
+"""Results as JSON, as a table in Markdown and as a bar chart."""
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +16,32 @@ from matplotlib import pyplot as plt
 
 OURS = "gomin-triton"
 ONNXRUNTIME = "ONNX Runtime"  # whose matrix products are the measure
+QUICK = "A try of the program: small networks, a tenth of the audio or less. These figures mean nothing."
+
+
+def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
+    """results.json, .md and .png in a folder, in place of older ones; returns those that there are."""
+    files = [folder / f"results.{extension}" for extension in ("json", "md", "png")]
+    files[0].write_text(json.dumps(results, indent=2) + "\n")
+    files[1].write_text(table(results))
+    files[2].unlink(missing_ok=True)
+    chart(results, files[2])
+    return [file for file in files if file.exists()]
 
 
 def table(results: Mapping[str, Any]) -> str:
     """All comparisons, a table each."""
     machine = results["machine"]
-    peak = ", ".join(f"{name} {value:.0f}" for name, value in machine["sgemm_gflops"].items())
+    products = ", ".join(f"{name} {value:.0f}" for name, value in machine["sgemm_gflops"].items())
     lines = [
         f"{machine['processor']} ({machine['model']}; {', '.join(machine['vector extensions'])}), "
-        f"{machine['threads']} threads. Matrix products, GFLOP/s: {peak}.",
+        f"{machine['threads']} threads. Matrix products, GFLOP/s: {products}.",
     ]
+    if results.get("quick"):
+        lines += ["", QUICK]
+    if results.get("server_peak_mb"):
+        peak = f"{results['server_peak_mb']:.0f} MB"
+        lines += ["", f"The server's processes, with all models, took {peak} at most, each one's peak added up."]
     for comparison in results["comparisons"]:
         contenders = comparison["contenders"]
         first = next(iter(contenders))
@@ -40,11 +57,6 @@ def table(results: Mapping[str, Any]) -> str:
                 f"| {figures['peak_mb']:.0f} |"
             )
         lines += _served(contenders)
-    if results.get("server_peak_mb"):
-        lines += [
-            "",
-            f"The server's processes took {results['server_peak_mb']:.0f} MB at most, each one's peak added up.",
-        ]
     return "\n".join(lines) + "\n"
 
 
@@ -92,6 +104,7 @@ def chart(results: Mapping[str, Any], path: Path) -> None:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     first = next(iter(comparisons[0]["contenders"]))
-    axes[-1, 0].set_xlabel(f"times as fast as {first}; {results['machine']['threads']} threads", fontsize=8)
+    label = f"times as fast as {first}; {results['machine']['threads']} threads"
+    axes[-1, 0].set_xlabel(QUICK if results.get("quick") else label, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -6,6 +6,7 @@ seconds that one call took; at the end with the most memory that the process had
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -107,6 +108,7 @@ _OPEN = {
 
 def main() -> None:
     """Answer until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it hears of it, and closes standard input
     kind, place, model, quick = sys.argv[1:]
     call = _OPEN[kind](place, model, quick == "1")
     inputs = {}

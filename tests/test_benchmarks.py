@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,19 +64,29 @@ def test_the_report(comparison: dict[str, object], tmp_path: Path) -> None:
         "threads": 2,
         "sgemm_gflops": {"ONNX Runtime": 100.0},
     }
-    results = {
+    (tmp_path / "undrawn").mkdir()
+    results: dict[str, Any] = {
         "machine": described,
         "comparisons": [comparison, {**comparison, "title": "Not drawn", "in_chart": False}],
     }
 
     table = report.table(results)
-    report.chart(results, tmp_path / "a.png")
+    (tmp_path / "results.png").write_text("of another run")
+    written = report.write({**results, "quick": True, "server_peak_mb": 9.0}, tmp_path)
+    undrawn = report.write({**results, "comparisons": results["comparisons"][1:]}, tmp_path / "undrawn")
 
     assert table.count("| gomin-triton, gRPC |") == 2
     assert "| ONNX Runtime | " in table
     assert "(2 rounds)" in table
     assert "× ONNX Runtime" in table
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert report.QUICK not in table
+    assert "took" not in table  # no server was measured
+    assert [file.name for file in written] == ["results.json", "results.md", "results.png"]
+    assert json.loads(written[0].read_text())["quick"]
+    assert report.QUICK in written[1].read_text()
+    assert "took 9 MB at most" in written[1].read_text()
+    assert written[2].read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in undrawn] == ["results.json", "results.md"]
 
 
 def test_a_server_is_compared_with_what_runs_in_process(comparison: dict[str, object]) -> None:

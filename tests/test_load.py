@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gomin_client import Vocoder, load
-from gomin_client.errors import GominError, InferenceError, ServerError, UsageError
+from gomin_client.errors import AccessError, GominError, InferenceError, ServerError, UsageError
 from gomin_client.load import Level
 from gomin_client.transports.base import Statistics, settled
 from tests.support import BIN, RunningServer, assert_fails, run
@@ -70,9 +70,11 @@ def test_a_level_of_failures(server: RunningServer, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_was_measured_outlives_the_server(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has gone, and one that was restarted and counts from 0 again."""
+    """One that has gone, one that was restarted and counts from 0 again, one of two that has not counted all."""
     counted = Statistics(9, 9, 9.0, 9.0, 9.0, 9.0, 9)
-    for after in (ServerError("gone"), InferenceError("unloaded"), Statistics(1, 1, 0.1, 0.1, 0.1, 0.1, 1)):
+    restarted = Statistics(1, 1, 0.1, 0.1, 0.1, 0.1, 1)
+    soon_as_many = Statistics(19, 19, 8.9, 9.0, 19.0, 9.0, 19)  # and counts more, in less time
+    for after in (ServerError("gone"), InferenceError("unloaded"), restarted, soon_as_many, counted):
         answers = itertools.chain([counted, counted], itertools.repeat(after))
 
         def statistics(answers: Iterator[Statistics | GominError] = answers) -> Statistics:
@@ -96,6 +98,20 @@ def test_counts_are_read_when_they_rest_and_are_enough() -> None:
 
     assert settled(lambda: next(late), enough=lambda count: count >= 2) == 3
     assert settled(lambda: next(busy), within_s=0.25) >= 2  # other callers never let it rest
+
+
+@pytest.mark.parametrize("refusal", [AccessError("not yours"), InferenceError("not found")])
+def test_a_server_need_not_tell_what_it_counts(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, refusal: GominError
+) -> None:
+    def refuse() -> None:
+        raise refusal
+
+    with Vocoder(server.grpc) as vocoder:
+        monkeypatch.setattr(vocoder, "statistics", refuse)
+        level = load.run_level(vocoder, load.make_mel(vocoder, 0.1), 1, duration_s=0)
+
+    assert (len(level.latencies_s), level.errors, level.counted) == (1, [], None)
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
@@ -148,7 +164,10 @@ def test_diffusion_in_process_as_json(repository: Path) -> None:
     )
 
     assert result.returncode == 0, result.stderr
-    (level,) = json.loads(result.stdout)
+    told = json.loads(result.stdout)
+    (level,) = told.pop("levels")
+    about = {"model": "gomin_diffusion", "version": 1, "url": f"local:{repository}", "audio_s": 0.05, "duration_s": 0.0}
+    assert told == about
     assert (level["concurrency"], level["requests"], level["failed"]) == (2, 2, 0)
     assert level["server"] == {"queue_s": None, "compute_s": None, "batch": None}
     assert 0 < level["latency_s"]["p50"] <= level["latency_s"]["p99"] <= level["elapsed_s"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client.errors import GominError, UsageError
+from gomin_client.errors import AccessError, GominError, InferenceError, UsageError
 from gomin_client.mel import Mel
 from gomin_client.names import MOST_CONCURRENT
 from gomin_client.transports.base import Statistics, settled
@@ -20,6 +20,7 @@ from gomin_client.vocoder import Vocoder
 from gomin_client.workers import Workers
 
 QUANTILES = (50, 95, 99)
+PAUSE_AFTER_FAILURE_S = 0.2  # a server in trouble is not to be hammered, and failures at such a rate tell nothing
 LONGEST_REQUEST_S = 60  # of audio; what a server holds for a request grows with it
 
 
@@ -33,8 +34,8 @@ class Level:
         errors: of those that failed.
         audio_s: seconds of audio that were made.
         elapsed_s: from the first request to the last answer.
-        counted: what the server counted meanwhile, of all its callers; None in-process, and where it was restarted or
-            does not tell.
+        counted: what the server counted meanwhile, of all its callers; None in-process, where it does not tell, and
+            where not all is in it that was answered, since a server was restarted or has gone.
     """
 
     concurrency: int
@@ -148,7 +149,7 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
     latencies: list[float] = []
     errors: list[str] = []
     ended = threading.Event()
-    before = settled(vocoder.statistics)
+    before = _settled(vocoder)
     begin = time.monotonic()
 
     def go_on() -> None:
@@ -159,6 +160,7 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
                 latencies.append(time.monotonic() - started)
             except GominError as error:
                 errors.append(str(error))
+                ended.wait(PAUSE_AFTER_FAILURE_S)
             if ended.is_set() or time.monotonic() - begin >= duration_s:
                 return
 
@@ -175,21 +177,25 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
     return Level(concurrency, latencies, errors, audio_s, elapsed, counted)
 
 
+def _settled(vocoder: Vocoder) -> Statistics | None:
+    """What the server has counted so far, if it tells: a load can be put on it all the same."""
+    try:
+        return settled(vocoder.statistics)
+    except (AccessError, InferenceError):
+        return None
+
+
 def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Statistics | None:
-    """What the server has counted since."""
+    """What the server has counted since, if that is all that it has answered."""
     if before is None:
         return None
 
-    def since(now: Statistics | None) -> Statistics | None:
-        counted = None if now is None else now.since(before)
-        # fewer than before: it was restarted
-        return None if counted is None or min(counted.requests, counted.executions) < 0 else counted
-
     def is_enough(now: Statistics | None) -> bool:
-        counted = since(now)
-        return counted is None or counted.requests >= answered
+        return now is None or not now.since(before).is_growth or now.since(before).requests >= answered
 
     try:
-        return since(settled(vocoder.statistics, is_enough))
+        now = settled(vocoder.statistics, is_enough)
     except GominError:  # it has gone, or the model; what was measured is there all the same
         return None
+    counted = None if now is None else now.since(before)
+    return counted if counted is not None and counted.is_growth and counted.requests >= answered else None

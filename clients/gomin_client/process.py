@@ -143,8 +143,8 @@ def _statistics(vocoder: Vocoder | None, display: Display) -> Statistics | None:
 
     try:
         return None if vocoder is None else settled(vocoder.statistics)
-    except ServerError as error:
-        display.complain(f"warning: no statistics: {error.problem}")
+    except GominError as error:
+        display.complain(f"warning: no statistics: {error.problem if isinstance(error, ServerError) else error}")
         return None
 
 
@@ -155,7 +155,7 @@ def _timings(vocoder: Vocoder | None, before: Statistics | None, now: Statistics
     if vocoder is None or now is None or before is None:
         return "there are no statistics of a server"
     spent = now.since(before)
-    if spent.requests < 0 or spent.executions < 0:
+    if not spent.is_growth:
         return "a server was restarted meanwhile: its statistics begin with that"
     requests = max(spent.requests, 1)
     parts = {

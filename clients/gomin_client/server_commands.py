@@ -80,6 +80,7 @@ def bench(
     from gomin_client.vocoder import Vocoder
 
     levels: list[load.Level] = []
+    about: dict[str, Any] = {}
     with Vocoder(url or DEFAULT_URL, model, connection=connection, **how) as vocoder:
         mel = load.make_mel(vocoder, audio)
         if how.get("window") is None:
@@ -91,6 +92,7 @@ def bench(
             vocoder.window = max(vocoder.window, mel.shape[-1])  # a request is a request to the server
         if not as_json:
             typer.echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio a request")
+        about = {"model": vocoder.model, "version": vocoder.version, "url": vocoder.url, "audio_s": audio}
         vocoder.synthesize(mel, force=True)  # opens connections, warms up
         if not as_json:
             typer.echo(load.HEADER)
@@ -104,7 +106,8 @@ def bench(
             raise
         finally:
             if as_json and levels:
-                typer.echo(json.dumps([level.to_dict() for level in levels], indent=2, ensure_ascii=False))
+                about |= {"duration_s": duration, "levels": [level.to_dict() for level in levels]}
+                typer.echo(json.dumps(about, indent=2, ensure_ascii=False))
     errors = [error for level in levels for error in level.errors]
     if errors:
         typer.echo(f"gomin-client: {len(errors)} requests failed; the first: {errors[0]}", err=True)

@@ -63,13 +63,19 @@ class Statistics:
         """What has been added."""
         return Statistics(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
 
+    @property
+    def is_growth(self) -> bool:
+        """Of what has been added: nothing has become less, as it does where a server was restarted meanwhile."""
+        return all(value >= 0 for value in astuple(self))
+
 
 def settled(
     ask: Callable[[], Counted], enough: Callable[[Counted], bool] = lambda _: True, within_s: float = COUNTED_WITHIN_S
 ) -> Counted:
     """What a server has counted, once it has counted all that it has answered.
 
-    Triton counts a request a moment after it has sent the answer, so whoever asks at once may miss the last ones.
+    Triton counts a request a moment after it has sent the answer, so whoever asks at once may miss the last ones. What
+    it still works on, for other callers or ones that have given up, does not show in its counts and is not waited for.
 
     Args:
         ask: asks the server.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gomin_client import contract, model_repository
 from gomin_client.contract import ModelContract
 from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError, UnknownModelError
+from gomin_client.names import MOST_CONCURRENT
 from gomin_client.sampling import Array, DiffusionModel, sample_jobs
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, unknown_model
 
@@ -28,7 +29,7 @@ class LocalTransport:
         self._repository = Path(repository)
         self._sessions: dict[tuple[str, int], Any] = {}
         # ONNX Runtime runs in threads of their own, so that the calling one can be interrupted
-        self._workers = ThreadPoolExecutor(thread_name_prefix="onnxruntime")
+        self._workers = ThreadPoolExecutor(MOST_CONCURRENT, thread_name_prefix="onnxruntime")
         self._running: set[Any] = set()  # options of runs that are going on
         self._lock = threading.Lock()
 
