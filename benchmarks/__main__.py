@@ -151,5 +151,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        say("interrupted; what was measured before is in the results")
+        say("interrupted; the parts that were complete have been written")
         sys.exit(128 + signal.SIGINT)

@@ -114,6 +114,7 @@ def main() -> None:
     inputs = {}
     for line in sys.stdin:
         if not line.strip():
+            print(peak_mb(), flush=True)
             break
         frames = int(line)
         if frames not in inputs:
@@ -121,7 +122,6 @@ def main() -> None:
         started = time.perf_counter()
         call(inputs[frames])
         print(time.perf_counter() - started, flush=True)
-    print(peak_mb(), flush=True)
 
 
 def peak_mb(pid: int | str = "self") -> float:
