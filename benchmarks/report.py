@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 
 OURS = "gomin-triton"
 ONNXRUNTIME = "ONNX Runtime"  # whose matrix products are the measure
-QUICK = "A try of the program: small networks, a tenth of the audio or less. These figures mean nothing."
+QUICK = "A try of the program: small networks, about a tenth of the audio or less. These figures mean nothing."
 
 
 def write(results: Mapping[str, Any], folder: Path) -> list[Path]:

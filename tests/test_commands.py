@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from gomin_client import melfile
+from gomin_client import melfile, process
+from gomin_client.errors import InferenceError
 from gomin_client.mel import MelConfig, mel_spectrogram
+from gomin_client.progress import Display
 from gomin_client.vocoder import Vocoder
 from tests.support import BIN, EXAMPLES, ROOT, RunningServer, assert_fails, run
 
@@ -201,6 +204,16 @@ class TestStreams:
         assert (wrong.returncode, wrong.stdout) == (1, b"")
         assert b"cannot be read as audio" in wrong.stderr
         assert both.returncode == 2
+
+
+def test_verbose_needs_no_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    vocoder = Mock(Vocoder)
+    vocoder.statistics.side_effect = InferenceError("not found")
+
+    with Display(1, quiet=False, as_json=False, to_stderr=False) as display:
+        assert process._statistics(vocoder, display) is None
+
+    assert "warning: no statistics: not found" in capsys.readouterr().err
 
 
 def test_verbose_shows_the_servers_timings(tree: Path, server: RunningServer) -> None:

@@ -6,9 +6,12 @@ import itertools
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +19,9 @@ import pytest
 from gomin_client import Vocoder, load
 from gomin_client.errors import AccessError, GominError, InferenceError, ServerError, UsageError
 from gomin_client.load import Level
+from gomin_client.names import MOST_CONCURRENT
 from gomin_client.transports.base import Statistics, settled
+from gomin_client.transports.local import LocalTransport
 from tests.support import BIN, RunningServer, assert_fails, run
 
 
@@ -98,6 +103,35 @@ def test_counts_are_read_when_they_rest_and_are_enough() -> None:
 
     assert settled(lambda: next(late), enough=lambda count: count >= 2) == 3
     assert settled(lambda: next(busy), within_s=0.25) >= 2  # other callers never let it rest
+
+
+def test_failures_are_not_hurried(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ServerError("gone")
+
+    with Vocoder(server.grpc) as vocoder:
+        mel = load.make_mel(vocoder, 0.1)
+        monkeypatch.setattr(vocoder, "synthesize", fail)
+        level = load.run_level(vocoder, mel, 2, duration_s=1)
+
+    assert 2 <= len(level.errors) <= 2 * (1 + 1 / load.PAUSE_AFTER_FAILURE_S)
+
+
+def test_in_process_as_many_are_under_way_as_are_asked_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits in ONNX Runtime's place until all have come."""
+    all_there = threading.Barrier(MOST_CONCURRENT)
+
+    def run_session(names: list[str], *_: object) -> list[np.ndarray]:
+        all_there.wait(timeout=30)
+        return [np.zeros((1, 1, 256), np.float32) for _ in names]
+
+    session = SimpleNamespace(get_outputs=lambda: [SimpleNamespace(name="audio")], run=run_session)
+    mel = {"mel": np.zeros((1, 128, 1), np.float32)}
+    with LocalTransport(repository) as transport, ThreadPoolExecutor(MOST_CONCURRENT) as callers:
+        monkeypatch.setattr(transport, "_session", lambda *_: session)
+        answers = list(callers.map(lambda _: transport.infer("gomin_gan", 1, mel), range(MOST_CONCURRENT)))
+
+    assert len(answers) == MOST_CONCURRENT
 
 
 @pytest.mark.parametrize("refusal", [AccessError("not yours"), InferenceError("not found")])

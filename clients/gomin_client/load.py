@@ -190,12 +190,11 @@ def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Stat
     if before is None:
         return None
 
-    def is_enough(now: Statistics | None) -> bool:
-        return now is None or not now.since(before).is_growth or now.since(before).requests >= answered
+    def is_all(now: Statistics | None) -> bool:
+        return now is not None and now.since(before).is_growth and now.since(before).requests >= answered
 
     try:
-        now = settled(vocoder.statistics, is_enough)
+        now = settled(vocoder.statistics, is_all)
     except GominError:  # it has gone, or the model; what was measured is there all the same
         return None
-    counted = None if now is None else now.since(before)
-    return counted if counted is not None and counted.is_growth and counted.requests >= answered else None
+    return now.since(before) if now is not None and is_all(now) else None
