@@ -18,7 +18,7 @@ from benchmarks import machine, report
 from benchmarks.models import Models, build
 from benchmarks.timing import compare
 from benchmarks.worker import THREADS, Worker
-from gomin_client.contract import DENOISER_MODEL, GAN_MODEL
+from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
 from tests.support import serving
 
 SECOND, TEN_SECONDS = 94, 938  # mel frames

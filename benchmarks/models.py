@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.worker import THREADS
-from gomin_client.contract import DENOISER_MODEL, GAN_MODEL
-from gomin_export import onnx_export, pipeline
-from gomin_export.deployment import Deployment
+from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
+from gomin_export import pipeline
 from gomin_export.lowering import LoweredGAN
 from gomin_export.networks import DiffusionWrapper, GomiGAN
-from gomin_export.onnx_export import DenoiserStep, Graph
+from gomin_export.onnx import export as onnx_export
+from gomin_export.onnx.export import DenoiserStep, Graph
+from gomin_export.repository.config import Deployment
 
 SMALL_GAN: dict[str, Any] = {"upsample_in_channels": 192}
 SMALL_DIFFUSION: dict[str, Any] = {"residual_layers": 4, "residual_channels": 32}

@@ -17,7 +17,7 @@ from pathlib import Path
 import soundfile
 
 from benchmarks.machine import peak_of_server
-from gomin_client import audio
+from gomin_client.files import audio
 from tests.support import BIN, DEMO_CHECKPOINT, EXAMPLES, RunningServer, run, serving
 
 CLIENT = BIN / "gomin-client"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gomin_client.contract import OUTPUTS
+from gomin_client.contract.model import OUTPUTS
 
 THREADS = 2
 
@@ -90,7 +90,7 @@ def _openvino(place: str, _model: str, _quick: bool) -> Call:
 
 def _transport(place: str, model: str, _quick: bool) -> Call:
     """Ours, in-process or through a server, as the client calls it."""
-    from gomin_client.transports import connect
+    from gomin_client.transports.registry import connect
 
     transport = connect(place)
     output = OUTPUTS[model.removeprefix("gomin_")]

@@ -23,7 +23,7 @@ from gomin_client.errors import UsageError
 from gomin_export.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from gomin_export.networks.inverter import MelInverter
+    from gomin_export.networks.base import MelInverter
 
     Network = TypeVar("Network", bound=MelInverter)
 

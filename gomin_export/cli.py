@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
-from gomin_client.connection import Connection
-from gomin_client.console import Version, run
-from gomin_client.contract import FP32, PRECISIONS, SHORT_NAMES
+from gomin_client.cli.console import Version, run
+from gomin_client.cli.options import grouped
+from gomin_client.contract.choices import SAMPLER_PARAMETERS
+from gomin_client.contract.model import FP32, PRECISIONS, SHORT_NAMES
 from gomin_client.errors import UsageError
-from gomin_client.names import SAMPLER_PARAMETERS
-from gomin_client.options import grouped
+from gomin_client.transports.connection import Connection
 from gomin_export import options as o
+from gomin_export.choices import TARGETS
 from gomin_export.errors import ParityError
-from gomin_export.names import TARGETS
 
 if TYPE_CHECKING:
-    from gomin_client.sampling import SamplerSettings
-    from gomin_export.parity import Report
+    from gomin_client.sampling.chains import SamplerSettings
+    from gomin_export.parity.gate import Report
     from gomin_export.pipeline import Plan
     from gomin_export.verify import Reference
 
@@ -85,7 +85,7 @@ def _command(kind: str) -> Callable[..., None]:
         dry_run: o.DryRun = False,
     ) -> None:
         _check_tolerance(precision, atol, min_snr)
-        from gomin_export.deployment import Deployment
+        from gomin_export.repository.config import Deployment
 
         deployment = Deployment(
             max_batch_size=max_batch_size,
@@ -102,7 +102,7 @@ def _command(kind: str) -> Callable[..., None]:
         )
         with _torch_needed():
             from gomin_export import pipeline  # takes seconds: torch
-            from gomin_export.onnx_export import Graph
+            from gomin_export.onnx.export import Graph
         options = pipeline.Options(
             overrides=_read_config(config, kind),
             key=key,
@@ -177,7 +177,7 @@ def verify(
 
     gomin-export verify --url grpc://server:8001 --ckpt gan_state_dict.pt --model gan
     """
-    from gomin_client.transports import connect
+    from gomin_client.transports.registry import connect
     from gomin_export.verify import RecordedReference, verify
 
     _check_tolerance(precision, atol, min_snr)
@@ -257,7 +257,7 @@ def _shapes(texts: list[str] | None) -> list[tuple[int, int]] | None:
 
 def _sampling(**asked: Any) -> SamplerSettings | None:
     """The default chain as it was asked for; None where nothing was said."""
-    from gomin_client.sampling import SamplerSettings
+    from gomin_client.sampling.chains import SamplerSettings
 
     given = {name: value for name, value in asked.items() if value is not None}
     return SamplerSettings().updated(given) if given else None

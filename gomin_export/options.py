@@ -8,9 +8,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from gomin_client.contract import PRECISIONS
-from gomin_client.names import SAMPLERS, SCHEDULES
-from gomin_export.names import TARGETS
+from gomin_client.contract.choices import SAMPLERS, SCHEDULES
+from gomin_client.contract.model import PRECISIONS
+from gomin_export.choices import TARGETS
 
 _MODEL = "Model"
 _PARITY = "Parity gate"

@@ -12,22 +12,25 @@ from typing import Any
 import onnxruntime
 import torch
 
-from gomin_client import contract
-from gomin_client.contract import FP16, ModelContract, Provenance
+from gomin_client.contract import model as contract
+from gomin_client.contract.model import FP16, ModelContract, Provenance
+from gomin_client.contract.repository import CONFIG, versions
 from gomin_client.errors import UsageError
-from gomin_client.model_repository import CONFIG, versions
-from gomin_client.sampling import SamplerSettings
+from gomin_client.sampling.chains import SamplerSettings
 from gomin_client.transports.base import Parameters
 from gomin_client.transports.local import LocalTransport
-from gomin_export import onnx_export, parity, probes, recipe, records, repository, windowed
 from gomin_export.checkpoints import load_network
-from gomin_export.deployment import Deployment, config_text, default_chain, template
-from gomin_export.names import CPU, TARGETS
+from gomin_export.choices import CPU, TARGETS
 from gomin_export.networks import DiffusionWrapper, GomiGAN
-from gomin_export.onnx_export import MODEL_FILE, Graph
-from gomin_export.parity import Report, Tolerance
-from gomin_export.repository import StagedModel
-from gomin_export.signature import check_signature
+from gomin_export.onnx import export as onnx_export
+from gomin_export.onnx.export import MODEL_FILE, Graph
+from gomin_export.parity import cases as gate_cases
+from gomin_export.parity import gate, record, windows
+from gomin_export.parity.gate import Report, Tolerance
+from gomin_export.parity.signature import check_signature
+from gomin_export.repository import fingerprint, place
+from gomin_export.repository.config import Deployment, config_text, default_chain, template
+from gomin_export.repository.place import StagedModel
 
 # Triton's Python stub cannot be told not to write bytecode, and a server in poll mode takes that for a change of the
 # model and loads it again; where a file has the directory's name, Python does without.
@@ -122,7 +125,7 @@ class Plan:
     def config_texts(self) -> dict[str, str]:
         """Model → text of its config.pbtxt, but for the provenance of a new version."""
         return {
-            model.name: repository.final_config(self.repository, model, self.version, self.dropped[model.name])
+            model.name: place.final_config(self.repository, model, self.version, self.dropped[model.name])
             for model in self.staged(self.repository, None)
         }
 
@@ -192,7 +195,7 @@ class Export:
         self._options = options
         say(f"loading {checkpoint}")
         self._network: Network = load_network(NETWORKS[kind], checkpoint, options.overrides, options.key)
-        self._sha256 = records.sha256(checkpoint)
+        self._sha256 = record.sha256(checkpoint)
         self.plan = self._make_plan(kind, model_repository)
 
     def run(self) -> Exported:
@@ -208,7 +211,7 @@ class Export:
             reports = [self._recorded(path) for path in plan.paths]
             if not plan.changes:
                 return Exported(plan, reports)
-        with repository.staging(plan.repository) as stage:
+        with place.staging(plan.repository) as stage:
             if plan.exists:
                 for model in plan.contracts:
                     (stage / model).mkdir()
@@ -220,41 +223,39 @@ class Export:
                     replace(model, provenance=Provenance(self._sha256, self._options.graph.precision, report.summary))
                     for model, report in zip(plan.staged(stage, None), reports, strict=True)
                 ]
-            with repository.signals_deferred():
-                repository.place(plan.repository, plan.version, staged, plan.dropped)
+            with place.signals_deferred():
+                place.place(plan.repository, plan.version, staged, plan.dropped)
                 self.placed = True
         return Exported(plan, reports)
 
     def _make_plan(self, kind: str, home: Path) -> Plan:
         options = self._options
         contracts = describe(kind, self._network)
-        repository.require_writable(home.resolve())
+        place.require_writable(home.resolve())
         deployment, precision = options.deployment, options.graph.precision
         if kind == "gan" and (deployment.sampling or deployment.tile_frames):
             raise UsageError("a GAN has no sampling chain: sampler settings have no effect on it")
         configs: dict[str, str | None] = {}
         for model, described in contracts.items():
-            repository.check_contract(home, model, described, options.overwrite_config)
+            place.check_contract(home, model, described, options.overwrite_config)
             text = config_text(model, described, deployment, precision)
-            configs[model] = repository.choose_config(
-                home, model, text, deployment, precision, options.overwrite_config
-            )
+            configs[model] = place.choose_config(home, model, text, deployment, precision, options.overwrite_config)
             if described.kind == contract.DIFFUSION:
                 text = configs[model] or (home / model / CONFIG).read_text(encoding="utf-8")
                 self._chain = default_chain(text, described)
-        self._recipe = recipe.make_recipe(
+        self._recipe = fingerprint.make_recipe(
             self._sha256,
             options.key,
             vars(self._network.config),
             options.graph,
             self._chain.to_parameters() if self._chain else None,
         )
-        found = recipe.find_export(home, list(contracts), self._recipe, options.version)
+        found = fingerprint.find_export(home, list(contracts), self._recipe, options.version)
         if found is not None and options.version is None and options.keep is not None:
             newer = max(sum(number > found for number in versions(home / model)) for model in contracts)
             found = None if newer >= options.keep else found  # it would be dropped: this is a way back to an old model
-        version = repository.choose_version(home, list(contracts), options.version) if found is None else found
-        dropped = {model: repository.dropped_versions(home, model, version, options.keep) for model in contracts}
+        version = place.choose_version(home, list(contracts), options.version) if found is None else found
+        dropped = {model: place.dropped_versions(home, model, version, options.keep) for model in contracts}
         return Plan(home, version, found is not None, contracts, configs, dropped)
 
     def _build(self, stage: Path) -> list[Report]:
@@ -270,7 +271,7 @@ class Export:
                 self._say(f"comparing {model} with PyTorch")
                 report = self._test(transport, model, described, files)
                 report.require("Nothing was placed in the repository")
-                records.write_report(files, report)
+                record.write_report(files, report)
                 reports.append(report)
         return reports
 
@@ -278,7 +279,9 @@ class Export:
         """Write what a version directory serves."""
         if described.kind == contract.DIFFUSION:
             (files / "model.py").write_text(template(model, "model.py"), encoding="utf-8")
-            (files / "sampling.py").write_bytes((resources.files("gomin_client") / "sampling.py").read_bytes())
+            (files / "sampling.py").write_bytes(
+                (resources.files("gomin_client") / "sampling" / "chains.py").read_bytes()
+            )
             (files / "__pycache__").write_text(NO_BYTECODE, encoding="utf-8")
             return
         parameters = sum(parameter.numel() for parameter in self._network.parameters())
@@ -299,15 +302,15 @@ class Export:
         parameters: Parameters = {}
         if described.kind == contract.DIFFUSION and self._chain and isinstance(self._network, DiffusionWrapper):
             parameters = self._chain.to_parameters()
-            expectations = probes.expect_chain(self._network, self._chain)
+            expectations = gate_cases.expect_chain(self._network, self._chain)
         else:
-            expectations = probes.EXPECTATIONS[described.kind](self._network)
-        records.write_vectors(files, probes.to_record(expectations))
+            expectations = gate_cases.EXPECTATIONS[described.kind](self._network)
+        record.write_vectors(files, gate_cases.to_record(expectations))
         facts: dict[str, Any] = {
             "checkpoint_sha256": self._sha256,
             "precision": self._options.graph.precision,
             "contract": described.to_parameters(),
-            "files": records.file_digests(files),
+            "files": record.file_digests(files),
             "recipe": self._recipe,
             "parameters": parameters,  # of the requests
             "onnxruntime": onnxruntime.__version__,
@@ -319,18 +322,18 @@ class Export:
             if self._options.graph.precision == FP16 and set(facts["execution_providers"]) == {"CPUExecutionProvider"}:
                 facts["note"] = "float16 on the CPU is emulated by casts around float32 operators; a GPU rounds more"
 
-        def infer(inputs: parity.Inputs) -> Any:
+        def infer(inputs: gate.Inputs) -> Any:
             answer = transport.infer(model, self.plan.version, inputs, parameters=parameters)
             return answer[contract.OUTPUTS[described.kind]]
 
-        cases = parity.compare(infer, expectations)
-        stepwise = windowed.in_windows(infer, described.mel.hop_length, described.halo_frames)
-        cases += parity.compare(stepwise, probes.expect_windows(described.kind, self._network))
+        cases = gate.compare(infer, expectations)
+        stepwise = windows.in_windows(infer, described.mel.hop_length, described.halo_frames)
+        cases += gate.compare(stepwise, gate_cases.expect_windows(described.kind, self._network))
         return Report(model, cases, self._options.tolerance, facts)
 
     def _recorded(self, files: Path) -> Report:
         """The report of an earlier export, judged by the tolerance that is asked for now."""
-        report = replace(records.read_report(files), tolerance=self._options.tolerance)
+        report = replace(record.read_report(files), tolerance=self._options.tolerance)
         report.require(f"This is what its export found; {files} stays in place")
         return report
 

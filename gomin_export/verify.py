@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from gomin_client import contract, model_repository
-from gomin_client.contract import ModelContract, Provenance
+from gomin_client.contract import model as contract
+from gomin_client.contract import repository as model_repository
+from gomin_client.contract.model import ModelContract, Provenance
 from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UnknownModelError
-from gomin_client.sampling import SamplerSettings
+from gomin_client.sampling.chains import SamplerSettings
 from gomin_client.transports.base import ModelInfo, Parameters, Transport
-from gomin_export import parity, records
 from gomin_export.errors import RepositoryError
-from gomin_export.parity import Case, Expectation, Report, Tolerance
+from gomin_export.parity import gate, record
+from gomin_export.parity.gate import Case, Expectation, Report, Tolerance
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class RecordedReference:
         Raises:
             RepositoryError: there is none.
         """
-        names = sorted({path.parent.parent.name for path in self._repository.glob(f"*/[1-9]*/{records.REPORT_FILE}")})
+        names = sorted({path.parent.parent.name for path in self._repository.glob(f"*/[1-9]*/{record.REPORT_FILE}")})
         if not names:
             raise RepositoryError(f"{self._repository}: has no models that gomin-export wrote")
         return names
@@ -101,7 +102,7 @@ class RecordedReference:
             known = ", ".join(map(str, there)) or "no versions at all"
             raise RepositoryError(f"{self._repository}: {model} has no version {self._version}; it has {known}")
         files = self._repository / model / str(version)
-        report = records.read_report(files)
+        report = record.read_report(files)
         asked = Tolerance(
             report.tolerance.atol if self._atol is None else self._atol,
             report.tolerance.min_snr if self._min_snr is None else self._min_snr,
@@ -114,7 +115,7 @@ class RecordedReference:
             version,
             self._version is None,
             report.facts["files"],
-            records.read_vectors(files),
+            record.read_vectors(files),
             asked,
             report.facts.get("parameters", {}),
         )
@@ -144,7 +145,7 @@ class CheckpointReference:
         kind = detect_kind(checkpoint, key)
         self._network = load_network(pipeline.NETWORKS[kind], checkpoint, overrides, key)
         self._contracts = pipeline.describe(kind, self._network)
-        self._sha256 = records.sha256(checkpoint)
+        self._sha256 = record.sha256(checkpoint)
         self._version = version
         self._precision = precision or contract.FP32
         self._tolerance = Tolerance.of(self._precision, atol, min_snr)
@@ -155,7 +156,7 @@ class CheckpointReference:
 
     def truth(self, model: str) -> Truth:
         """What a model of this checkpoint must be."""
-        from gomin_export.probes import EXPECTATIONS
+        from gomin_export.parity.cases import EXPECTATIONS
 
         described = self._contracts[model]
         expectations = EXPECTATIONS[described.kind](self._network)
@@ -202,14 +203,14 @@ def verify(target: Transport, model: str, truth: Truth, repository: Path | None 
     if version in info.versions:
         output = contract.OUTPUTS[truth.contract.kind]
 
-        def infer(inputs: parity.Inputs) -> Any:
+        def infer(inputs: gate.Inputs) -> Any:
             answer = target.infer(model, version, inputs, parameters=truth.parameters)
             if output not in answer:
                 raise ContractError(f"answered without the tensor {output}; it gave {', '.join(answer)}")
             return answer[output]
 
         try:
-            cases = parity.compare(infer, truth.expectations, info.max_batch_size or None)
+            cases = gate.compare(infer, truth.expectations, info.max_batch_size or None)
         except ServerError as error:
             if repository is None:
                 raise
@@ -218,13 +219,13 @@ def verify(target: Transport, model: str, truth: Truth, repository: Path | None 
 
 
 def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[Case]:
-    """The files of a version directory against their SHA-256, by default as its own parity.json has them."""
+    """The files of a version directory against their SHA-256, by default as its own gate.json has them."""
     if expected is None:
         try:
-            expected = records.read_report(files).facts["files"]
+            expected = record.read_report(files).facts["files"]
         except RepositoryError as error:
-            return [_failed(records.REPORT_FILE, str(error))]
-    actual = records.file_digests(files)
+            return [_failed(record.REPORT_FILE, str(error))]
+    actual = record.file_digests(files)
     problems = [_failed(name, "is missing") for name in expected if name not in actual]
     for name, digest in actual.items():
         if expected.get(name) != digest:

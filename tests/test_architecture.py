@@ -13,7 +13,7 @@ from tests.support import ROOT
 CLIENT = ROOT / "clients" / "gomin_client"
 TEMPLATES = sorted((ROOT / "gomin_export" / "templates").rglob("*.py"))
 BACKENDS = sorted((ROOT / "gomin_server" / "backends").rglob("*.py"))
-SAMPLING = CLIENT / "sampling.py"
+SAMPLING = CLIENT / "sampling" / "chains.py"
 STANDARD = set(sys.stdlib_module_names)
 
 
@@ -30,7 +30,7 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", sorted(CLIENT.rglob("*.py")), ids=lambda path: str(path.relative_to(CLIENT)))
 def test_the_client_never_imports_torch_or_the_export_side(path: Path) -> None:
     forbidden = {"torch", "onnx", "gomin_export", "gomin_server"}
-    if path.name == "melfile.py":
+    if path.name == "mels.py":
         forbidden -= {"torch"}  # for .pt files alone, inside the functions that read and write them
     assert not forbidden & set(imports(path))
 
@@ -40,11 +40,11 @@ def test_mel_files_without_torch_do_not_load_it(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 import numpy as np
-from gomin_client import melfile
-from gomin_client.mel import MelConfig
+from gomin_client.files import mels as mel_files
+from gomin_client.mel.features import MelConfig
 for extension in (".npz", ".npy"):
-    melfile.write(Path("{tmp_path}/a" + extension), np.zeros((1, 128, 3), np.float32), MelConfig())
-    melfile.read(Path("{tmp_path}/a" + extension))
+    mel_files.write(Path("{tmp_path}/a" + extension), np.zeros((1, 128, 3), np.float32), MelConfig())
+    mel_files.read(Path("{tmp_path}/a" + extension))
 assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -81,7 +81,7 @@ def test_a_reconstruction_loads_neither_torch_nor_what_it_does_not_use(repositor
     program = f"""
 import sys
 from typer.testing import CliRunner
-from gomin_client.cli import app
+from gomin_client.cli.main import app
 assert not {{"numpy", "librosa", "tritonclient", "onnxruntime", "soundfile"}} & set(sys.modules), "imported too early"
 result = CliRunner().invoke(app, ["reconstruct", "{ROOT}/examples/crow.flac", "-o", "{tmp_path}/a.wav",
                                   "--url", "local:{repository}"])

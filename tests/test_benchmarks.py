@@ -13,7 +13,7 @@ from benchmarks import machine, report
 from benchmarks.models import Models
 from benchmarks.timing import Measured, compare
 from benchmarks.worker import Worker
-from gomin_client.contract import DENOISER_MODEL, GAN_MODEL
+from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
 from tests.support import RunningServer
 
 

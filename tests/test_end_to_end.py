@@ -13,10 +13,11 @@ import pytest
 import soundfile
 import torch
 
-from gomin_client import audio, contract
+from gomin_client.contract import model as contract
 from gomin_client.errors import ContractError, InferenceError, ServerError, UnknownModelError, UsageError
-from gomin_client.sampling import NoiseField
-from gomin_client.transports import connect
+from gomin_client.files import audio
+from gomin_client.sampling.chains import NoiseField
+from gomin_client.transports.registry import connect
 from gomin_client.vocoder import Vocoder
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, golden, run

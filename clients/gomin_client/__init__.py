@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gomin_client.connection import Connection
+    from gomin_client.transports.connection import Connection
     from gomin_client.vocoder import Vocoder
 
 __all__ = ["DEFAULT_URL", "Connection", "Vocoder"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return Vocoder
     if name == "Connection":
-        from gomin_client.connection import Connection
+        from gomin_client.transports.connection import Connection
 
         return Connection
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

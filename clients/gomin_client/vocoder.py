@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client import DEFAULT_URL, audio, contract, conventions, windowing
-from gomin_client.audio import Wave
-from gomin_client.checks import alike, checked_wave
-from gomin_client.connection import Connection
-from gomin_client.contract import SHORT_NAMES, VOCODER_KINDS, ModelContract
+from gomin_client import DEFAULT_URL
+from gomin_client.contract import model as contract
+from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, InferenceError, SuspiciousMelError, UsageError
-from gomin_client.mel import Mel, MelConfig, mel_blocks
-from gomin_client.sampling import SamplerSettings
-from gomin_client.streaming import vocode
-from gomin_client.transports import connect
+from gomin_client.files import audio
+from gomin_client.files.audio import Wave
+from gomin_client.inference import windows
+from gomin_client.inference.checks import alike, checked_wave
+from gomin_client.inference.stream import vocode
+from gomin_client.inference.windows import Window, Windower
+from gomin_client.inference.workers import Workers
+from gomin_client.mel import scales
+from gomin_client.mel.features import Mel, MelConfig, mel_blocks
+from gomin_client.sampling.chains import SamplerSettings
 from gomin_client.transports.base import Parameters, Statistics
-from gomin_client.windowing import Window, Windower
-from gomin_client.workers import Workers
+from gomin_client.transports.connection import Connection
+from gomin_client.transports.registry import connect
 
 
 class Vocoder:
@@ -95,8 +99,8 @@ class Vocoder:
                 )
             chain = {"sampler": sampler, "steps": steps, "schedule": schedule, "eta": eta}
             self.sampling = self._sampling(described.parameters, chain)
-            self.window = windowing.default_size(self.halo_frames) if window is None else window
-            windowing.check(self.window, self.halo_frames)
+            self.window = windows.default_size(self.halo_frames) if window is None else window
+            windows.check(self.window, self.halo_frames)
         except BaseException:
             self._transport.close()
             raise
@@ -231,7 +235,7 @@ class Vocoder:
         Raises:
             As `synthesize`; audio before an error has been yielded.
         """
-        windowing.check(self.window, self.halo_frames, first_window)  # not only when audio is first asked for
+        windows.check(self.window, self.halo_frames, first_window)  # not only when audio is first asked for
         return self._stream(mels, self._checked_seed(seed), first_window, force)
 
     def _stream(
@@ -246,7 +250,7 @@ class Vocoder:
                     continue  # a source that has nothing new
                 flat = np.ndim(mel) == 2
                 block = self._checked_block(mel)
-                if not force and (doubt := conventions.suspicion(block, part=True)) is not None:
+                if not force and (doubt := scales.suspicion(block, part=True)) is not None:
                     raise SuspiciousMelError(f"mel {doubt}")
                 yield block
 
@@ -267,7 +271,7 @@ class Vocoder:
         if force:
             for _ in blocks:
                 pass
-        elif (suspicion := conventions.suspicion_of_blocks(blocks)) is not None:
+        elif (suspicion := scales.suspicion_of_blocks(blocks)) is not None:
             raise SuspiciousMelError(f"mel {suspicion}")
 
     def reconstruct(
@@ -308,7 +312,7 @@ class Vocoder:
         Yields:
             (samples,) float32 each, or (channels, samples), at the model's sample rate.
         """
-        windowing.check(self.window, self.halo_frames, first_window)
+        windows.check(self.window, self.halo_frames, first_window)
         return self._reconstruct(waves, sample_rate, trim, self._checked_seed(seed), first_window)
 
     def _reconstruct(
@@ -408,7 +412,7 @@ class Vocoder:
         if block.ndim != 3 or block.shape[1] != self.contract.mel.n_mels or 0 in block.shape:
             raise ContractError(
                 f"mel has shape {np.shape(mel)}; model {self.model} takes ({self.contract.mel.n_mels}, frames)"
-                + conventions.shape_hint(np.shape(mel), self.contract.mel.n_mels)
+                + scales.shape_hint(np.shape(mel), self.contract.mel.n_mels)
             )
         if not np.isfinite(block).all():
             raise ContractError("mel contains NaN or infinite values")

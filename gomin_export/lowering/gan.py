@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gomin_export.lowering import modulation
+from gomin_export.lowering import film as film_lowering
 from gomin_export.lowering.activations import (
     FoldedSnake,
     HalfFoldedSnake,
@@ -19,9 +19,9 @@ from gomin_export.lowering.activations import (
     UnfoldedSnake,
     frequencies,
 )
+from gomin_export.lowering.film import ComposedModulation, FrameEdges
 from gomin_export.lowering.folding import scale_inputs, scale_outputs
-from gomin_export.lowering.modulation import ComposedModulation, FrameEdges
-from gomin_export.lowering.phased import PhasedResBlock, from_phases, pays, to_phases
+from gomin_export.lowering.polyphase import PhasedResBlock, from_phases, pays, to_phases
 from gomin_export.networks.gan import FILM_SCALE, GomiGAN, ResBlock
 
 
@@ -113,7 +113,7 @@ class LoweredGAN(nn.Module):
             for snake, layer in zip(snakes, [*self.ups, self.conv_post], strict=True):
                 scale_inputs(layer, 1 / frequencies(snake))
         chain = [*self.film_generator.convs]
-        composed = [i for i, conv in enumerate(chain) if minimal and i and modulation.pays(conv, network.n_mels)]
+        composed = [i for i, conv in enumerate(chain) if minimal and i and film_lowering.pays(conv, network.n_mels)]
         self.edges = FrameEdges(chain[0].weight.dtype) if composed else None
         for i in composed:
             self.film_generator.convs[i] = ComposedModulation(chain[: i + 1])

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gomin_client.sampling import DDPM, Array, NoiseField, NoiseSchedule, NoiseSource, Sampler, sample_steps
+from gomin_client.sampling.chains import DDPM, Array, NoiseField, NoiseSchedule, NoiseSource, Sampler, sample_steps
 from gomin_export.checkpoints import CheckpointReader
-from gomin_export.networks.inverter import MelInverter, require_counts
+from gomin_export.networks.base import MelInverter, require_counts
 
 FILM_SCALE = 0.01  # the network learns scales in units of 1/100
 EMBEDDING_HALF = 64  # sines, and as many cosines

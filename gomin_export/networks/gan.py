@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gomin_export.checkpoints import CheckpointReader
-from gomin_export.networks.inverter import MelInverter, require_counts
+from gomin_export.networks.base import MelInverter, require_counts
 
 LPF_TAPS = 12
 PAIRED = ("convs1", "convs2")  # the two convolutions of a resblock, for each dilation

@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from gomin_client import audio, melfile, model_repository
-from gomin_client.connection import parse_headers
-from gomin_client.contract import ModelContract
-from gomin_client.conventions import CONVENTIONS, suspicion, to_gomin
+from gomin_client.batch.inputs import find_outputs, find_sources
+from gomin_client.batch.outputs import STREAM, Naming, plan
+from gomin_client.contract import repository as model_repository
+from gomin_client.contract.model import ModelContract
 from gomin_client.errors import GominError
-from gomin_client.listing import find_outputs, find_sources
-from gomin_client.paths import STREAM, Naming, plan
+from gomin_client.files import audio
+from gomin_client.files import mels as mel_files
+from gomin_client.mel.scales import CONVENTIONS, suspicion, to_gomin
 from gomin_client.transports import address
+from gomin_client.transports.connection import parse_headers
 
 FORMATS = [
     ("WAV", "PCM_16"),
@@ -39,7 +41,7 @@ def mel_file(extension: str, content: bytes) -> None:
         path = Path(home, f"a{extension}")
         path.write_bytes(content)
         try:
-            loaded = melfile.read(path, transpose=len(content) % 2 == 1)
+            loaded = mel_files.read(path, transpose=len(content) % 2 == 1)
         except GominError as error:
             _check_message(error, path)
             return

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client import contract, model_repository
-from gomin_client.contract import ModelContract
+from gomin_client.contract import model as contract
+from gomin_client.contract import repository as model_repository
+from gomin_client.contract.choices import MOST_CONCURRENT
+from gomin_client.contract.model import ModelContract
 from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError, UnknownModelError
-from gomin_client.names import MOST_CONCURRENT
-from gomin_client.sampling import Array, DiffusionModel, sample_jobs
+from gomin_client.sampling.chains import Array, DiffusionModel, sample_jobs
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, unknown_model
 
 

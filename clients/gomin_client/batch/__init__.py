@@ -1,0 +1,1 @@
+"""Many files: which inputs, which outputs, and how they are made."""

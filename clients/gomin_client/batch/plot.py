@@ -1,0 +1,106 @@
+"""A picture of reconstructions: waveform and mel spectrogram of the original, above what the vocoder made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gomin_client.errors import UsageError
+from gomin_client.files.atomic import appearing
+from gomin_client.files.audio import Wave
+from gomin_client.mel.features import RANGE_DB, Mel, MelConfig, mel_spectrogram
+
+MAX_COLUMNS = 8
+_TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
+_POINTS = 1200  # of a drawn waveform: a minimum and a maximum each
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One column of the picture.
+
+    Attributes:
+        name: its title.
+        waves: (samples,) of the recording and of the vocoder's audio.
+        mels: (n_mels, frames) of both.
+    """
+
+    name: str
+    waves: tuple[Wave, Wave]
+    mels: tuple[Mel, Mel]
+
+
+def compare(name: str, original: Wave, reconstruction: Wave, config: MelConfig) -> Comparison:
+    """Analyze both recordings, (samples,) at the model's sample rate, for a picture."""
+    waves = (original, reconstruction)
+    return Comparison(name, waves, (mel_spectrogram(original, config), mel_spectrogram(reconstruction, config)))
+
+
+def require_matplotlib() -> None:
+    """Fail before any work is done, not after.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UsageError("plots need matplotlib: pip install 'gomin-triton[plot]'") from None
+
+
+def save(path: Path, comparisons: Sequence[Comparison], config: MelConfig) -> None:
+    """Draw the comparisons side by side, original above reconstruction, into a PNG.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    import librosa
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = len(comparisons)
+    figure = Figure(figsize=(1.8 + 3.4 * columns, 7.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(4, columns, squeeze=False, sharey="row", sharex="col", height_ratios=(1, 2.2, 1, 2.2))
+    bands = librosa.mel_frequencies(config.n_mels + 2, fmin=config.f_min, fmax=config.f_max, htk=False)[1:-1]
+    ticks = [hertz for hertz in _TICKS_HZ if hertz < config.f_max]
+    largest = max(float(np.abs(wave).max()) for comparison in comparisons for wave in comparison.waves)
+    for column, comparison in enumerate(comparisons):
+        for half, (wave, mel) in enumerate(zip(comparison.waves, comparison.mels, strict=True)):
+            above, below = axes[2 * half, column], axes[2 * half + 1, column]
+            seconds = len(wave) / config.sample_rate
+            time, low, high = _envelope(wave, config.sample_rate)
+            above.fill_between(time, low, high, color="tab:blue", linewidth=0.4)
+            above.set_ylim(-1.05 * max(largest, 1e-3), 1.05 * max(largest, 1e-3))
+            image = below.imshow(
+                mel * RANGE_DB - RANGE_DB,
+                origin="lower",
+                aspect="auto",
+                extent=(0, mel.shape[1] * config.hop_length / config.sample_rate, -0.5, config.n_mels - 0.5),
+                vmin=-RANGE_DB,
+                vmax=0,
+                cmap="magma",
+                interpolation="nearest",
+            )
+            below.set_yticks(np.interp(ticks, bands, np.arange(config.n_mels)), [f"{t / 1000:g}" for t in ticks])
+            below.set_xlim(0, seconds)
+        # file names are no formulas, and need not be text
+        axes[0, column].set_title(comparison.name.encode(errors="replace").decode(), parse_math=False)
+        axes[3, column].set_xlabel("time (s)")
+    for half, name in enumerate(("original", "reconstruction")):
+        axes[2 * half, 0].set_ylabel(f"{name}\namplitude")
+        axes[2 * half + 1, 0].set_ylabel("frequency\n(kHz, mel scale)")
+    figure.colorbar(image, ax=axes[[1, 3], :], label="level in mel band (dB)")
+    with appearing(path) as part:
+        figure.savefig(part, format="png", dpi=110)
+
+
+def _envelope(wave: Wave, sample_rate: int) -> tuple[Wave, Wave, Wave]:
+    """Time in seconds, and the least and the largest sample around it: what a line as long would show."""
+    step = max(1, len(wave) // _POINTS)
+    count = len(wave) // step
+    blocks = wave[: count * step].reshape(count, step)
+    return (np.arange(count) + 0.5) * step / sample_rate, blocks.min(axis=1), blocks.max(axis=1)

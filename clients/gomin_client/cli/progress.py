@@ -1,0 +1,127 @@
+"""What a person sees of a batch: a line for each file, a bar on a terminal, a summary; or JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import typer
+
+from gomin_client.batch.run import DONE, FAILED, NOT_TRIED, SKIPPED, Outcome
+
+
+class Display:
+    """Shows outcomes as they come; a context manager around a batch."""
+
+    def __init__(self, total: int, *, quiet: bool, as_json: bool, to_stderr: bool) -> None:
+        """Prepare to show a batch.
+
+        Args:
+            total: files in it.
+            quiet: print errors and warnings only.
+            as_json: print nothing on standard output but the JSON at the end.
+            to_stderr: standard output is taken by the result.
+        """
+        self._total = total
+        self._quiet = quiet or as_json
+        self._to_stderr = to_stderr
+        self._started = time.perf_counter()
+        self._seconds = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+        if total > 1 and not self._quiet and sys.stderr.isatty():
+            self._bar, self._task = _bar(total)
+
+    def __enter__(self) -> Display:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line of the ordinary kind."""
+        if self._quiet:
+            return
+        if self._bar is not None and (self._to_stderr or sys.stdout.isatty()):
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)  # above the bar
+        else:
+            typer.echo(line, err=self._to_stderr)
+
+    def complain(self, line: str) -> None:
+        """Print a line about something wrong."""
+        if self._bar is not None:
+            self._bar.console.print(f"gomin-client: {line}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            typer.echo(f"gomin-client: {line}", err=True)
+
+    def show(self, outcome: Outcome) -> None:
+        """Show what became of a file."""
+        job = outcome.job
+        if outcome.warning:
+            self.complain(f"warning: {outcome.warning}")
+        if outcome.status == FAILED:
+            self.complain(outcome.reason)
+        elif outcome.status == SKIPPED:
+            self.say(f"{job.source} -> {job.target}  exists, skipped")
+        else:
+            self._seconds += outcome.seconds
+            self.say(f"{job.source} -> {job.target}  {outcome.seconds:.2f} s of audio in {outcome.elapsed:.2f} s")
+        if self._bar is not None:
+            rate = self._seconds / (time.perf_counter() - self._started)
+            self._bar.update(self._task, advance=1, rate=f"{rate:.2f} × real time")
+
+    def summarize(self, outcomes: Sequence[Outcome]) -> None:
+        """The last word on a batch."""
+        counts = count(outcomes)
+        failed = counts["failed"]
+        if self._total > 1 and (failed or not self._quiet):
+            words = [f"{counts['done']} done", f"{failed} failed"]
+            words[1:1] = [f"{counts['skipped']} skipped"] if counts["skipped"] else []
+            words += [f"{counts['not_tried']} not tried"] if counts["not_tried"] else []
+            elapsed = time.perf_counter() - self._started
+            rate = f"; {self._seconds:.1f} s of audio in {elapsed:.1f} s, {self._seconds / elapsed:.2f} × real time"
+            typer.echo(", ".join(words) + (rate if self._seconds else ""), err=failed > 0 or self._to_stderr)
+            for outcome in outcomes:
+                if outcome.status == FAILED and self._bar is not None:  # the lines above may have scrolled away
+                    typer.echo(f"  {outcome.reason}", err=True)
+
+
+def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many files were done, skipped, failed, and not tried."""
+    statuses = [outcome.status for outcome in outcomes]
+    return {
+        "done": statuses.count(DONE),
+        "skipped": statuses.count(SKIPPED),
+        "failed": statuses.count(FAILED),
+        "not_tried": statuses.count(NOT_TRIED),
+    }
+
+
+def to_json(outcomes: Sequence[Outcome], **facts: Any) -> str:
+    """A batch for machines."""
+    whole = {**facts, **count(outcomes), "files": [outcome.to_dict() for outcome in outcomes]}
+    return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+def _bar(total: int) -> tuple[Any, Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    return bar, bar.add_task("", total=total, rate="")

@@ -1,0 +1,1 @@
+"""What a model repository tells its clients: names of models and tensors, config parameters."""

@@ -1,0 +1,185 @@
+"""The contract between a model repository and its clients: names of models, tensors and config parameters, once.
+
+A model's `config.pbtxt` carries `gomin.*` parameters that tell a client all it must know; the ONNX file carries them
+again as metadata. Whoever reads them, reads them through `ModelContract`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from gomin_client.errors import ContractError
+from gomin_client.mel.features import MelConfig
+
+# Models, as they are named in a repository, and the short names that people type.
+GAN_MODEL = "gomin_gan"
+DENOISER_MODEL = "gomin_denoiser"
+DIFFUSION_MODEL = "gomin_diffusion"
+SHORT_NAMES = {"gan": GAN_MODEL, "diffusion": DIFFUSION_MODEL}
+
+# Kinds: what a model takes and gives.
+GAN = "gan"  # mel -> audio
+DENOISER = "denoiser"  # signal, timestep, mel -> noise
+DIFFUSION = "diffusion"  # mel, seed, first_sample -> audio
+KINDS = (GAN, DENOISER, DIFFUSION)
+VOCODER_KINDS = (GAN, DIFFUSION)
+
+# Number formats that a model may compute in; tensors are float32 either way.
+FP32 = "fp32"
+FP16 = "fp16"
+PRECISIONS = (FP32, FP16)
+
+# Tensors. B batch, M mel bands, T frames, N = hop_length·T samples.
+MEL = "mel"  # (B, M, T) float32
+AUDIO = "audio"  # (B, 1, N) float32
+SEED = "seed"  # (B, 1) uint64
+FIRST_SAMPLE = "first_sample"  # (B, 1) int64: absolute index of the item's first sample in the noise field
+SIGNAL = "signal"  # (B, 1, N) float32
+TIMESTEP = "timestep"  # (B, 1) float32
+NOISE = "noise"  # (B, 1, N) float32
+
+OUTPUTS = {GAN: AUDIO, DENOISER: NOISE, DIFFUSION: AUDIO}  # what a model of a kind gives
+
+PARAMETER_PREFIX = "gomin."
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where one version of a model comes from; each value is a config parameter gomin.NAME.VERSION.
+
+    Attributes:
+        checkpoint_sha256: of the checkpoint file that it was exported from.
+        precision: one of `PRECISIONS`.
+        parity: what the parity gate found, in words.
+    """
+
+    checkpoint_sha256: str
+    precision: str = FP32
+    parity: str = "not recorded"
+
+    def to_parameters(self, version: int) -> dict[str, str]:
+        """As config parameters of a model version."""
+        return {f"{PARAMETER_PREFIX}{item.name}.{version}": getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> dict[int, Provenance]:
+        """Model version → its provenance; versions whose checkpoint is not recorded are left out."""
+        values: dict[int, dict[str, str]] = {}
+        for name, value in parameters.items():
+            if match := PROVENANCE_PARAMETER.fullmatch(name):
+                values.setdefault(int(match[2]), {})[match[1]] = value
+        return {version: cls(**found) for version, found in values.items() if "checkpoint_sha256" in found}
+
+
+PROVENANCE_PARAMETER = re.compile(rf"gomin\.({'|'.join(item.name for item in fields(Provenance))})\.([1-9]\d*)")
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """What a model says about itself.
+
+    Attributes:
+        kind: one of `KINDS`.
+        mel: the mel spectrograms that the model takes.
+        halo_frames: mel frames to either side that an output sample of one call may depend on; for diffusion, of one
+            denoiser step.
+        num_diffusion_steps: timesteps that the denoiser was trained with; None for a GAN.
+        provenance: model version → where it comes from.
+    """
+
+    kind: str
+    mel: MelConfig
+    halo_frames: int
+    num_diffusion_steps: int | None = None
+    provenance: Mapping[int, Provenance] = field(default_factory=dict)
+
+    def check_mel(self, model: str, given: MelConfig) -> None:
+        """Refuse a mel that was made with other settings than the model's.
+
+        Args:
+            model: its name, for messages.
+            given: the settings of the mel.
+
+        Raises:
+            ContractError: names the first setting that differs, and both values.
+        """
+        for name, wanted in self.mel.__dict__.items():
+            if getattr(given, name) != wanted:
+                raise ContractError(
+                    f"the mel has {name} {getattr(given, name)}, model {model} takes {wanted}: "
+                    "make the mel with the model's settings, or choose a model that was trained on such mels"
+                )
+
+    def same_model(self, other: ModelContract, version: int) -> bool:
+        """Whether a version of this model and of another one would make the same audio, by what they say."""
+        mine, its = (replace(contract, provenance={}) for contract in (self, other))
+        return mine == its and self.provenance.get(version) == other.provenance.get(version)
+
+    def to_parameters(self) -> dict[str, str]:
+        """The contract as config parameters; those of single versions are left out."""
+        parameters = {
+            "kind": self.kind,
+            "sample_rate": self.mel.sample_rate,
+            "n_fft": self.mel.n_fft,
+            "win_length": self.mel.win_length,
+            "hop_length": self.mel.hop_length,
+            "n_mels": self.mel.n_mels,
+            "f_min": self.mel.f_min,
+            "f_max": self.mel.f_max,
+            "halo_frames": self.halo_frames,
+        }
+        if self.num_diffusion_steps is not None:
+            parameters["num_diffusion_steps"] = self.num_diffusion_steps
+        return {PARAMETER_PREFIX + name: str(value) for name, value in parameters.items()}
+
+    @classmethod
+    def from_parameters(cls, model: str, parameters: Mapping[str, str]) -> ModelContract:
+        """Read the contract of a model from its config parameters.
+
+        Args:
+            model: its name, for messages.
+            parameters: all its parameters; those that are not GOMIN's are ignored.
+
+        Raises:
+            ContractError: a parameter is missing or malformed, or asks for mels that this client does not make.
+        """
+        if PARAMETER_PREFIX + "kind" not in parameters:
+            raise ContractError(
+                f"model {model} is not a GOMIN model: its config.pbtxt has no parameter {PARAMETER_PREFIX}kind; "
+                "models written by gomin-export have it"
+            )
+        kind = parameters[PARAMETER_PREFIX + "kind"]
+        if kind not in KINDS:
+            raise ContractError(f"model {model} is of kind {kind!r}; this client knows {', '.join(KINDS)}")
+
+        def number(name: str) -> int:
+            text = parameters.get(PARAMETER_PREFIX + name)
+            try:
+                return int(text)  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                raise ContractError(
+                    f"model {model}: config parameter {PARAMETER_PREFIX}{name} is "
+                    f"{'missing' if text is None else repr(text)}; expected a whole number"
+                ) from None
+
+        settings = [number(name) for name in ("sample_rate", "win_length", "hop_length", "n_mels")]
+        try:
+            mel = MelConfig(*settings)
+        except ValueError as error:
+            raise ContractError(f"model {model}: config parameter {PARAMETER_PREFIX}{error}") from error
+        contract = cls(
+            kind=kind,
+            mel=mel,
+            halo_frames=number("halo_frames"),
+            num_diffusion_steps=None if kind == GAN else number("num_diffusion_steps"),
+            provenance=Provenance.from_parameters(parameters),
+        )
+        for name, derived in contract.to_parameters().items():
+            if parameters.get(name) != derived:
+                raise ContractError(
+                    f"model {model}: config parameter {name} is {parameters.get(name)!r}, but this client's mels for "
+                    f"its other settings have {derived}"
+                )
+        return contract

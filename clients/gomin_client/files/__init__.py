@@ -1,0 +1,1 @@
+"""Files of audio and mel spectrograms."""

@@ -1,0 +1,283 @@
+"""Mel spectrogram files: our .npz, bare .npy, and GOMIN's .pt.
+
+Only .pt needs torch, which is imported for it alone. To add a format: a pair of functions and an entry in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client.errors import FileError, UsageError
+from gomin_client.files.atomic import appearing
+from gomin_client.files.npy import write_npy
+from gomin_client.mel.features import MelConfig
+from gomin_client.mel.scales import shape_hint
+
+# What GOMIN's own files call the array and its settings; ours say the same in .npz.
+MEL_KEY = "melspec"
+_BLOCK_FRAMES = 4096
+SETTINGS = ("n_mels", "sample_rate", "win_length", "hop_length")
+
+
+@dataclass(frozen=True)
+class MelFile:
+    """What a mel file holds.
+
+    Attributes:
+        mel: (channels, n_mels, frames) float32; of an .npy file a memory map, perhaps of other real numbers.
+        config: the settings that it was made with; None where the format does not tell.
+    """
+
+    mel: NDArray[Any]
+    config: MelConfig | None
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """(channels, n_mels, some frames) each; holds no more than that."""
+        yield from _blocks(self.mel)
+
+
+def read(path: Path, *, transpose: bool = False) -> MelFile:
+    """Read a mel file in the format of its extension.
+
+    Args:
+        path: of the file.
+        transpose: the file holds (frames, n_mels).
+
+    Raises:
+        FileError: missing, damaged, or not a mel: other than 2 or 3 dimensions, no frames, NaN or infinite values.
+        UsageError: an unknown extension, or a .pt file where torch is not installed.
+    """
+    load, _ = _format(path)
+    if load is _load_pt:
+        require_torch(path)
+    if path.is_dir():
+        raise FileError(f"{path}: is a directory; expected a mel file")
+    try:
+        array, settings = load(path)
+    except FileNotFoundError as error:
+        raise FileError(f"{path}: no such file") from error
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    mel = _check_array(path, array, transpose)
+    config = None if settings is None else _check_settings(path, settings)
+    if config is not None and config.n_mels != mel.shape[1]:
+        raise FileError(
+            f"{path}: says n_mels {config.n_mels}, but its mel has {mel.shape[1]} bands"
+            + shape_hint(mel.shape, config.n_mels)
+        )
+    return MelFile(mel, config)
+
+
+def write(path: Path, mel: NDArray[np.float32], config: MelConfig) -> None:
+    """Write a mel file in the format of its extension; it appears complete or not at all.
+
+    Args:
+        path: its directory is made if missing.
+        mel: (channels, n_mels, frames) float32. One channel is written to .npy as (n_mels, frames).
+        config: the settings that it was made with; .npy does not keep them.
+
+    Raises:
+        FileError: the file cannot be written.
+        UsageError: an unknown extension, or a .pt file where torch is not installed.
+    """
+    write_blocks(path, [mel], config)
+
+
+def write_blocks(path: Path, mels: Iterable[NDArray[np.float32]], config: MelConfig) -> None:
+    """`write` for a mel spectrogram that comes block by block; only .npy is written without holding it whole.
+
+    Args:
+        path: see `write`.
+        mels: (channels, n_mels, any number of frames) each; at least one block.
+        config: see `write`.
+
+    Raises:
+        FileError, UsageError: see `write`; and what `mels` raises: then there is no file.
+    """
+    _, save = _format(path)
+    if save is _save_pt:
+        require_torch(path)
+    with appearing(path) as part:
+        save(part, mels, {name: getattr(config, name) for name in SETTINGS})
+
+
+def _load_npz(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
+    arrays = _load_numpy(path)
+    if not isinstance(arrays, dict):
+        raise FileError(f"{path}: is a bare array with the extension of an archive; call it .npy")
+    if MEL_KEY not in arrays:
+        raise FileError(f"{path}: has no array {MEL_KEY}; it has {', '.join(sorted(arrays)) or 'none'}")
+    return arrays[MEL_KEY], arrays
+
+
+def _save_npz(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
+    mel = np.concatenate(list(mels), axis=-1)
+    with path.open("wb") as file:
+        np.savez(file, **{MEL_KEY: mel}, **{name: np.int64(value) for name, value in settings.items()})
+
+
+def _load_npy(path: Path) -> tuple[Any, None]:
+    array = _load_numpy(path)
+    if isinstance(array, dict):
+        raise FileError(f"{path}: is an archive with the extension of a bare array; call it .npz")
+    return array, None
+
+
+def _save_npy(path: Path, mels: Iterable[NDArray[np.float32]], _settings: Mapping[str, int]) -> None:
+    write_npy(path, mels)
+
+
+def _load_numpy(path: Path) -> Any:
+    """An array, or a dict of arrays; pickled objects, which could run code, are refused."""
+    if path.stat().st_size == 0:
+        raise FileError(f"{path}: is empty")
+    try:
+        loaded = _mapped(path)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise FileError(f"{path}: is not a numpy file: {error}") from error
+    # numpy's and zipfile's readers raise whatever the bytes lead them to
+    except Exception as error:
+        if isinstance(error, zipfile.BadZipFile):
+            raise FileError(f"{path}: is truncated or damaged: {_first_line(error)}") from error
+        raise FileError(f"{path}: is not a numpy file of numbers: {_first_line(error)}") from error
+    return loaded
+
+
+def _mapped(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # what cannot be mapped, an array without elements for example, may be read, or tells why not
+        return np.load(path, allow_pickle=False)
+
+
+def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
+    import torch
+
+    if path.stat().st_size == 0:
+        raise FileError(f"{path}: is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch, pickle and zipfile each raise their own
+        raise FileError(
+            f"{path}: is not a mel file that can be loaded safely (tensors and plain values only), or is damaged"
+        ) from error
+    settings: Mapping[str, Any] | None = None
+    if isinstance(content, dict):
+        if MEL_KEY not in content:
+            names = ", ".join(str(name) for name in list(content)[:4])
+            raise FileError(f"{path}: has no entry {MEL_KEY}; it has {names or 'none'}")
+        content, settings = content[MEL_KEY], content
+    if not isinstance(content, torch.Tensor):
+        raise FileError(f"{path}: its mel is a {type(content).__name__}; expected a tensor")
+    try:
+        return content.detach().float().numpy(), settings
+    except (RuntimeError, TypeError) as error:
+        raise FileError(f"{path}: its mel is not a plain tensor of numbers: {_first_line(error)}") from error
+
+
+def _save_pt(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
+    import torch
+
+    mel = np.concatenate(list(mels), axis=-1)
+    content = io.BytesIO()  # torch's own errors of a full disk are no OSErrors
+    torch.save({MEL_KEY: torch.from_numpy(np.ascontiguousarray(mel)), **settings}, content)
+    path.write_bytes(content.getvalue())
+
+
+def require_torch(path: Path) -> Any:
+    """Torch, which .pt files need.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise UsageError(f"{path}: .pt files need torch: pip install torch; .npz keeps the same without it") from None
+    return torch
+
+
+def _check_array(path: Path, array: Any, transpose: bool) -> NDArray[Any]:
+    """(channels, n_mels, frames) of real and finite numbers; a memory map stays one."""
+    if not isinstance(array, np.memmap):
+        array = np.asarray(array)
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 16:
+        raise FileError(f"{path}: its mel is of type {array.dtype}; expected real numbers")
+    if array.ndim == 2:
+        array = array[np.newaxis]
+    if array.ndim != 3:
+        raise FileError(f"{path}: its mel has shape {array.shape}; expected (n_mels, frames) or (channels, …, …)")
+    if 0 in array.shape:
+        raise FileError(f"{path}: its mel is empty: shape {array.shape}")
+    if transpose:
+        array = array.transpose(0, 2, 1)
+    if not all(np.isfinite(block).all() for block in _blocks(array)):
+        raise FileError(f"{path}: its mel contains NaN or infinite values")
+    if isinstance(array, np.memmap):
+        return array
+    mel: NDArray[np.float32] = np.ascontiguousarray(array, dtype=np.float32)
+    return mel
+
+
+def _blocks(mel: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+    with np.errstate(over="ignore"):
+        for first in range(0, mel.shape[-1], _BLOCK_FRAMES):
+            yield np.ascontiguousarray(mel[..., first : first + _BLOCK_FRAMES], dtype=np.float32)
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> MelConfig | None:
+    """The settings in a file: all of them or, in a file that is not GOMIN's, none."""
+    found = {name: settings[name] for name in SETTINGS if name in settings}
+    if not found:
+        return None
+    values = {}
+    for name in SETTINGS:
+        if name not in found:
+            raise FileError(f"{path}: has {', '.join(found)}, but not {name}; expected all of {', '.join(SETTINGS)}")
+        try:
+            number = found[name].item() if hasattr(found[name], "item") else found[name]
+            values[name] = int(number)
+            if values[name] != number:
+                raise ValueError
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            raise FileError(f"{path}: its {name} is {found[name]!r}; expected a whole number") from None
+    try:
+        return MelConfig(**values)
+    except ValueError as error:
+        raise FileError(f"{path}: its {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _format(path: Path) -> tuple[Callable[..., Any], Callable[..., None]]:
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise UsageError(f"{path}: not a mel file; known are {', '.join(FORMATS)}") from None
+
+
+FORMATS: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
+    ".npz": (_load_npz, _save_npz),
+    ".npy": (_load_npy, _save_npy),
+    ".pt": (_load_pt, _save_pt),
+}

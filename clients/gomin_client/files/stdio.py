@@ -1,0 +1,153 @@
+"""Standard input and output: as files, which most formats need, or live, while they are still being made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client.errors import FileError, UsageError
+from gomin_client.files.atomic import scratch_directory
+from gomin_client.files.audio import Wave
+
+LIVE_EXTENSIONS = (".wav", ".raw")
+LIVE_SUBTYPES = ("16", "float")
+LIVE_SAMPLES = 1024  # read at a time: a pipe is waited for until so many are there
+_UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs put into the header of a WAV stream
+
+
+@contextmanager
+def from_stdin() -> Iterator[Path]:
+    """Standard input as a file, which audio libraries can seek in; its extension is that of its content.
+
+    Raises:
+        FileError: it is empty or cannot be read.
+    """
+    with scratch_directory() as directory:
+        path = directory / "stdin"
+        with path.open("wb") as file:
+            # not through sys.stdin: an interrupt could not end Python while another thread holds its lock
+            while data := _read(1 << 20):
+                file.write(data)
+        with path.open("rb") as file:
+            start = file.read(8)
+        if not start:
+            raise FileError("standard input is empty")
+        yield path.rename(path.with_suffix(_extension(start)))
+
+
+@contextmanager
+def to_stdout(extension: str) -> Iterator[Path]:
+    """A file that is copied to standard output once it is complete."""
+    with scratch_directory() as directory:
+        path = directory / f"stdout{extension}"
+        yield path
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, _stdout())
+        _stdout().flush()
+
+
+def live_mels(n_mels: int) -> Iterator[NDArray[np.float32]]:
+    """Mel frames from standard input as they arrive: little-endian float32, `n_mels` values a frame, no header.
+
+    Yields:
+        (1, n_mels, frames) each.
+
+    Raises:
+        FileError: it ends within a frame, is empty, or holds a numpy file.
+    """
+    size = 4 * n_mels
+    held = b""
+    begun = False
+    while data := _read(1 << 16):
+        held += data
+        if not begun and _extension(held) != ".wav":
+            raise FileError("standard input is a numpy file: live mels are bare float32 frames; leave --stream out")
+        whole = len(held) // size * size
+        if whole:
+            begun = True
+            yield np.frombuffer(held[:whole], "<f4").reshape(-1, n_mels).T[np.newaxis].astype(np.float32)
+            held = held[whole:]
+    if not held and not begun:
+        raise FileError("standard input is empty")
+    if held:
+        raise FileError(f"standard input ends within a frame: a frame is {size} bytes, {n_mels} little-endian float32")
+
+
+def check_live(extension: str, subtype: str | None) -> None:
+    """Refuse what cannot be written while it is still being made.
+
+    Raises:
+        UsageError: another format or subtype.
+    """
+    if extension not in LIVE_EXTENSIONS:
+        raise UsageError(f"--stream: {extension} needs to be complete; expected --format wav or raw")
+    if subtype not in (None, *LIVE_SUBTYPES):
+        raise UsageError(f"--stream: --subtype {subtype}: expected {' or '.join(LIVE_SUBTYPES)}")
+
+
+def write_live(waves: Iterable[Wave], rate: int, extension: str, subtype: str | None) -> int:
+    """Write audio to standard output as it comes, as a WAV file of unknown length or as bare samples.
+
+    Args:
+        waves: (channels, samples) each.
+        rate: in Hz.
+        extension: one of `LIVE_EXTENSIONS`.
+        subtype: one of `LIVE_SUBTYPES`; 16 bits by default. Little-endian.
+
+    Returns:
+        Samples written.
+    """
+    encode = _ENCODERS[subtype or "16"]
+    out = _stdout()
+    samples = 0
+    for wave in waves:
+        if samples == 0 and extension == ".wav":
+            out.write(_wav_header(len(wave), rate, is_float=subtype == "float"))
+        out.write(encode(wave.T).tobytes())
+        out.flush()
+        samples += wave.shape[1]
+    return samples
+
+
+def _encode_16(samples: Wave) -> NDArray[np.int16]:
+    encoded: NDArray[np.int16] = np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    return encoded
+
+
+_ENCODERS: dict[str, Callable[[Wave], NDArray[np.generic]]] = {
+    "16": _encode_16,
+    "float": lambda samples: samples.astype("<f4"),
+}
+
+
+def _wav_header(channels: int, rate: int, is_float: bool) -> bytes:
+    tag, width = (3, 4) if is_float else (1, 2)
+    layout = struct.pack("<HHIIHH", tag, channels, rate, rate * channels * width, channels * width, 8 * width)
+    size = struct.pack("<I", _UNKNOWN_LENGTH)
+    return b"RIFF" + size + b"WAVEfmt " + struct.pack("<I", len(layout)) + layout + b"data" + size
+
+
+def _extension(start: bytes) -> str:
+    return ".npy" if start.startswith(b"\x93NUMPY") else ".npz" if start.startswith(b"PK\x03\x04") else ".wav"
+
+
+def _read(size: int) -> bytes:
+    try:
+        return os.read(0, size)
+    except OSError as error:
+        raise FileError(f"standard input cannot be read: {error.strerror}") from error
+
+
+def _stdout() -> BinaryIO:
+    if sys.stdout is None:
+        raise FileError("standard output is closed")
+    return sys.stdout.buffer

@@ -1,0 +1,1 @@
+"""The mel front end, and mel spectrograms that are not GOMIN's."""

@@ -1,0 +1,1 @@
+"""Diffusion sampling: noise schedules, the noise field, samplers and their chains."""

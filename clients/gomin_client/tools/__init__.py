@@ -1,0 +1,1 @@
+"""Measuring tools: how far recordings are apart, how much a server can take."""

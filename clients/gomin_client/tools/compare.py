@@ -1,0 +1,205 @@
+"""How far two recordings are apart: log-mel distance, multi-resolution STFT distance, signal-to-noise ratio."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client.batch.inputs import find_sources
+from gomin_client.batch.outputs import AUDIO, Source
+from gomin_client.errors import FileError, GominError, UsageError
+from gomin_client.files import audio
+from gomin_client.files.audio import Wave
+from gomin_client.mel.features import RANGE_DB, MelConfig, mel_spectrogram
+
+# Transform, hop and window lengths in samples: Yamamoto et al. 2020, Parallel WaveGAN, table 1.
+RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+_FLOOR = 1e-7  # of magnitudes, before the logarithm
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a recording is from its reference.
+
+    Attributes:
+        log_mel_l1_db: mean absolute difference of the mel spectrograms, in dB.
+        spectral_convergence: Frobenius norm of the magnitudes' difference over that of the reference's; mean over
+            `RESOLUTIONS`.
+        log_magnitude_l1: mean absolute difference of the magnitudes' natural logarithms; mean over `RESOLUTIONS`.
+        snr_db: power of the reference over that of the difference, in dB; infinite for equal recordings.
+        seconds: compared; the longer one is cut.
+        length_difference: how many samples the second is longer.
+    """
+
+    log_mel_l1_db: float
+    spectral_convergence: float
+    log_magnitude_l1: float
+    snr_db: float
+    seconds: float
+    length_difference: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, which knows no infinity: it becomes null."""
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One pair of recordings.
+
+    Attributes:
+        name: of the pair.
+        distance: how far they are apart; None where that cannot be told.
+        problem: why not.
+    """
+
+    name: str
+    distance: Distance | None = None
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found = {} if self.distance is None else self.distance.to_dict()
+        return {"name": self.name, **found, **({"error": self.problem} if self.problem else {})}
+
+
+def compare_files(reference: Path, other: Path, config: MelConfig) -> Distance:
+    """Compare two audio files, mixed down to mono, at the rate of the mel settings.
+
+    Raises:
+        FileError: one of them cannot be read.
+    """
+    waves = []
+    for path in (reference, other):
+        recording = audio.read(path)
+        wave = audio.resample(recording.mono()[0], recording.rate, config.sample_rate)
+        if not np.isfinite(wave).all():
+            raise FileError(f"{path}: is too loud to be resampled: it overflows")
+        waves.append(wave)
+    return distance(waves[0], waves[1], config)
+
+
+def distance(reference: Wave, other: Wave, config: MelConfig) -> Distance:
+    """Compare two waveforms, (samples,) each, at the rate of the mel settings; the longer one is cut."""
+    length = min(len(reference), len(other))
+    if length == 0:
+        raise FileError("there is nothing to compare: a recording is empty")
+    a, b = (wave[:length].astype(np.float64) for wave in (reference, other))
+    mels = [mel_spectrogram(wave.astype(np.float32), config) for wave in (a, b)]
+    convergences, log_differences = [], []
+    for resolution in RESOLUTIONS:
+        one, two = (_magnitudes(wave, *resolution) for wave in (a, b))
+        norm = float(np.linalg.norm(one))
+        difference = float(np.linalg.norm(two - one))
+        convergences.append(difference / norm if norm else (math.inf if difference else 0.0))
+        log_differences.append(float(np.abs(np.log(np.maximum(one, _FLOOR) / np.maximum(two, _FLOOR))).mean()))
+    noise = float(np.square(b - a).sum())
+    signal = float(np.square(a).sum())
+    snr = math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
+    return Distance(
+        log_mel_l1_db=RANGE_DB * float(np.abs(mels[1] - mels[0]).mean()),
+        spectral_convergence=sum(convergences) / len(RESOLUTIONS),
+        log_magnitude_l1=sum(log_differences) / len(RESOLUTIONS),
+        snr_db=snr,
+        seconds=length / config.sample_rate,
+        length_difference=len(other) - len(reference),
+    )
+
+
+def pair(references: Sequence[Source], others: Sequence[Source]) -> list[tuple[str, Path | None, Path | None]]:
+    """Files of two folders that belong together: the same subfolder and name, whatever the extension.
+
+    Where that leaves a choice, a.mp3 belongs to a.mp3.wav, as outputs are named that would have collided.
+
+    Returns:
+        (name, reference, other), by name; None where a folder lacks one.
+
+    Raises:
+        UsageError: two files of one folder differ in nothing but their extension, and not that way either.
+    """
+    right: dict[PurePath, Path] = {}
+    for source in others:
+        _add(right, source.folder / source.path.stem, source.path)
+    left: dict[PurePath, Path] = {}
+    for source in references:
+        whole = source.folder / source.path.name
+        _add(left, whole if whole in right else source.folder / source.path.stem, source.path)
+    return [(str(name), left.get(name), right.get(name)) for name in sorted({*left, *right})]
+
+
+def _add(side: dict[PurePath, Path], name: PurePath, path: Path) -> None:
+    if name in side:
+        raise UsageError(f"{side[name]} and {path} have one name: which is to be compared?")
+    side[name] = path
+
+
+def compare_paths(reference: Path, other: Path) -> list[Comparison]:
+    """Compare two recordings, or all of two folders, with GOMIN's mel settings.
+
+    Raises:
+        UsageError: a file and a folder, a folder without recordings, or one that has two of a name.
+        FileError: a path that is not there.
+    """
+    config = MelConfig()
+    for path in (reference, other):
+        if not os.path.exists(path):
+            raise FileError(f"{path}: no such file or folder")
+    if reference.is_dir() != other.is_dir():
+        raise UsageError(f"{reference} and {other}: one is a folder, the other a file")
+    if not reference.is_dir():
+        return [Comparison(f"{reference} {other}", compare_files(reference, other, config))]
+    sources = [find_sources([f"{path}/"], (AUDIO,)) for path in (reference, other)]
+    comparisons = []
+    for name, one, two in pair(*sources):
+        if one is None or two is None:
+            comparisons.append(
+                Comparison(name, problem=f"{one or two}: has no counterpart in {reference if two else other}")
+            )
+            continue
+        try:
+            comparisons.append(Comparison(name, compare_files(one, two, config)))
+        except GominError as error:
+            comparisons.append(Comparison(name, problem=str(error)))
+    return comparisons
+
+
+def table(comparisons: Sequence[Comparison]) -> str:
+    """One line a comparison, and the means of several."""
+    width = max([4, *(len(comparison.name) for comparison in comparisons)])
+    lines = [f"{'':<{width}}  mel L1 dB  spec. conv.  log mag. L1   SNR dB  seconds"]
+    distances = [comparison.distance for comparison in comparisons if comparison.distance is not None]
+    for comparison in comparisons:
+        if comparison.distance is None:
+            lines.append(f"{comparison.name:<{width}}  failed")
+        else:
+            lines.append(f"{comparison.name:<{width}}  {_row(comparison.distance)}")
+    if len(distances) > 1:
+        columns = zip(*(astuple(distance) for distance in distances), strict=True)
+        mean = Distance(*(sum(column) / len(distances) for column in columns))
+        lines.append(f"{'mean':<{width}}  {_row(mean)}")
+    return "\n".join(lines)
+
+
+def _row(distance: Distance) -> str:
+    return (
+        f"{distance.log_mel_l1_db:9.2f}  {distance.spectral_convergence:11.3f}  {distance.log_magnitude_l1:11.3f}  "
+        f"{distance.snr_db:7.1f}  {distance.seconds:7.2f}"
+    )
+
+
+def _magnitudes(wave: NDArray[np.float64], n_fft: int, hop_length: int, win_length: int) -> NDArray[np.float64]:
+    import librosa
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of recordings shorter than the transform, which zeros fill up
+        spectrum = librosa.stft(wave, n_fft=n_fft, hop_length=hop_length, win_length=win_length, pad_mode="constant")
+    magnitudes: NDArray[np.float64] = np.abs(spectrum)
+    return magnitudes

@@ -1,0 +1,196 @@
+"""Patience with servers: waiting for one that is not there yet, and trying again when one goes away.
+
+What is worth trying again is what transports raise as `ServerError`, but for `AccessError`: nobody there, connection
+lost, or a server that says it is unavailable (starting, stopping, its queue full). A bad request stays bad, and one
+that took too long would take as long again. Models have no state and requests no effects, so a request that was lost
+can be sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from gomin_client.contract.model import ModelContract
+from gomin_client.errors import AccessError, ContractError, GominError, ModelNotReadyError, ServerError, UsageError
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Statistics, Tensors, Transport
+
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 5.0
+SHORTEST_RESTART_S = 1.0  # after silence of so long, it is checked that the server is still the same
+
+T = TypeVar("T")
+logger = logging.getLogger("gomin_client")
+
+
+class RetryingTransport:
+    """Another transport, with patience. Thread-safe if that is."""
+
+    def __init__(self, inner: Transport, wait_s: float, retry_for_s: float) -> None:
+        """Wrap a transport.
+
+        Args:
+            inner: makes one attempt at a time.
+            wait_s: see `Connection`.
+            retry_for_s: see `Connection`.
+        """
+        self._inner = inner
+        self._wait_s = wait_s
+        self._retry_for_s = retry_for_s
+        self._pinned: dict[str, ModelInfo] = {}
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._lost_at: float | None = None
+        self._answered_at = float("-inf")
+        self._watched: threading.Thread | None = None
+        self._asked_at = float("-inf")
+        self._defect: GominError | None = None
+
+    @property
+    def servers(self) -> int:
+        """See `Transport.servers`."""
+        return self._inner.servers
+
+    @property
+    def url(self) -> str:
+        """The URL that leads here."""
+        return self._inner.url
+
+    def models(self) -> list[str]:
+        """See `Transport.models`."""
+        return self._until(self._wait_s, self._inner.models)
+
+    def describe(self, model: str) -> ModelInfo:
+        """See `Transport.describe`."""
+        described = self._until(self._wait_s, lambda: self._inner.describe(model))
+        self._pinned.setdefault(model, described)
+        self._answered_at = time.monotonic()
+        return described
+
+    def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """See `Transport.infer`.
+
+        Raises:
+            ContractError: also if the server came back with another model under the same name and version.
+        """
+
+        def attempt() -> dict[str, NDArray[Any]]:
+            if self._inner.servers > 1:
+                self._watch(model, version)
+            elif time.monotonic() - self._answered_at > SHORTEST_RESTART_S:
+                self._check_same(model, version)
+            result = self._inner.infer(model, version, inputs, timeout_s, parameters)
+            self._answered_at = time.monotonic()
+            return result
+
+        return self._until(self._retry_for_s, attempt)
+
+    def statistics(self, model: str, version: int) -> Statistics | None:
+        """See `Transport.statistics`."""
+        return self._inner.statistics(model, version)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._closed.set()
+        self._inner.close()
+
+    def _until(self, seconds: float, attempt: Callable[[], T]) -> T:
+        """Attempt until it works, or for so many seconds after it first failed."""
+        delays = _delays()
+        give_up_at: float | None = None
+        while True:
+            if self._closed.is_set():
+                raise UsageError(f"the connection to {self.url} has been closed")
+            try:
+                result = attempt()
+            except Exception as error:
+                if self._closed.is_set():  # whatever the libraries make of that
+                    raise UsageError(f"the connection to {self.url} has been closed") from error
+                if not isinstance(error, ServerError) or isinstance(error, AccessError):
+                    raise
+                self._answered_at = float("-inf")
+                now = time.monotonic()
+                if give_up_at is None:
+                    give_up_at = now + seconds
+                if seconds == 0:
+                    raise
+                if now >= give_up_at:
+                    raise type(error)(f"{error}; tried for {seconds:g} s") from error
+                self._lost(error, seconds)
+                self._closed.wait(min(next(delays), give_up_at - now))
+            else:
+                self._found()
+                return result
+
+    def _watch(self, model: str, version: int) -> None:
+        """Of several servers one may come back as another without anybody's noticing: they are asked now and then."""
+        with self._lock:
+            if self._watched is None:
+                self._watched = threading.Thread(
+                    target=self._keep_watching, args=(model, version), name="gomin-watch", daemon=True
+                )
+                self._watched.start()
+            self._asked_at = time.monotonic()
+            if self._defect is not None:
+                raise self._defect
+
+    def _keep_watching(self, model: str, version: int) -> None:
+        while not self._closed.wait(SHORTEST_RESTART_S):
+            if time.monotonic() - self._asked_at > 2 * SHORTEST_RESTART_S:
+                continue  # nobody is making anything
+            try:
+                self._check_same(model, version)
+            except ServerError:
+                continue  # none can be reached: who asks next will be told
+            except GominError as error:
+                with self._lock:
+                    self._defect = error
+                return
+
+    def _check_same(self, model: str, version: int) -> None:
+        """A server that was restarted meanwhile, noticed or not, may have been given other models."""
+        pinned = self._pinned.get(model)
+        if pinned is None:
+            return
+        now = self._inner.describe(model)
+        if version not in now.versions:
+            raise ModelNotReadyError(f"{self.url}: version {version} of model {model} is not ready any more")
+        before, after = (ModelContract.from_parameters(model, info.parameters) for info in (pinned, now))
+        if not before.same_model(after, version):
+            raise ContractError(
+                f"{self.url} came back with another model {model} in version {version}: what it would make does not "
+                "belong to what was made before; start again"
+            )
+
+    def _lost(self, error: ServerError, seconds: float) -> None:
+        with self._lock:
+            if self._lost_at is None:
+                self._lost_at = time.monotonic()
+                logger.warning("%s; trying again for %g s", error.problem, seconds)
+
+    def _found(self) -> None:
+        with self._lock:
+            if self._lost_at is not None:
+                logger.warning("%s answers after %.1f s", self.url, time.monotonic() - self._lost_at)
+                self._lost_at = None
+
+
+def _delays() -> Iterator[float]:
+    """Exponential backoff with jitter, so that clients that lost a server together do not come back together."""
+    delay = FIRST_DELAY_S
+    while True:
+        yield delay * random.uniform(0.5, 1)
+        delay = min(2 * delay, LONGEST_DELAY_S)

@@ -1,0 +1,1 @@
+"""The parity gate, what it feeds, and what it records."""

@@ -1,0 +1,113 @@
+"""What an export leaves beside a model: the gate's report, and a few vectors to verify a deployment with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client.contract.model import Provenance
+from gomin_export.errors import RepositoryError
+from gomin_export.parity.gate import Expectation, Report
+
+REPORT_FILE = "parity.json"
+VECTORS_FILE = "reference.npz"
+
+_REMEDY = "gomin-export writes it with every new version; to verify without it, give --ckpt"
+
+
+def write_report(files: Path, report: Report) -> None:
+    """Write parity.json into a version directory."""
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
+    (files / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def file_digests(files: Path) -> dict[str, str]:
+    """File name → SHA-256 of what a version directory serves, and of the vectors to verify it with."""
+    return {
+        path.name: sha256(path) for path in sorted(files.iterdir()) if path.suffix in (".onnx", ".data", ".py", ".npz")
+    }
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_report(files: Path) -> Report:
+    """parity.json of a version directory, with the tolerance of the export.
+
+    Raises:
+        RepositoryError: there is none, or it is damaged.
+    """
+    path = files / REPORT_FILE
+    try:
+        report = Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        for name in ("contract", "files", "recipe"):
+            if not isinstance(report.facts[name], dict):
+                raise TypeError(f"{name} is not an object")
+        if not report.cases or not isinstance(report.facts["checkpoint_sha256"], str):
+            raise ValueError("it lacks cases, or the checkpoint's SHA-256")
+    except FileNotFoundError:
+        raise RepositoryError(f"{path}: no such file; {_REMEDY}") from None
+    except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RepositoryError(f"{path}: is damaged ({type(error).__name__}: {error}); {_REMEDY}") from error
+    return report
+
+
+def read_provenance(files: Path) -> Provenance | None:
+    """Where a version comes from, by its parity.json; None where that does not tell."""
+    try:
+        report = read_report(files)
+    except RepositoryError:
+        return None
+    return Provenance(report.facts["checkpoint_sha256"], str(report.facts.get("precision")), report.summary)
+
+
+def write_vectors(files: Path, expectations: Sequence[Expectation]) -> None:
+    """Record expectations in a version directory, for `read_vectors`."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for index, expected in enumerate(expectations):
+        arrays[f"{index}.name"] = np.array(expected.name)
+        arrays[f"{index}.torch_error"] = np.array(expected.torch_error)
+        arrays[f"{index}.output"] = expected.output
+        arrays.update({f"{index}.input.{name}": tensor for name, tensor in expected.inputs.items()})
+    with (files / VECTORS_FILE).open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_vectors(files: Path) -> list[Expectation]:
+    """Expectations recorded at export, from a version directory.
+
+    Raises:
+        RepositoryError: there are none, or they are damaged.
+    """
+    path = files / VECTORS_FILE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        vectors = [
+            Expectation(
+                str(arrays[f"{index}.name"]),
+                {name.split(".", 2)[2]: arrays[name] for name in arrays if name.startswith(f"{index}.input.")},
+                arrays[f"{index}.output"],
+                float(arrays[f"{index}.torch_error"]),
+            )
+            for index in range(sum(name.endswith(".name") for name in arrays))
+        ]
+    except FileNotFoundError:
+        raise RepositoryError(f"{path}: no such file; {_REMEDY}") from None
+    except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
+        raise RepositoryError(f"{path}: is damaged ({type(error).__name__}: {error}); {_REMEDY}") from error
+    if not vectors:
+        raise RepositoryError(f"{path}: is damaged (it holds no vectors); {_REMEDY}")
+    return vectors

@@ -1,0 +1,1 @@
+"""Placing models into a Triton model repository."""

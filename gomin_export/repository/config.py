@@ -1,0 +1,278 @@
+"""What stands in a model's config.pbtxt: the template, filled in with deployment settings, and lines for clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from string import Template
+from typing import Any
+
+from gomin_client.contract import model as contract
+from gomin_client.contract.choices import SAMPLER_PARAMETERS
+from gomin_client.contract.model import PROVENANCE_PARAMETER, ModelContract, Provenance
+from gomin_client.contract.repository import parse
+from gomin_client.errors import UsageError
+from gomin_client.sampling.chains import TILE_FRAMES, DiffusionModel, SamplerSettings, Tiling
+
+CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
+# accelerator -> the instances that it works on; Triton would leave it out on others, without a word
+ACCELERATORS = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "cpu"}
+INSTANCE_KINDS = ("auto", "cpu", "gpu")
+
+_PARAMETER = 'parameters {{ key: "{}" value: {{ string_value: "{}" }} }}\n'
+_PROVENANCE_LINE = re.compile(
+    rf'^parameters {{ key: "{PROVENANCE_PARAMETER.pattern}" value: {{ string_value: "[^"\n]*" }} }}[ \t]*\n',
+    re.MULTILINE,
+)
+
+# setting -> what it is in a parsed config.pbtxt
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "max_batch_size": lambda config: config.max_batch_size,
+    "batch_delay_us": lambda config: config.dynamic_batching.max_queue_delay_microseconds,
+    "instances": lambda config: [group.count for group in config.instance_group],
+    "instance_kind": lambda config: [group.Kind.Name(group.kind) for group in config.instance_group],
+    "threads": lambda config: config.parameters["intra_op_thread_count"].string_value,
+    "warm_up": lambda config: [
+        (warm_up.batch_size, *(list(tensor.dims) for _, tensor in sorted(warm_up.inputs.items())))
+        for warm_up in config.model_warmup
+    ],
+    "cudnn_search": lambda config: config.parameters["cudnn_conv_algo_search"].string_value,
+    "tf32": lambda config: [
+        entry.parameters.get("use_tf32")
+        for entry in config.optimization.execution_accelerators.gpu_execution_accelerator
+        if entry.name == "cuda"
+    ],
+    "accelerator": lambda config: [
+        entry.name
+        for entries in (
+            config.optimization.execution_accelerators.gpu_execution_accelerator,
+            config.optimization.execution_accelerators.cpu_execution_accelerator,
+        )
+        for entry in entries
+    ],
+}
+# the same of the sampler's model, which has only these to be set
+_CHAIN_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "max_batch_size": _SETTINGS["max_batch_size"],
+    "sampling": lambda config: " ".join(
+        f"{name} {config.parameters[contract.PARAMETER_PREFIX + name].string_value}"
+        for name in SAMPLER_PARAMETERS
+        if contract.PARAMETER_PREFIX + name in config.parameters
+    ),
+    "tile_frames": lambda config: config.parameters[contract.PARAMETER_PREFIX + "tile_frames"].string_value,
+}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Settings of config.pbtxt; None takes the default, which is named here.
+
+    Attributes:
+        max_batch_size: items that one call of a model may hold; 16.
+        batch_delay_us: microseconds that a request may wait for others to make a batch with; 0, for a denoiser 500.
+        instances: copies of a model that run at the same time; 1.
+        instance_kind: where they run: on GPUs if there are any (auto), on the CPU, on GPUs or not at all; auto, or
+            what the accelerator needs.
+        threads: CPU threads of each instance; as many as there are cores.
+        warm_up: (batch, frames) of requests that each instance answers before it counts as ready; one of 1 × 64.
+        cudnn_search: how cuDNN looks for an algorithm for each new length; heuristic.
+        tf32: let GPUs round float32 products to TensorFloat-32; no.
+        accelerator: what must run the model: cuda, tensorrt (on GPUs), openvino (on the CPU); CUDA on GPUs, ONNX
+            Runtime's own operators on the CPU.
+        sampling: the chain of diffusion requests that do not choose theirs; the released one.
+        tile_frames: mel frames that a denoiser call may hold; 512, or more where the halo is wide.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    max_batch_size: int | None = None
+    batch_delay_us: int | None = None
+    instances: int | None = None
+    instance_kind: str | None = None
+    threads: int | None = None
+    warm_up: Sequence[tuple[int, int]] | None = None
+    cudnn_search: str | None = None
+    tf32: bool | None = None
+    accelerator: str | None = None
+    sampling: SamplerSettings | None = None
+    tile_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "instances", "threads", "tile_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{_option(name)} {value}: expected at least 1")
+            if value is not None and value > _LARGEST:
+                raise UsageError(f"{_option(name)} {value}: expected at most {_LARGEST}")
+        if self.batch_delay_us is not None and self.batch_delay_us < 0:
+            raise UsageError(f"{_option('batch_delay_us')} {self.batch_delay_us}: expected 0 or more microseconds")
+        for name, known in (
+            ("instance_kind", INSTANCE_KINDS),
+            ("cudnn_search", CUDNN_SEARCHES),
+            ("accelerator", ACCELERATORS),
+        ):
+            if getattr(self, name) not in (None, *known):
+                raise UsageError(f"{_option(name)} {getattr(self, name)}: expected {', '.join(known)}")
+        if self.batch_delay_us is not None and self.batch_delay_us > _LARGEST:
+            raise UsageError(f"--batch-delay-us {self.batch_delay_us}: expected at most {_LARGEST} microseconds")
+        for batch, frames in self.warm_up or ():
+            if not (1 <= batch <= (self.max_batch_size or _MAX_BATCH_SIZE) and 1 <= frames <= _LARGEST):
+                raise UsageError(
+                    f"--warm-up {batch}x{frames}: expected 1 to {_LARGEST} frames, and 1 to "
+                    f"{self.max_batch_size or _MAX_BATCH_SIZE} items, the maximum batch size"
+                )
+        for name in ("tf32", "cudnn_search"):
+            if getattr(self, name) is not None and (self.accelerator == "openvino" or self.instance_kind == "cpu"):
+                raise UsageError(f"{_option(name)} is for GPUs: it has no effect on CPU instances")
+        if self.accelerator and self.instance_kind not in (None, ACCELERATORS[self.accelerator]):
+            raise UsageError(
+                f"--accelerator {self.accelerator} runs on {ACCELERATORS[self.accelerator]} instances only: "
+                f"leave out --instance-kind {self.instance_kind}"
+            )
+
+    @property
+    def for_gpus(self) -> str:
+        """The option that asks for GPUs, as it is given; empty if none does."""
+        if self.instance_kind == "gpu":
+            return "--instance-kind gpu"
+        return f"--accelerator {self.accelerator}" if ACCELERATORS.get(self.accelerator or "") == "gpu" else ""
+
+
+_MAX_BATCH_SIZE = 16
+# Two instances of the sampler take turns: while the denoiser works for one, the other computes its next signal. Their
+# calls meet only if the one that comes first waits for the other. Half a millisecond is enough for short mels (63
+# executions of 100 calls at 9 frames, 86 without), and costs a chain of 50 steps that is alone 25 ms. Longer mels take
+# longer between calls, and fill a machine by themselves. Requests that wait are begun together and need no delay.
+_DENOISER_DELAY_US = 500
+_LARGEST = 10_000_000  # of any count: far more than makes sense, and far from what the fields of a config hold
+_WARM_UP = ((1, 64),)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def template(model: str, file: str) -> str:
+    """Text of a template file of a model."""
+    return (resources.files("gomin_export") / "templates" / model / file).read_text(encoding="utf-8")
+
+
+def config_text(model: str, described: ModelContract, deployment: Deployment, precision: str) -> str:
+    """A model's config.pbtxt, but for the provenance of its versions."""
+    warm_up = _WARM_UP if deployment.warm_up is None else deployment.warm_up
+    delay = _DENOISER_DELAY_US if described.kind == contract.DENOISER else 0
+    instance_kind = deployment.instance_kind or ACCELERATORS.get(deployment.accelerator or "", "auto")
+    # the templates carry what is fixed, with its reasons; what is chosen is filled in
+    text = Template(template(model, "config.pbtxt")).substitute(
+        n_mels=described.mel.n_mels,
+        max_batch_size=deployment.max_batch_size or _MAX_BATCH_SIZE,
+        batch_delay_us=delay if deployment.batch_delay_us is None else deployment.batch_delay_us,
+        instances=deployment.instances or 1,
+        instance_kind=f"KIND_{instance_kind.upper()}",
+        accelerator=_accelerator(deployment, precision),
+        cudnn_search=CUDNN_SEARCHES[deployment.cudnn_search or "heuristic"],
+        threads=deployment.threads or 0,
+        warm_up="".join(_warm_up(described, batch, frames) for batch, frames in warm_up),
+        **(_chain(described, deployment) if described.kind == contract.DIFFUSION else {}),
+    )
+    return text + parameter_lines(described.to_parameters())
+
+
+def with_provenance(text: str, provenance: Mapping[int, Provenance]) -> str:
+    """A config.pbtxt with the provenance of these versions, and no others' that we wrote."""
+    lines = [parameter_lines(made.to_parameters(version)) for version, made in sorted(provenance.items())]
+    return without_provenance(text) + "".join(lines)
+
+
+def without_provenance(text: str) -> str:
+    """A config.pbtxt without the lines that `with_provenance` adds."""
+    return _PROVENANCE_LINE.sub("", text.rstrip("\n") + "\n")
+
+
+def conflicts(existing: str, new: str, deployment: Deployment) -> list[str]:
+    """The settings asked for that an existing config.pbtxt does not have, as "setting is X, asked for Y".
+
+    Raises:
+        ContractError: the existing text is not a Triton model configuration.
+    """
+    old_config, new_config = parse(existing), parse(new)
+    found = []
+    for name, value_of in (_SETTINGS if new_config.backend == "onnxruntime" else _CHAIN_SETTINGS).items():
+        if getattr(deployment, name) is not None and value_of(old_config) != value_of(new_config):
+            found.append(f"{name} is {value_of(old_config)}, asked for {value_of(new_config)}")
+    return found
+
+
+def tensorrt_precision(text: str) -> str | None:
+    """The precision that TensorRT is told to run a model in: FP32 or FP16; None where there is no TensorRT."""
+    accelerators = parse(text).optimization.execution_accelerators.gpu_execution_accelerator
+    modes = [entry.parameters.get("precision_mode", "FP32") for entry in accelerators if entry.name == "tensorrt"]
+    return modes[0] if modes else None
+
+
+def parameter_lines(parameters: Mapping[str, str]) -> str:
+    """Parameters in the text format of config.pbtxt, a line each."""
+    return "".join(_PARAMETER.format(name, value) for name, value in parameters.items())
+
+
+def default_chain(text: str, described: ModelContract) -> SamplerSettings:
+    """The chain that a diffusion model's config.pbtxt gives to requests that do not choose.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    assert described.num_diffusion_steps is not None  # every diffusion contract has them
+    parameters = {name: value.string_value for name, value in parse(text).parameters.items()}
+    try:
+        return SamplerSettings.from_config(parameters).resolved(described.num_diffusion_steps)
+    except ValueError as error:
+        raise UsageError(f"config.pbtxt of the diffusion model: {error}") from error
+
+
+def _chain(described: ModelContract, deployment: Deployment) -> dict[str, str]:
+    """What the diffusion model's template wants to know of its chain."""
+    assert described.num_diffusion_steps is not None  # every diffusion contract has them
+    tile_frames = deployment.tile_frames or max(TILE_FRAMES, 8 * described.halo_frames)
+    try:
+        sampling = (deployment.sampling or SamplerSettings()).resolved(described.num_diffusion_steps)
+        tiling = Tiling(described.mel.hop_length, described.halo_frames, tile_frames)
+        DiffusionModel(described.num_diffusion_steps, tiling, sampling)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    lines = parameter_lines(
+        {contract.PARAMETER_PREFIX + name: f"{value}" for name, value in sampling.to_parameters().items()}
+    )
+    return {"sampling": lines.rstrip("\n"), "tile_frames": str(tile_frames)}
+
+
+def _accelerator(deployment: Deployment, precision: str) -> str:
+    accelerator = deployment.accelerator or "cuda"
+    if accelerator == "openvino":
+        return 'cpu_execution_accelerator: [ { name: "openvino" } ]'
+    cuda = _accelerator_entry("cuda", {"use_tf32": "1" if deployment.tf32 else "0"})
+    if accelerator == "cuda":
+        return f"gpu_execution_accelerator: [ {cuda} ]"
+    # what TensorRT cannot run is left to CUDA
+    tensorrt = _accelerator_entry("tensorrt", {"precision_mode": "FP16" if precision == contract.FP16 else "FP32"})
+    return f"gpu_execution_accelerator: [ {tensorrt}, {cuda} ]"
+
+
+def _accelerator_entry(name: str, parameters: Mapping[str, str]) -> str:
+    entries = " ".join(f'parameters {{ key: "{key}" value: "{value}" }}' for key, value in parameters.items())
+    return f'{{ name: "{name}" {entries} }}'
+
+
+def _warm_up(described: ModelContract, batch: int, frames: int) -> str:
+    """A warm-up request of silence. Dims leave out the batch; a batch_size of 0 would skip it without a word."""
+    dims = {contract.MEL: [described.mel.n_mels, frames]}
+    if described.kind == contract.DENOISER:
+        dims[contract.SIGNAL] = [1, described.mel.hop_length * frames]
+        dims[contract.TIMESTEP] = [1]
+    inputs = "".join(
+        f'  inputs {{ key: "{name}" value: {{ data_type: TYPE_FP32 dims: {shape} zero_data: true }} }}\n'
+        for name, shape in dims.items()
+    )
+    return f'model_warmup {{\n  name: "{batch} x {frames} frames" batch_size: {batch}\n{inputs}}}\n'

@@ -1,0 +1,282 @@
+"""From inputs to outputs: all of GOMIN's forms, without a model."""
+
+import os
+import string
+from pathlib import Path, PurePath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gomin_client.batch.inputs import find_outputs, find_sources
+from gomin_client.batch.outputs import Job, Naming, Source, check_extra, matched_part, plan
+from gomin_client.errors import UsageError
+
+WAV = Naming(".wav", "gan", "reconstruct")
+ANY = Naming(".wav", "gan")
+
+
+def sources(*names: str) -> list[Source]:
+    return [Source(Path(name), PurePath(name).parent) for name in names]
+
+
+def targets(names: list[str], outputs: list[str], naming: Naming = WAV) -> list[str]:
+    return [str(job.target) for job in plan(sources(*names), outputs, naming)]
+
+
+class TestPlan:
+    @pytest.mark.parametrize(
+        ("names", "outputs", "expected"),
+        [
+            (["in/a.flac", "b.wav"], [], ["in/a_gan.wav", "b_gan.wav"]),
+            (["a.wav"], ["out/x.flac"], ["out/x.flac"]),
+            (["a.wav", "b.wav"], ["x.ogg", "y.mp3"], ["x.ogg", "y.mp3"]),
+            (["p/a.flac", "q/b.ogg"], ["out/"], ["out/p/a.wav", "out/q/b.wav"]),
+            (["p/a.flac"], ["out"], ["out/p/a.wav"]),
+            (["p/a.flac"], ["v1.2/"], ["v1.2/p/a.wav"]),
+            (["p/a.flac"], ["out/**/*.flac"], ["out/p/a.flac"]),
+            (["p/a.flac"], ["out/**"], ["out/p/a.wav"]),
+            (["p/a.flac"], ["out/*.flac"], ["out/a.flac"]),
+            (["p/a.flac"], ["out/*"], ["out/a.wav"]),
+            (["p/a.flac"], ["*.mp3"], ["a.mp3"]),
+            (["p/a.flac"], ["/abs/*.mp3"], ["/abs/a.mp3"]),
+            (["p/a.flac"], ["out/rec_*.wav"], ["out/rec_a.wav"]),
+            (["p/a.flac"], ["out/**/rec_*_x.*"], ["out/p/rec_a_x.wav"]),
+            (["p/a.wav", "p/a.mp3"], ["out/"], ["out/p/a.wav", "out/p/a.mp3.wav"]),
+            (["p/a.mp3", "p/a.wav"], ["out/"], ["out/p/a.mp3.wav", "out/p/a.wav"]),
+            (["p/a.mp3", "p/a.flac"], ["out/"], ["out/p/a.wav", "out/p/a.flac.wav"]),
+            (["p/a.wav", "q/a.wav"], ["out/*.wav"], ["out/a.wav", "out/a.wav.wav"]),
+            (["a.wav"], ["*.wav"], ["a.wav.wav"]),
+            (["a.wav", "a_gan.wav"], [], ["a_gan.wav.wav", "a_gan_gan.wav"]),
+            (["-"], [], ["-"]),
+            (["-"], ["x.wav"], ["x.wav"]),
+            (["-"], ["out/"], ["out/stdin.wav"]),
+            (["a.wav"], ["-"], ["-"]),
+        ],
+    )
+    def test_outputs(self, names: list[str], outputs: list[str], expected: list[str]) -> None:
+        assert targets(names, outputs) == expected
+
+    @pytest.mark.parametrize(
+        ("name", "output", "task"),
+        [
+            ("a.wav", "b.flac", "reconstruct"),
+            ("a.mp3", "b.pt", "analyze"),
+            ("A.WAV", "B.NPZ", "analyze"),
+            ("a.pt", "b.wav", "synthesize"),
+            ("a.npy", "b.mp3", "synthesize"),
+            ("-", "b.npz", "analyze"),
+        ],
+    )
+    def test_extensions_choose_the_task(self, name: str, output: str, task: str) -> None:
+        assert plan(sources(name), [output], ANY) == [Job(Path(name), Path(output), task)]
+
+    def test_another_kind_of_file_needs_no_label(self) -> None:
+        assert targets(["in/a.wav"], [], Naming(".npz", "", "analyze")) == ["in/a.npz"]
+        assert targets(["in/a.npz"], [], Naming(".wav", "gan", "synthesize")) == ["in/a.wav"]
+
+    @pytest.mark.parametrize(
+        ("names", "outputs", "naming", "words"),
+        [
+            ([], [], WAV, "no input files"),
+            (["a.wav", "b.wav"], ["x.wav"], WAV, "there are 2 inputs and 1 outputs"),
+            (["a.wav"], ["x.wav", "y.wav"], WAV, "there are 1 inputs and 2 outputs"),
+            (["a.wav"], ["x.aiff"], WAV, "x.aiff: cannot write .aiff files; known are .wav"),
+            (["a.xyz"], ["x.wav"], WAV, "a.xyz: cannot read .xyz files; known are .wav"),
+            (["a"], ["x.wav"], WAV, "a: cannot read files without extension"),
+            (["a.pt"], ["x.npz"], ANY, "both are mel files"),
+            (["a.pt"], ["x.wav"], WAV, "that is to synthesize, from mel to audio; use that command"),
+            (["a.wav"], ["x.npz"], WAV, "that is to analyze, from audio to mel; use that command"),
+            (["a.wav", "b.wav"], ["x.wav", "x.wav"], WAV, "a.wav and b.wav would both be written to x.wav"),
+            (["a.wav", "b.wav"], ["x.wav", "./p/../x.wav"], WAV, "would both be written to"),
+            (["a.wav"], ["a.wav"], WAV, "a.wav would be written to a.wav, which is an input"),
+            (["a.wav", "b.wav"], ["-"], WAV, "there are 2 inputs and 1 outputs"),
+            (["a.wav"], ["out/*/x.wav"], WAV, "expected a pattern such as"),
+            (["a.wav"], ["out/*_*.wav"], WAV, "expected a pattern such as"),
+            (["a.wav"], ["out/**/x.wav"], WAV, "expected a pattern such as"),
+        ],
+    )
+    def test_errors_come_before_any_work(
+        self, names: list[str], outputs: list[str], naming: Naming, words: str
+    ) -> None:
+        with pytest.raises(UsageError) as error:
+            plan(sources(*names), outputs, naming)
+        assert words in str(error.value)
+
+    def test_a_command_can_be_repeated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What it made the first time is no input the second time."""
+        monkeypatch.chdir(tmp_path)
+        Path("in/sub").mkdir(parents=True)
+        for name in ("in/a.wav", "in/a_gan.wav", "in/out/a.wav", "in/sub/b.flac"):
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).touch()
+
+        beside = plan(find_sources(["in"], ("audio",)), [], WAV)
+        below = plan(find_sources(["in"], ("audio",)), ["in/out/"], WAV)
+        itself = plan(find_sources(["in"], ("audio",)), ["in/"], Naming(".flac", "gan"))
+
+        assert [str(job.source) for job in beside] == ["in/a.wav", "in/out/a.wav", "in/sub/b.flac"]
+        assert [str(job.source) for job in below] == ["in/a.wav", "in/a_gan.wav", "in/sub/b.flac"]
+        assert len(itself) == 4
+
+    def test_a_link_to_a_shallow_folder_is_searched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("in/a/b").mkdir(parents=True)
+        Path("in/a/b/c").symlink_to("/", target_is_directory=True)
+
+        (job,) = plan([Source(Path("in/a/b/c/x.wav"), PurePath("a/b/c"), searched=True)], ["out/"], WAV)
+
+        assert job.target == Path("out/a/b/c/x.wav")
+
+    def test_a_link_to_the_inputs_folder_overwrites_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in/a.wav").touch()
+        (tmp_path / "link").symlink_to("in")
+
+        (job,) = plan(find_sources([str(tmp_path / "in")], ("audio",)), [f"{tmp_path}/link/"], WAV)
+
+        assert job.target == tmp_path / "link/a.wav.wav"
+
+    def test_one_more_file_overwrites_nothing(self) -> None:
+        jobs = plan(sources("a.wav"), ["b.wav"], WAV)
+        check_extra(Path("p.png"), jobs, ".png")
+        with pytest.raises(UsageError, match=r"expected a file name that ends with \.png"):
+            check_extra(Path("p.jpg"), jobs, ".png")
+        with pytest.raises(UsageError, match="is an input or an output"):
+            check_extra(Path("./b.wav"), jobs, ".wav")
+
+
+NAMES = st.text(string.ascii_lowercase + "0123456789 _", min_size=1, max_size=5).filter(lambda text: text.strip())
+FILES = st.builds(
+    lambda folders, name, extension: "/".join([*folders, f"{name}{extension}"]),
+    st.lists(NAMES, max_size=2),
+    NAMES,
+    st.sampled_from([".wav", ".mp3", ".flac"]),
+)
+OUTPUTS = st.sampled_from(["out/", "out/**/*.flac", "out/*.wav", "out/rec_*.ogg", "*.wav", "**/*.wav"])
+
+
+@given(names=st.lists(FILES, min_size=1, max_size=12, unique=True), output=OUTPUTS)
+def test_nothing_is_ever_overwritten(names: list[str], output: str) -> None:
+    """Every input gets an output of its own, and none that is an input."""
+    made = [os.path.normpath(target) for target in targets(names, [output])]
+
+    assert len(set(made)) == len(names)
+    assert not set(made) & {os.path.normpath(name) for name in names}
+
+
+@given(names=st.lists(FILES, min_size=1, max_size=12, unique=True))
+def test_subfolders_are_kept_or_dropped(names: list[str]) -> None:
+    for name, target in zip(names, targets(names, ["out/**/*.ogg"]), strict=True):
+        assert PurePath(target).parent == PurePath("out") / PurePath(name).parent
+        assert PurePath(target).name.startswith(PurePath(name).stem)
+    assert all(PurePath(target).parent == PurePath("out") for target in targets(names, ["out/*.ogg"]))
+
+
+@given(names=st.lists(FILES, min_size=2, max_size=12, unique=True))
+def test_a_name_depends_on_no_file_that_it_does_not_collide_with(names: list[str]) -> None:
+    together = targets(names, ["out/**/*.wav"])
+    for name, target in zip(names, together, strict=True):
+        alone = targets([name], ["out/**/*.wav"])[0]
+        assert target == alone or alone in together
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "matched"),
+    [
+        ("input12.wav", "input*.wav", "12"),
+        ("input12.wav", "*.wav", "input12"),
+        ("input12.wav", "*", "input12"),
+        ("a_x.wav", "*_x.wav", "a"),
+        ("a_b_c.wav", "*_*.wav", None),
+        ("a.wav", "[ab]*.wav", None),
+        ("a.wav", "a.wav", None),
+        ("rec.wav", "rec*.wav", ""),
+    ],
+)
+def test_what_a_star_stands_for(name: str, pattern: str, matched: str | None) -> None:
+    assert matched_part(name, pattern) == matched
+
+
+class TestListing:
+    @pytest.fixture
+    def tree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        for name in (
+            "in/b.wav",
+            "in/a.mp3",
+            "in/sub/deep/c.flac",
+            "in/sub/m.pt",
+            "in/.hidden.wav",
+            "in/notes.md",
+            "x.wav",
+        ):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
+        return tmp_path
+
+    def found(self, *arguments: str, kinds: tuple[str, ...] = ("audio",)) -> list[tuple[str, str]]:
+        return [(str(source.path), str(source.folder)) for source in find_sources(arguments, kinds)]
+
+    def test_a_directory_with_its_subfolders(self, tree: Path) -> None:
+        expected = [("in/a.mp3", "."), ("in/b.wav", "."), ("in/sub/deep/c.flac", "sub/deep")]
+        assert self.found("in") == self.found("in/") == expected
+        assert self.found("in", kinds=("mel",)) == [("in/sub/m.pt", "sub")]
+
+    def test_patterns(self, tree: Path) -> None:
+        assert self.found("in/**/*") == [("in/a.mp3", "."), ("in/b.wav", "."), ("in/sub/deep/c.flac", "sub/deep")]
+        assert self.found("in/*.wav") == [("in/b.wav", ".")]
+        assert self.found("in/*/*/*.flac") == [("in/sub/deep/c.flac", "sub/deep")]
+        assert self.found("in/[ab].*") == [("in/a.mp3", "."), ("in/b.wav", ".")]
+        assert self.found("*.wav") == [("x.wav", ".")]
+
+    def test_a_file_with_a_wildcard_in_its_name_is_a_file(self, tree: Path) -> None:
+        Path("a[1].wav").touch()
+        assert self.found("a[1].wav") == [("a[1].wav", ".")]
+
+    def test_files_named_one_by_one_keep_folders_below_the_common_one(self, tree: Path) -> None:
+        assert self.found("in/b.wav", "in/sub/deep/c.flac") == [("in/b.wav", "."), ("in/sub/deep/c.flac", "sub/deep")]
+        assert self.found("in/b.wav") == [("in/b.wav", ".")]
+        assert self.found("in/b.wav", str(tree / "x.wav"))[1] == (str(tree / "x.wav"), ".")
+
+    def test_a_list_of_files(self, tree: Path) -> None:
+        Path("list.txt").write_text("\ufeffin/b.wav\n\n  x.wav  \n")
+        assert self.found("list.txt") == [("in/b.wav", "in"), ("x.wav", ".")]
+
+    def test_a_file_is_made_once(self, tree: Path) -> None:
+        assert self.found("x.wav", "./x.wav", "in/../x.wav", "*.wav") == [("x.wav", ".")]
+
+    def test_what_is_no_file_is_found_too(self, tree: Path) -> None:
+        """It is reported, with the others done, not passed over."""
+        Path("in/dangling.wav").symlink_to("nowhere")
+        Path("in/folder.wav").mkdir()
+        names = [name for name, _ in self.found("in")]
+        assert "in/dangling.wav" in names
+        assert "in/folder.wav" in names
+        assert self.found("in/folder.wav") == [("in/folder.wav", ".")]
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["in/sub/deep"], "in/sub/deep: contains no mel files"),
+            (["nothing/*.wav"], "nothing/*.wav: matches no mel files"),
+            (["none.txt"], "none.txt: no such list of files"),
+            (["a\0b.wav"], r"path 'a\x00b.wav': expected a file"),
+            ([""], "path '': expected a file"),
+            (["slash.txt"], "path '/': is no file"),
+            (["-", "x.wav"], "standard input (-) must be the only input"),
+        ],
+    )
+    def test_nothing_found_is_an_error(self, tree: Path, arguments: list[str], words: str) -> None:
+        Path("slash.txt").write_text("/\n")
+        with pytest.raises(UsageError) as error:
+            find_sources(arguments, ("mel",))
+        assert words in str(error.value)
+
+    def test_outputs(self, tree: Path) -> None:
+        Path("v1.2").mkdir()
+        Path("outs.txt").write_text("a.wav\nb.wav\n")
+        assert find_outputs(["v1.2"]) == ["v1.2/"]
+        assert find_outputs(["outs.txt"]) == ["a.wav", "b.wav"]
+        with pytest.raises(UsageError, match="expected a file, a directory or a pattern"):
+            find_outputs([""])

@@ -1,0 +1,227 @@
+"""The client's parts that need no model: paths, URLs, audio files."""
+
+import os
+import stat
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from gomin_client.errors import FileError, UsageError
+from gomin_client.files import audio
+from gomin_client.files.atomic import appearing
+from gomin_client.transports.address import balanced_target, parse
+from gomin_client.transports.registry import connect
+from tests.support import EXAMPLES, run
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("grpc://host:9001", "grpc://host:9001"),
+            ("grpc://host", "grpc://host:8001"),
+            ("host:9001", "grpc://host:9001"),
+            ("host", "grpc://host:8001"),
+            ("[::1]", "grpc://[::1]:8001"),
+            ("[::1]:9", "grpc://[::1]:9"),
+            ("http://host:9000/", "http://host:9000"),
+            ("http://host", "http://host:8000"),
+            ("grpcs://host", "grpcs://host:8001"),
+            ("https://host", "https://host:443"),
+            ("dns:///host", "dns:///host:8001"),
+            ("dns://8.8.8.8/host:9", "dns://8.8.8.8/host:9"),
+            ("local:some/dir", "local:some/dir"),
+            ("local:/abs", "local:/abs"),
+        ],
+    )
+    def test_forms(self, url: str, expected: str) -> None:
+        transport = connect(url)
+        assert transport.url == expected
+        transport.close()
+
+    def test_several(self) -> None:
+        transport = connect(["grpc://127.0.0.1:1", "127.0.0.1"])
+        assert transport.url == "grpc://127.0.0.1:1,grpc://127.0.0.1:8001"
+        transport.close()
+
+    def test_the_target_of_several(self) -> None:
+        addresses = [parse(url) for url in ("grpc://127.0.0.1:1", "grpc://localhost:2", "grpc://127.0.0.1:1")]
+        assert balanced_target(addresses) == "ipv4:127.0.0.1:1,127.0.0.1:2"
+        assert balanced_target([parse("[::1]:1"), parse("[::1]:2")]) == "ipv6:[::1]:1,[::1]:2"
+        with pytest.raises(UsageError, match="no kind of IP address in common"):
+            balanced_target([parse("127.0.0.1:1"), parse("[::1]:2")])
+        with pytest.raises(OSError, match=r"nowhere|known|resol"):
+            balanced_target([parse("nowhere.invalid:1"), parse("127.0.0.1:1")])
+
+    @pytest.mark.parametrize("url", ["localhost:abc", "grpc://localhost:94537", "http://localhost:0", "http://[::1]:"])
+    def test_a_port_that_is_none_is_a_usage_error(self, url: str) -> None:
+        with pytest.raises(UsageError, match="is not a port"):
+            connect(url)
+
+    @pytest.mark.parametrize("url", ["", "grpc://", "http://", "local:", "dns:///", "ftp://host", "http://host/path"])
+    def test_anything_else_is_a_usage_error(self, url: str) -> None:
+        with pytest.raises(UsageError, match="expected grpc://HOST:PORT"):
+            connect(url)
+
+
+class TestAudio:
+    def test_reads_and_mixes_down_as_gomin_does(self) -> None:
+        for path in EXAMPLES:
+            recording = audio.read(path)
+            expected, _ = librosa.load(path, sr=None, mono=True)
+            np.testing.assert_allclose(recording.mono(), expected[np.newaxis], rtol=0, atol=1e-7)
+            assert recording.rate == soundfile.info(path).samplerate
+            assert recording.warning == ""
+
+    def test_resamples_as_gomin_does(self) -> None:
+        for path in EXAMPLES:
+            recording = audio.read(path)
+            expected, _ = librosa.load(path, sr=24000, mono=True)
+            resampled = audio.resample(recording.mono(), recording.rate, 24000)
+            np.testing.assert_allclose(resampled, expected[np.newaxis], rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("samples", "rate", "length"), [(1, 8000, 3), (2, 96000, 1), (44100, 44100, 24000), (7, 24000, 7)]
+    )
+    def test_resampled_length_is_rounded_up(self, samples: int, rate: int, length: int) -> None:
+        assert audio.resample(np.zeros(samples, np.float32), rate, 24000).shape == (length,)
+        assert audio.resample(np.zeros((2, samples), np.float32), rate, 24000).shape == (2, length)
+
+    @pytest.mark.parametrize(
+        ("name", "tolerance"), [("a.wav", 1e-4), ("a.flac", 1e-4), ("a.ogg", 0.2), ("a.mp3", 0.2), ("A.WAV", 1e-4)]
+    )
+    def test_writes_what_it_can_read(self, tmp_path: Path, name: str, tolerance: float) -> None:
+        wave = (np.sin(np.arange(12000) / 20) * 0.5).astype(np.float32)
+
+        audio.write(tmp_path / name, wave, 24000)
+
+        written = audio.read(tmp_path / name)
+        assert written.rate == 24000
+        np.testing.assert_allclose(written.samples[0, 1000:11000], wave[1000:11000], rtol=0, atol=tolerance)
+
+    @pytest.mark.parametrize(
+        ("name", "subtype", "expected"),
+        [
+            ("a.wav", None, "PCM_16"),
+            ("a.wav", "24", "PCM_24"),
+            ("a.wav", "float", "FLOAT"),
+            ("a.flac", None, "PCM_16"),
+            ("a.flac", "24", "PCM_24"),
+            ("a.ogg", None, "VORBIS"),
+            ("a.ogg", "opus", "OPUS"),
+            ("a.mp3", None, "MPEG_LAYER_III"),
+        ],
+    )
+    def test_subtypes_and_channels(self, tmp_path: Path, name: str, subtype: str | None, expected: str) -> None:
+        wave = (np.sin(np.arange(12000) / 20) * np.array([[0.5], [0.1]])).astype(np.float32)
+
+        audio.write(tmp_path / name, wave, 24000, subtype)
+
+        assert soundfile.info(tmp_path / name).subtype == expected
+        samples = audio.read(tmp_path / name).samples[:, 1000:11000]
+        assert np.abs(samples).max(axis=1) == pytest.approx([0.5, 0.1], abs=0.06)
+
+    def test_a_long_ogg_file(self, tmp_path: Path) -> None:
+        """libsndfile's Vorbis encoder overflows the stack if it is given minutes at once."""
+        wave = np.random.default_rng(0).uniform(-0.3, 0.3, 240 * 24000).astype(np.float32)
+
+        audio.write(tmp_path / "a.ogg", wave, 24000)
+
+        assert soundfile.info(tmp_path / "a.ogg").frames == len(wave)
+
+    def test_a_subtype_that_a_format_does_not_have(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"--subtype float: \.flac files have 16, 24"):
+            audio.write(tmp_path / "a.flac", np.zeros(5, np.float32), 24000, "float")
+
+    @pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.mp3"])
+    def test_a_truncated_file_is_read_as_far_as_it_goes(self, tmp_path: Path, name: str) -> None:
+        wave = np.random.default_rng(0).uniform(-0.5, 0.5, 24000).astype(np.float32)
+        path = tmp_path / name
+        soundfile.write(path, wave, 24000)
+        whole = audio.read(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+        half = audio.read(path)
+
+        assert whole.warning == ""
+        assert "a." in half.warning
+        assert "is truncated; read as far as it goes, 0." in half.warning
+        assert 5000 < half.samples.shape[1] < 13000
+
+    def test_a_length_that_a_pipe_did_not_know_is_no_truncation(self, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "a.wav", np.zeros(2400), 24000)
+        content = bytearray((tmp_path / "a.wav").read_bytes())
+        content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
+        (tmp_path / "a.wav").write_bytes(content)
+
+        recording = audio.read(tmp_path / "a.wav")
+
+        assert (recording.samples.shape, recording.warning) == ((1, 2400), "")
+
+    def test_what_exceeds_full_scale_is_clipped_not_wrapped(self, tmp_path: Path) -> None:
+        audio.write(tmp_path / "a.wav", np.array([1.5, -1.5, 0.0], np.float32), 24000)
+
+        np.testing.assert_allclose(audio.read(tmp_path / "a.wav").samples, [[1, -1, 0]], rtol=0, atol=1e-4)
+
+    def test_an_output_that_cannot_be_written_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(FileError, match=r"a\.wav: cannot be written"):
+            audio.write(tmp_path / "file" / "a.wav", np.zeros(5, np.float32), 24000)
+        with pytest.raises(FileError, match=r"cannot write \.xyz"):
+            audio.write(tmp_path / "a.xyz", np.zeros(5, np.float32), 24000)
+
+
+class TestAppearing:
+    def test_a_failure_leaves_the_old_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.txt"
+        path.write_text("old")
+
+        def fail_half_way() -> None:
+            with appearing(path) as part:
+                part.write_text("half of the n")
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fail_half_way()
+
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_permissions_follow_the_umask(self, tmp_path: Path) -> None:
+        old = os.umask(0o027)
+        try:
+            with appearing(tmp_path / "a.txt") as part:
+                part.write_text("new")
+        finally:
+            os.umask(old)
+
+        assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_help_and_version() -> None:
+    for program, commands in (
+        ("gomin-client", ["analyze", "synthesize", "reconstruct", "convert", "compare", "info"]),
+        ("gomin-export", ["gan", "diffusion", "verify"]),
+    ):
+        result = run(program, "--help")
+        assert result.returncode == 0
+        for command in commands:
+            assert command in result.stdout
+            assert "Example" in run(program, command, "--help").stdout
+    assert run("gomin-client", "--version").stdout.startswith("gomin-triton ")
+
+
+def test_an_unknown_option_is_an_error() -> None:
+    result = run("gomin-client", "reconstruct", "a.wav", "--sped", "3")
+
+    assert result.returncode == 2
+    assert "--sped" in result.stderr
+
+
+def test_the_shell_completes_commands() -> None:
+    env = {"_GOMIN_CLIENT_COMPLETE": "complete_bash", "COMP_WORDS": "gomin-client rec", "COMP_CWORD": "1", "PATH": ""}
+
+    assert run("gomin-client", env=env).stdout.split() == ["reconstruct"]

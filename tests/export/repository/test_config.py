@@ -1,0 +1,237 @@
+"""config.pbtxt: what the options write there, and that a real server takes it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from gomin_client.contract.model import ModelContract, Provenance
+from gomin_client.errors import UsageError
+from gomin_client.mel.features import MelConfig
+from gomin_client.sampling.chains import SamplerSettings
+from gomin_client.transports.registry import connect
+from gomin_export.repository.config import Deployment, config_text, with_provenance, without_provenance
+from tests.support import GOLDEN, run, serving
+
+CONTRACTS = {
+    "gomin_gan": ModelContract("gan", MelConfig(), 32),
+    "gomin_denoiser": ModelContract("denoiser", MelConfig(n_mels=80), 13, 50),
+    "gomin_diffusion": ModelContract("diffusion", MelConfig(n_mels=80), 13, 50),
+}
+
+
+def parse(model: str, deployment: Deployment, precision: str = "fp32") -> Any:
+    text = config_text(model, CONTRACTS[model], deployment, precision)
+    assert text.isascii()
+    return text_format.Parse(text, ModelConfig())
+
+
+def parameter(config: Any, name: str) -> str:
+    return str(config.parameters[name].string_value)
+
+
+@pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser"])
+def test_sensible_defaults(model: str) -> None:
+    config = parse(model, Deployment())
+
+    assert config.max_batch_size == 16
+    assert config.dynamic_batching.max_queue_delay_microseconds == {"gomin_gan": 0, "gomin_denoiser": 500}[model]
+    (group,) = config.instance_group
+    assert (group.count, group.kind) == (1, ModelInstanceGroup.KIND_AUTO)
+    (warm_up,) = config.model_warmup
+    assert warm_up.batch_size == 1  # 0, Triton's default, would skip it
+    assert {name: list(value.dims) for name, value in warm_up.inputs.items()}["mel"][1] == 64
+    assert set(warm_up.inputs) == {tensor.name for tensor in config.input}
+    assert parameter(config, "cudnn_conv_algo_search") == "1"
+    (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"use_tf32": "0"})
+
+
+@pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser"])
+def test_every_option_is_written(model: str) -> None:
+    config = parse(model, Deployment(4, 2000, 3, "gpu", 8, [(1, 94), (4, 30)], "default", True))
+
+    assert config.max_batch_size == 4
+    assert config.dynamic_batching.max_queue_delay_microseconds == 2000
+    assert (config.instance_group[0].count, config.instance_group[0].kind) == (3, ModelInstanceGroup.KIND_GPU)
+    assert parameter(config, "intra_op_thread_count") == "8"
+    assert [(warm_up.batch_size, warm_up.inputs["mel"].dims[1]) for warm_up in config.model_warmup] == [
+        (1, 94),
+        (4, 30),
+    ]
+    assert parameter(config, "cudnn_conv_algo_search") == "2"
+    assert config.optimization.execution_accelerators.gpu_execution_accelerator[0].parameters["use_tf32"] == "1"
+
+
+def test_the_chain_takes_as_many_items_as_its_denoiser() -> None:
+    assert parse("gomin_diffusion", Deployment(max_batch_size=4)).max_batch_size == 4
+
+
+def test_the_default_chain_is_the_released_one() -> None:
+    config = parse("gomin_diffusion", Deployment())
+
+    values = [parameter(config, f"gomin.{name}") for name in ("sampler", "steps", "schedule", "tile_frames")]
+    assert values == ["ddpm", "50", "linear", "512"]
+    assert "gomin.eta" not in config.parameters
+    assert [(group.count, group.kind) for group in config.instance_group] == [(2, ModelInstanceGroup.KIND_CPU)]
+    assert config.HasField("dynamic_batching")
+
+
+def test_another_default_chain() -> None:
+    config = parse("gomin_diffusion", Deployment(sampling=SamplerSettings("ddim", eta=0.5), tile_frames=100))
+
+    values = [parameter(config, f"gomin.{name}") for name in ("sampler", "steps", "schedule", "eta", "tile_frames")]
+    assert values == ["ddim", "25", "linear", "0.5", "100"]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "words"),
+    [
+        (Deployment(sampling=SamplerSettings("ddpm", 20)), "sampler ddpm takes 50"),
+        (Deployment(sampling=SamplerSettings("ddpm", eta=0.5)), "only sampler ddim has an eta"),
+        (Deployment(tile_frames=26), "tiles of 26 frames: expected more than 26"),
+    ],
+)
+def test_a_chain_that_makes_no_sense(deployment: Deployment, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse("gomin_diffusion", deployment)
+
+
+def test_no_warm_up() -> None:
+    assert not parse("gomin_gan", Deployment(warm_up=[])).model_warmup
+
+
+@pytest.mark.parametrize(("precision", "mode"), [("fp32", "FP32"), ("fp16", "FP16")])
+def test_tensorrt_keeps_the_precision_and_leaves_the_rest_to_cuda(precision: str, mode: str) -> None:
+    accelerators = parse("gomin_gan", Deployment(accelerator="tensorrt"), precision).optimization.execution_accelerators
+
+    tensorrt, cuda = accelerators.gpu_execution_accelerator
+    assert (tensorrt.name, dict(tensorrt.parameters)) == ("tensorrt", {"precision_mode": mode})
+    assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"use_tf32": "0"})
+
+
+@pytest.mark.parametrize(("accelerator", "kind"), [("cuda", "GPU"), ("tensorrt", "GPU"), ("openvino", "CPU")])
+def test_an_accelerator_that_is_asked_for_is_not_left_out(accelerator: str, kind: str) -> None:
+    """On instances of another kind Triton would run the model without it, silently."""
+    (group,) = parse("gomin_gan", Deployment(accelerator=accelerator)).instance_group
+
+    assert group.kind == ModelInstanceGroup.Kind.Value(f"KIND_{kind}")
+
+
+def test_openvino_is_for_the_cpu() -> None:
+    accelerators = parse("gomin_gan", Deployment(accelerator="openvino")).optimization.execution_accelerators
+
+    assert [accelerator.name for accelerator in accelerators.cpu_execution_accelerator] == ["openvino"]
+    assert not accelerators.gpu_execution_accelerator
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_batch_size": 0},
+        {"instances": 0},
+        {"tile_frames": 0},
+        {"threads": -1},
+        {"batch_delay_us": -1},
+        {"instance_kind": "tpu"},
+        {"cudnn_search": "fast"},
+        {"accelerator": "npu"},
+        {"warm_up": [(0, 64)]},
+        {"warm_up": [(1, 0)]},
+        {"warm_up": [(5, 64)], "max_batch_size": 4},
+        {"accelerator": "openvino", "instance_kind": "gpu"},
+        {"accelerator": "tensorrt", "instance_kind": "cpu"},
+        {"accelerator": "cuda", "instance_kind": "auto"},
+        {"accelerator": "openvino", "tf32": True},
+        {"instance_kind": "cpu", "cudnn_search": "default"},
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--"):
+        Deployment(**settings)
+
+
+def test_provenance_comes_and_goes_by_version() -> None:
+    text = config_text("gomin_gan", CONTRACTS["gomin_gan"], Deployment(), "fp32")
+    one, ten = Provenance("aa", "fp32", "good"), Provenance("bb", "fp16", "better")
+
+    both = with_provenance(text, {1: one, 10: ten})
+
+    assert Provenance.from_parameters(_parameters(both)) == {1: one, 10: ten}
+    assert with_provenance(both, {10: ten}) == with_provenance(text, {10: ten})
+    assert without_provenance(both) == text
+
+
+def _parameters(text: str) -> dict[str, str]:
+    return {name: value.string_value for name, value in text_format.Parse(text, ModelConfig()).parameters.items()}
+
+
+def test_a_server_takes_the_settings(tiny_repository: Path, tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    shutil.copytree(tiny_repository, home)
+    options = ["--max-batch-size", "4", "--batch-delay-us", "500", "--instances", "2", "--threads", "1"]
+    options += ["--warm-up", "30", "--warm-up", "4x12", "--cudnn-search", "default", "--overwrite-config"]
+    exported = run("gomin-export", "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, *options)
+    assert exported.returncode == 0, exported.stderr
+
+    with serving(home, tmp_path / "log", "--log-verbose=1") as server:
+        log = server.log_text
+        described = connect(server.grpc).describe("gomin_gan")
+        verified = run("gomin-export", "verify", "--url", server.grpc, "--repository", home)  # batches of up to 3
+
+    assert described.max_batch_size == 4
+    assert described.versions == (1,)
+    assert log.count("intra_op_num_threads 1") == 2  # instances
+    assert "running warmup sample '4 x 12 frames'" in log or "4 x 12 frames" in log
+    assert verified.returncode == 0, verified.stdout
+
+
+def test_verify_feeds_no_more_than_the_maximum_batch_size(tiny_repository: Path, tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    shutil.copytree(tiny_repository, home)
+    options = ("--max-batch-size", "1", "--overwrite-config")
+    run("gomin-export", "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, *options)
+
+    with serving(home, tmp_path / "log") as server:
+        verified = run("gomin-export", "verify", "--url", server.http, "--ckpt", GOLDEN / "gan_v3.pt")
+
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "3 × 5 frames" in verified.stdout
+
+
+def test_dry_run_prints_and_writes_nothing(tiny_repository: Path, tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    arguments = ("gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, "--threads", "3", "--dry-run")
+
+    fresh = run("gomin-export", *arguments)
+
+    assert fresh.returncode == 0, fresh.stderr
+    assert f"# {home}/gomin_gan/1: would be made" in fresh.stdout
+    assert '"intra_op_thread_count" value: { string_value: "3" }' in fresh.stdout
+    assert list(tmp_path.iterdir()) == []
+
+    (tmp_path / "file").touch()
+    for impossible in (tmp_path / "file", tmp_path / "file/models"):
+        result = run("gomin-export", *arguments[:4], impossible, "--dry-run")
+        assert (result.returncode, result.stdout) == (1, ""), result.stdout
+    shutil.copytree(tiny_repository, home)
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    again = run("gomin-export", *arguments, "--overwrite-config", "--version", "3", "--keep", "1")
+    assert again.returncode == 0, again.stderr
+    assert f"# {home}/gomin_gan/3: would be made" in again.stdout
+    assert f"# {home}/gomin_gan/1: would be removed" in again.stdout
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+
+
+def test_silence_is_a_real_warm_up_request(tiny_repository: Path) -> None:
+    """Zeros, as warm-up sends them, are the mel of silence: the model answers them with finite samples."""
+    parameters = connect(f"local:{tiny_repository}").describe("gomin_gan").parameters
+    n_mels = int(parameters["gomin.n_mels"])
+
+    answer = connect(f"local:{tiny_repository}").infer("gomin_gan", 1, {"mel": np.zeros((1, n_mels, 64), np.float32)})
+
+    assert np.isfinite(answer["audio"]).all()

@@ -1,0 +1,156 @@
+"""New versions under a running server: it never sees half a model, and no request fails."""
+
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tritonclient.grpc import InferenceServerClient
+
+from gomin_client.errors import GominError
+from gomin_client.transports.base import Transport
+from gomin_client.transports.registry import connect
+from gomin_export import pipeline
+from gomin_export.networks import GomiGAN
+from gomin_export.onnx import export as onnx_export
+from gomin_export.pipeline import Options
+from tests.support import GOLDEN, RunningServer, run, serving
+
+RELOAD_TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny GAN after some more training, as it were: louder."""
+    state = torch.load(GOLDEN / "gan_v3.pt", weights_only=True)
+    state["conv_post.weight"] = state["conv_post.weight"] * 2
+    path = tmp_path_factory.mktemp("checkpoints") / "other.pt"
+    torch.save(state, path)
+    return path
+
+
+class Traffic:
+    """Calls the newest version of a model again and again, from a thread of its own."""
+
+    def __init__(self, server: RunningServer, mel: np.ndarray, expected: dict[int, np.ndarray]) -> None:
+        self.answers: Counter[int] = Counter()  # version -> answers
+        self.failures: list[str] = []
+        self._mel, self._expected = mel, expected
+        self._transport: Transport = connect(server.grpc)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                version = self._transport.describe("gomin_gan").versions[-1]
+                audio = self._transport.infer("gomin_gan", version, {"mel": self._mel})["audio"]
+            except GominError as error:
+                self.failures.append(str(error))
+                continue
+            if not np.allclose(audio, self._expected[version], rtol=0, atol=1e-5):
+                self.failures.append(f"version {version} answered something else")
+            self.answers[version] += 1
+            time.sleep(0.02)  # leave the exporter something of the processor
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + RELOAD_TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline, (self.answers, self.failures)
+            time.sleep(0.05)
+
+    def __enter__(self) -> "Traffic":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._transport.close()
+
+
+def local_answer(repository: Path, version: int, mel: np.ndarray) -> np.ndarray:
+    transport = connect(f"local:{repository}")
+    try:
+        return transport.infer("gomin_gan", version, {"mel": mel})["audio"]
+    finally:
+        transport.close()
+
+
+def test_poll_mode_under_traffic(
+    tiny_repository: Path, other_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "models"
+    shutil.copytree(tiny_repository, home)
+    expected: dict[int, np.ndarray] = {}
+    n_mels = int(connect(f"local:{home}").describe("gomin_gan").parameters["gomin.n_mels"])
+    mel = np.random.default_rng(1).uniform(0, 1, (1, n_mels, 8)).astype(np.float32)
+    expected[1] = local_answer(home, 1, mel)
+    expected[2] = expected[3] = local_answer_of(other_checkpoint, tmp_path / "elsewhere", mel)
+    polling = ("--model-control-mode=poll", "--repository-poll-secs=1")
+
+    with serving(home, tmp_path / "log", *polling) as server, Traffic(server, mel, expected) as traffic:
+        traffic.wait_for(lambda: traffic.answers[1] > 5)
+        second = run("gomin-export", "gan", "--ckpt", other_checkpoint, "--repository", home)
+        traffic.wait_for(lambda: traffic.answers[2] > 5)
+        # the same model again, so its file need not be made again
+        use_model(monkeypatch, home / "gomin_gan/2/model.onnx")
+        pipeline.export("gan", other_checkpoint, home, Options(version=3, keep=2))
+        traffic.wait_for(lambda: traffic.answers[3] > 5)
+        verified = run("gomin-export", "verify", "--url", server.grpc, "--ckpt", other_checkpoint)
+        log = server.log_text
+
+    assert second.returncode == verified.returncode == 0, verified.stdout
+    assert traffic.failures == []
+    assert "Poll failed" not in log
+    assert sorted(path.name for path in (home / "gomin_gan").iterdir()) == ["2", "3", "config.pbtxt"]
+    assert not np.allclose(expected[1], expected[2], rtol=0, atol=1e-3)
+
+
+def use_model(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    """Let exports take this file, which costs no time."""
+
+    def export_gan(_network: GomiGAN, path: Path, *_: object) -> None:
+        shutil.copyfile(model, path)
+
+    monkeypatch.setattr(onnx_export, "export_gan", export_gan)
+
+
+def local_answer_of(checkpoint: Path, home: Path, mel: np.ndarray) -> np.ndarray:
+    pipeline.export("gan", checkpoint, home)
+    return local_answer(home, 1, mel)
+
+
+def test_explicit_mode(tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server takes a new version when it is told to, and only then."""
+    home = tmp_path / "models"
+    shutil.copytree(tiny_repository, home)
+    explicit = ("--model-control-mode=explicit", "--load-model=gomin_gan")
+
+    with serving(home, tmp_path / "log", *explicit) as server:
+        transport = connect(server.grpc)
+        assert transport.describe("gomin_gan").versions == (1,)
+        exported = run(*("gomin-export", "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, "--version", "2"))
+        assert exported.returncode == 0, exported.stderr
+        assert transport.describe("gomin_gan").versions == (1,)
+        InferenceServerClient(server.grpc.removeprefix("grpc://")).load_model("gomin_gan")
+        assert transport.describe("gomin_gan").versions == (1, 2)
+        transport.close()
+
+
+def test_a_diffusion_model_is_not_loaded_twice(repository: Path, tmp_path: Path) -> None:
+    """Bytecode that Python writes beside model.py would look like a new model to a server in poll mode."""
+    home = tmp_path / "models"
+    shutil.copytree(repository, home)
+    polling = ("--model-control-mode=poll", "--repository-poll-secs=1")
+
+    with serving(home, tmp_path / "log", *polling) as server:
+        time.sleep(4)  # several polls
+        log = server.log_text
+
+    assert log.count("successfully loaded 'gomin_diffusion'") == 1
