@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from gomin_client.mel.features import MelConfig, mel_spectrogram
 from gomin_export.checkpoints import CheckpointReader, load_network
