@@ -18,6 +18,7 @@ import soundfile
 
 from benchmarks.machine import peak_of_server
 from gomin_client.files import audio
+from gomin_client.mel import resampling
 from tests.support import BIN, DEMO_CHECKPOINT, EXAMPLES, RunningServer, run, serving
 
 CLIENT = BIN / "gomin-client"
@@ -25,7 +26,7 @@ CLIENT = BIN / "gomin-client"
 
 def recording(path: Path, minutes: float) -> None:
     """The examples, one after the other, as often as it takes; 24 kHz."""
-    waves = [audio.resample(read.mono()[0], read.rate, 24000) for read in map(audio.read, EXAMPLES)]
+    waves = [resampling.resample(read.mono()[0], read.rate, 24000) for read in map(audio.read, EXAMPLES)]
     left = int(minutes * 60 * 24000)
     with soundfile.SoundFile(path, "w", 24000, 1, "PCM_16") as file:
         while left > 0:

@@ -15,15 +15,13 @@ from gomin_client import DEFAULT_URL
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, InferenceError, SuspiciousMelError, UsageError
-from gomin_client.files import audio
-from gomin_client.files.audio import Wave
 from gomin_client.inference import windows
 from gomin_client.inference.checks import alike, checked_wave
 from gomin_client.inference.stream import vocode
 from gomin_client.inference.windows import Window, Windower
 from gomin_client.inference.workers import Workers
-from gomin_client.mel import scales
-from gomin_client.mel.features import Mel, MelConfig, mel_blocks
+from gomin_client.mel import resampling, scales
+from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
 from gomin_client.sampling.chains import SamplerSettings
 from gomin_client.transports.base import Parameters, Statistics
 from gomin_client.transports.connection import Connection
@@ -171,7 +169,7 @@ class Vocoder:
             UsageError: an empty waveform, of another shape, or not finite; or no sample rate.
         """
         wave = checked_wave(wave, sample_rate)
-        resampled = audio.resample_blocks([np.atleast_2d(wave)], sample_rate, self.sample_rate)
+        resampled = resampling.resample_blocks([np.atleast_2d(wave)], sample_rate, self.sample_rate)
         mel = np.concatenate(list(mel_blocks(resampled, self.contract.mel)), axis=-1)
         return mel[0] if wave.ndim == 1 else mel
 
@@ -337,7 +335,7 @@ class Vocoder:
         def counted() -> Iterator[Wave]:
             nonlocal samples
             waves = alike(checked(), "channels")
-            for wave in audio.resample_blocks(waves, sample_rate, self.sample_rate):
+            for wave in resampling.resample_blocks(waves, sample_rate, self.sample_rate):
                 samples += wave.shape[-1]
                 yield wave
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from gomin_client.errors import UsageError
 from gomin_client.files.atomic import appearing
-from gomin_client.files.audio import Wave
-from gomin_client.mel.features import RANGE_DB, Mel, MelConfig, mel_spectrogram
+from gomin_client.mel.features import RANGE_DB, Mel, MelConfig, Wave, mel_spectrogram
 
 MAX_COLUMNS = 8
 _TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)

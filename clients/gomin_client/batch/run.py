@@ -24,8 +24,8 @@ from gomin_client.batch.outputs import ANALYZE, STREAM, SYNTHESIZE, Job
 from gomin_client.errors import FileError, GominError, ServerError
 from gomin_client.files import atomic, audio, stdio
 from gomin_client.files import mels as mel_files
-from gomin_client.files.audio import Wave
-from gomin_client.mel.features import Mel, MelConfig, mel_blocks
+from gomin_client.mel import resampling
+from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
 from gomin_client.mel.scales import Reading, to_gomin
 from gomin_client.vocoder import Vocoder
 
@@ -254,7 +254,7 @@ def _compute(
     reader = stack.enter_context(audio.Reader(0 if live else _source(stack, job)))
     recorded = reader.blocks(stdio.LIVE_SAMPLES if live else audio.BLOCK)
     mixed = recorded if settings.all_channels else map(audio.mix, recorded)
-    waves = unless_aborted(audio.resample_blocks(mixed, reader.rate, config.sample_rate))
+    waves = unless_aborted(resampling.resample_blocks(mixed, reader.rate, config.sample_rate))
     if job.task == ANALYZE:
         target = stack.enter_context(_target(job, settings.extension))
         waves, seconds = _timed(waves, config.sample_rate)

@@ -1,8 +1,7 @@
-"""Audio files and sample rates: reading, mixing down, resampling, writing."""
+"""Audio files: reading, mixing down, writing."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import stat
@@ -14,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files.atomic import appearing
-
-Wave = NDArray[np.float32]
+from gomin_client.mel.features import Wave
 
 # Extension → libsndfile format, and what --subtype may ask of it; the first is the default: 16 bits where the format
 # has a choice, as GOMIN's own program writes.
@@ -154,69 +151,6 @@ def mix(wave: Wave) -> Wave:
     # float64: the sum of loud channels may exceed what float32 can hold, their mean does not
     mean: NDArray[np.float64] = wave.mean(axis=0, keepdims=True, dtype=np.float64)
     return mean.astype(np.float32)
-
-
-def resample(wave: Wave, rate: int, target_rate: int) -> Wave:
-    """Change the sample rate, at soxr's HQ quality, as librosa.load does for GOMIN's own program.
-
-    Args:
-        wave: (samples,) or (channels, samples) at `rate` Hz.
-        rate: of the input.
-        target_rate: of the result.
-
-    Returns:
-        As many channels of ceil(samples · target_rate / rate), float32.
-    """
-    if rate == target_rate:
-        return wave
-    blocks = list(resample_blocks([np.atleast_2d(wave)], rate, target_rate))
-    resampled = np.concatenate(blocks, axis=-1)
-    return resampled if wave.ndim == 2 else resampled[0]
-
-
-def resample_blocks(waves: Iterable[Wave], rate: int, target_rate: int) -> Iterator[Wave]:
-    """`resample` for a waveform that comes block by block: the same samples, whatever the blocks.
-
-    Args:
-        waves: (channels, any number of samples) each.
-        rate: of the input.
-        target_rate: of the result.
-
-    Yields:
-        (channels, samples) float32; in all ceil(samples · target_rate / rate).
-
-    Raises:
-        UsageError: it is so loud that it overflows.
-    """
-    if rate == target_rate:
-        yield from waves
-        return
-    streams: list[soxr.ResampleStream] = []
-    taken = made = 0
-
-    def convert(wave: Wave, last: bool) -> Wave:
-        # channel by channel: soxr's memory for many channels at once is out of proportion
-        parts = [stream.resample_chunk(channel, last=last) for stream, channel in zip(streams, wave, strict=True)]
-        stacked: Wave = np.stack(parts).astype(np.float32, copy=False)
-        if not np.isfinite(stacked).all():
-            raise UsageError("waveform is too loud to be resampled: it overflows")
-        return stacked
-
-    # so that a block does not grow out of proportion where the rate rises by a lot
-    step = min(BLOCK, max(1, int(BLOCK * rate / target_rate)))
-    parts = (wave[:, first : first + step] for wave in waves for first in range(0, wave.shape[-1], step))
-    for wave in parts:
-        if not streams:
-            streams = [soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ") for _ in wave]
-        taken += wave.shape[-1]
-        resampled = convert(np.ascontiguousarray(wave, dtype=np.float32), last=False)
-        made += resampled.shape[-1]
-        if resampled.shape[-1]:
-            yield resampled
-    if streams:
-        rest = convert(np.zeros((len(streams), 0), np.float32), last=True)
-        missing = math.ceil(taken * target_rate / rate) - made
-        yield np.pad(rest[:, : max(0, missing)], ((0, 0), (0, max(0, missing - rest.shape[-1]))))
 
 
 def check_subtype(extension: str, subtype: str | None) -> None:

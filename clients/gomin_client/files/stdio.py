@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files.atomic import scratch_directory
-from gomin_client.files.audio import Wave
+from gomin_client.mel.features import Wave
 
 LIVE_EXTENSIONS = (".wav", ".raw")
 LIVE_SUBTYPES = ("16", "float")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.errors import UsageError
-from gomin_client.files.audio import Wave
+from gomin_client.mel.features import Wave
 
 Block = TypeVar("Block", bound=Wave)
 _MOST_CHANNELS = 128

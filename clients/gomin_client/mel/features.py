@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Mel = NDArray[np.float32]  # (n_mels, frames)
+Mel = NDArray[np.float32]  # (n_mels, frames) or (batch, n_mels, frames)
+Wave = NDArray[np.float32]  # (samples,) or (channels, samples), full scale ±1
 
 FLOOR = 1e-10  # power at -100 dB
 RANGE_DB = 100.0

@@ -17,8 +17,8 @@ from gomin_client.batch.inputs import find_sources
 from gomin_client.batch.outputs import AUDIO, Source
 from gomin_client.errors import FileError, GominError, UsageError
 from gomin_client.files import audio
-from gomin_client.files.audio import Wave
-from gomin_client.mel.features import RANGE_DB, MelConfig, mel_spectrogram
+from gomin_client.mel import resampling
+from gomin_client.mel.features import RANGE_DB, MelConfig, Wave, mel_spectrogram
 
 # Transform, hop and window lengths in samples: Yamamoto et al. 2020, Parallel WaveGAN, table 1.
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
@@ -80,7 +80,7 @@ def compare_files(reference: Path, other: Path, config: MelConfig) -> Distance:
     waves = []
     for path in (reference, other):
         recording = audio.read(path)
-        wave = audio.resample(recording.mono()[0], recording.rate, config.sample_rate)
+        wave = resampling.resample(recording.mono()[0], recording.rate, config.sample_rate)
         if not np.isfinite(wave).all():
             raise FileError(f"{path}: is too loud to be resampled: it overflows")
         waves.append(wave)

@@ -12,59 +12,7 @@ import soundfile
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import audio
 from gomin_client.files.atomic import appearing
-from gomin_client.transports.address import balanced_target, parse
-from gomin_client.transports.registry import connect
 from tests.support import EXAMPLES, run
-
-
-class TestUrls:
-    @pytest.mark.parametrize(
-        ("url", "expected"),
-        [
-            ("grpc://host:9001", "grpc://host:9001"),
-            ("grpc://host", "grpc://host:8001"),
-            ("host:9001", "grpc://host:9001"),
-            ("host", "grpc://host:8001"),
-            ("[::1]", "grpc://[::1]:8001"),
-            ("[::1]:9", "grpc://[::1]:9"),
-            ("http://host:9000/", "http://host:9000"),
-            ("http://host", "http://host:8000"),
-            ("grpcs://host", "grpcs://host:8001"),
-            ("https://host", "https://host:443"),
-            ("dns:///host", "dns:///host:8001"),
-            ("dns://8.8.8.8/host:9", "dns://8.8.8.8/host:9"),
-            ("local:some/dir", "local:some/dir"),
-            ("local:/abs", "local:/abs"),
-        ],
-    )
-    def test_forms(self, url: str, expected: str) -> None:
-        transport = connect(url)
-        assert transport.url == expected
-        transport.close()
-
-    def test_several(self) -> None:
-        transport = connect(["grpc://127.0.0.1:1", "127.0.0.1"])
-        assert transport.url == "grpc://127.0.0.1:1,grpc://127.0.0.1:8001"
-        transport.close()
-
-    def test_the_target_of_several(self) -> None:
-        addresses = [parse(url) for url in ("grpc://127.0.0.1:1", "grpc://localhost:2", "grpc://127.0.0.1:1")]
-        assert balanced_target(addresses) == "ipv4:127.0.0.1:1,127.0.0.1:2"
-        assert balanced_target([parse("[::1]:1"), parse("[::1]:2")]) == "ipv6:[::1]:1,[::1]:2"
-        with pytest.raises(UsageError, match="no kind of IP address in common"):
-            balanced_target([parse("127.0.0.1:1"), parse("[::1]:2")])
-        with pytest.raises(OSError, match=r"nowhere|known|resol"):
-            balanced_target([parse("nowhere.invalid:1"), parse("127.0.0.1:1")])
-
-    @pytest.mark.parametrize("url", ["localhost:abc", "grpc://localhost:94537", "http://localhost:0", "http://[::1]:"])
-    def test_a_port_that_is_none_is_a_usage_error(self, url: str) -> None:
-        with pytest.raises(UsageError, match="is not a port"):
-            connect(url)
-
-    @pytest.mark.parametrize("url", ["", "grpc://", "http://", "local:", "dns:///", "ftp://host", "http://host/path"])
-    def test_anything_else_is_a_usage_error(self, url: str) -> None:
-        with pytest.raises(UsageError, match="expected grpc://HOST:PORT"):
-            connect(url)
 
 
 class TestAudio:
@@ -75,20 +23,6 @@ class TestAudio:
             np.testing.assert_allclose(recording.mono(), expected[np.newaxis], rtol=0, atol=1e-7)
             assert recording.rate == soundfile.info(path).samplerate
             assert recording.warning == ""
-
-    def test_resamples_as_gomin_does(self) -> None:
-        for path in EXAMPLES:
-            recording = audio.read(path)
-            expected, _ = librosa.load(path, sr=24000, mono=True)
-            resampled = audio.resample(recording.mono(), recording.rate, 24000)
-            np.testing.assert_allclose(resampled, expected[np.newaxis], rtol=0, atol=1e-6)
-
-    @pytest.mark.parametrize(
-        ("samples", "rate", "length"), [(1, 8000, 3), (2, 96000, 1), (44100, 44100, 24000), (7, 24000, 7)]
-    )
-    def test_resampled_length_is_rounded_up(self, samples: int, rate: int, length: int) -> None:
-        assert audio.resample(np.zeros(samples, np.float32), rate, 24000).shape == (length,)
-        assert audio.resample(np.zeros((2, samples), np.float32), rate, 24000).shape == (2, length)
 
     @pytest.mark.parametrize(
         ("name", "tolerance"), [("a.wav", 1e-4), ("a.flac", 1e-4), ("a.ogg", 0.2), ("a.mp3", 0.2), ("A.WAV", 1e-4)]

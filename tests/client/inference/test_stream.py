@@ -21,6 +21,7 @@ from gomin_client import Vocoder
 from gomin_client.errors import ContractError, SuspiciousMelError, UsageError
 from gomin_client.files import audio
 from gomin_client.files import mels as mel_files
+from gomin_client.mel import resampling
 from gomin_client.mel.features import MelConfig, mel_spectrogram
 from gomin_client.transports.base import settled
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, run
@@ -31,7 +32,7 @@ Wave = NDArray[np.float32]
 @pytest.fixture(scope="module")
 def minute() -> Wave:
     """A minute of the examples, (samples,) at 24 kHz."""
-    resampled = [audio.resample(read.mono()[0], read.rate, 24000) for read in map(audio.read, EXAMPLES)]
+    resampled = [resampling.resample(read.mono()[0], read.rate, 24000) for read in map(audio.read, EXAMPLES)]
     joined = np.concatenate(list(itertools.islice(itertools.cycle(resampled), 16)))
     assert len(joined) >= 60 * 24000
     return joined[: 60 * 24000].astype(np.float32)
