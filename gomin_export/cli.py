@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import typer
 
 from gomin_client.cli.console import Version, run
-from gomin_client.cli.options import grouped
+from gomin_client.cli.options import ConnectionOptions
+from gomin_client.cli.records import with_records
 from gomin_client.contract.choices import SAMPLER_PARAMETERS
 from gomin_client.contract.model import FP32, PRECISIONS, SHORT_NAMES
 from gomin_client.errors import UsageError
-from gomin_client.transports.connection import Connection
 from gomin_export import options as o
 from gomin_export.choices import TARGETS
 from gomin_export.errors import ParityError
@@ -148,10 +148,10 @@ app.command(
 
 
 @app.command()
-@grouped
+@with_records
 def verify(
     *,
-    connection: Connection,
+    connection: ConnectionOptions,
     repository: o.VerifiedRepository = None,
     url: o.Url = None,
     model: o.Model = "all",
@@ -198,7 +198,7 @@ def verify(
     if wanted not in (*known, "all"):
         raise UsageError(f"--model {model}: the reference knows {', '.join(known)}")
     reports = []
-    target = connect(url or f"local:{home}", connection)
+    target = connect(url or f"local:{home}", connection.build())
     directory = Path(target.url.removeprefix("local:")) if target.url.startswith("local:") else None
     try:
         for name in known if wanted == "all" else [wanted]:

@@ -13,8 +13,8 @@ from gomin_client.cli import options as o
 from gomin_client.cli import server
 from gomin_client.cli.console import Version, run
 from gomin_client.cli.process import Show, process
+from gomin_client.cli.records import with_records
 from gomin_client.errors import UsageError
-from gomin_client.transports.connection import Connection
 
 if TYPE_CHECKING:
     from gomin_client.mel.scales import Reading
@@ -32,10 +32,10 @@ AUDIO_ONLY, MEL_ONLY, BOTH = ("audio",), ("mel",), ("audio", "mel")
 
 
 @app.command()
-@o.grouped
+@with_records
 def analyze(
     *,
-    connection: Connection,
+    connection: o.ConnectionOptions,
     inputs: o.AudioInputs,
     output: o.Output = None,
     url: o.SettingsUrl = None,
@@ -75,7 +75,7 @@ def analyze(
         planned,
         url=url,
         model=model or "gan",
-        connection=connection,
+        connection=connection.build(),
         given=given,
         channels=channels,
         extension=naming.extension,
@@ -86,11 +86,11 @@ def analyze(
 
 
 @app.command()
-@o.grouped
+@with_records
 def synthesize(
     *,
-    connection: Connection,
-    how: dict[str, Any],
+    connection: o.ConnectionOptions,
+    how: o.VocodingOptions,
     inputs: o.MelInputs,
     output: o.Output = None,
     url: o.Url = None,
@@ -128,8 +128,8 @@ def synthesize(
         planned,
         url=url or DEFAULT_URL,
         model=model,
-        connection=connection,
-        how=how,
+        connection=connection.build(),
+        how=how.build(),
         seed=seed,
         reading=_reading(convention, stft_norm, transpose, force),
         subtype=subtype,
@@ -142,11 +142,11 @@ def synthesize(
 
 
 @app.command()
-@o.grouped
+@with_records
 def reconstruct(
     *,
-    connection: Connection,
-    how: dict[str, Any],
+    connection: o.ConnectionOptions,
+    how: o.VocodingOptions,
     inputs: o.AudioInputs,
     output: o.Output = None,
     url: o.Url = None,
@@ -183,8 +183,8 @@ def reconstruct(
         planned,
         url=url or DEFAULT_URL,
         model=model,
-        connection=connection,
-        how=how,
+        connection=connection.build(),
+        how=how.build(),
         trim=trim,
         seed=seed,
         channels=channels,
@@ -220,12 +220,12 @@ class _ListsOfFiles(TyperCommand):
 
 
 @app.command(cls=_ListsOfFiles)
-@o.grouped
+@with_records
 def convert(
     *,
     ctx: typer.Context,
-    connection: Connection,
-    how: dict[str, Any],
+    connection: o.ConnectionOptions,
+    how: o.VocodingOptions,
     inputs: o.Inputs = None,
     input_files: Annotated[
         Optional[list[str]],  # noqa: UP045 (typer reads this at run time, on Python 3.10 too)
@@ -296,8 +296,8 @@ def convert(
         planned,
         url=(url if asked else None) if only_mels else url or DEFAULT_URL,
         model=model,
-        connection=connection,
-        how=how,
+        connection=connection.build(),
+        how=how.build(),
         given=_given(sample_rate, win_length, hop_length, n_mels),
         trim=trim,
         seed=seed,

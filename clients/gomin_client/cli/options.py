@@ -3,11 +3,9 @@
 # ruff: noqa: UP045
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Optional, get_type_hints
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -164,164 +162,118 @@ NMels = Annotated[
     Optional[int], typer.Option("--n-mels", "--n_mels", help="Mel bands. Default: 128.", show_default=False)
 ]
 
-# Options that several commands take as one argument: name of a parameter → its type and option, and its default.
-Group = dict[str, tuple[Any, Any]]
 
-_CONNECTION: Group = {
-    "wait": (
-        Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait for the server and its model to be ready.")],
-        Connection.wait_s,
-    ),
-    "retry_for": (
-        Annotated[
-            float,
-            typer.Option(
-                "--retry-for",
-                min=0,
-                metavar="SECONDS",
-                help="Go on trying for so long when the server goes away or is unavailable; 0: do not.",
-            ),
-        ],
-        Connection.retry_for_s,
-    ),
-    "timeout": (
-        Annotated[
-            Optional[float],
-            typer.Option(
-                metavar="SECONDS",
-                help="Of one request. Default: a minute, and a minute for each second of audio, times the steps.",
-                show_default=False,
-            ),
-        ],
-        None,
-    ),
-    "header": (
-        Annotated[
-            Optional[list[str]],
-            typer.Option(
-                metavar="'NAME: VALUE'",
-                help="Sent with every request (HTTP header, gRPC metadata); @FILE reads one from each line.",
-                show_default=False,
-            ),
-        ],
-        None,
-    ),
-    "ssl": (
-        Annotated[bool, typer.Option("--ssl", help="Use TLS for gRPC URLs that do not say so, such as dns:///.")],
-        False,
-    ),
-    "ssl_ca": (
-        Annotated[
-            Optional[Path],
-            typer.Option(help="PEM file of the authorities that servers' certificates are signed by.", metavar="FILE"),
-        ],
-        None,
-    ),
-    "ssl_cert": (
-        Annotated[Optional[Path], typer.Option(help="PEM file of this client's certificate.", metavar="FILE")],
-        None,
-    ),
-    "ssl_key": (
-        Annotated[Optional[Path], typer.Option(help="PEM file of its private key.", metavar="FILE")],
-        None,
-    ),
-}
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """How a server is reached; see `Connection`."""
 
-_VOCODING: Group = {
-    "window": (
-        Annotated[
-            Optional[int],
-            typer.Option(
-                min=1,
-                metavar="FRAMES",
-                help="Mel frames that are vocoded at a time; the result does not depend on it. Default: 512, or 10 "
-                "times the model's halo if that is more.",
-                show_default=False,
-            ),
-        ],
-        None,
-    ),
-    "in_flight": (
-        Annotated[int, typer.Option(min=1, max=64, help="Windows of one file that are under way at a time.")],
-        2,
-    ),
-    "sampler": (
-        Annotated[
-            Optional[str],
-            typer.Option(
-                help=f"Of a diffusion model: {', '.join(SAMPLERS)}. Default: the model's, ddpm as released.",
-                show_default=False,
-            ),
-        ],
-        None,
-    ),
-    "steps": (
-        Annotated[
-            Optional[int],
-            typer.Option(help="Denoiser steps of ddim and dpm++. Default: the sampler's own.", show_default=False),
-        ],
-        None,
-    ),
-    "schedule": (
-        Annotated[
-            Optional[str],
-            typer.Option(
-                help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: the model's, "
-                "linear as released.",
-                show_default=False,
-            ),
-        ],
-        None,
-    ),
-    "eta": (
-        Annotated[
-            Optional[float],
-            typer.Option(help="Share of fresh noise in ddim's steps, 0 to 1. Default: 0.", show_default=False),
-        ],
-        None,
-    ),
-}
-
-
-def _connection(given: dict[str, Any]) -> Connection:
-    return Connection(
-        wait_s=given["wait"],
-        retry_for_s=given["retry_for"],
-        timeout_s=given["timeout"],
-        headers=parse_headers(given["header"] or []),
-        tls=given["ssl"],
-        ca=given["ssl_ca"],
-        certificate=given["ssl_cert"],
-        key=given["ssl_key"],
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Time to wait for the server and its model to become ready, in seconds."
+        ),
+    ] = Connection.wait_s
+    retry_for: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Time to keep retrying when a server goes away or is unavailable, in seconds; 0: no retries.",
+        ),
+    ] = Connection.retry_for_s
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Deadline of one request, in seconds. Default: one minute, plus one minute per second of audio and "
+            "denoiser step.",
+            show_default=False,
+        ),
+    ] = None
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME: VALUE'",
+            help="Header of every request (HTTP header, gRPC metadata), repeatable; @FILE reads one header per line.",
+            show_default=False,
+        ),
+    ] = None
+    ssl: Annotated[
+        bool, typer.Option("--ssl", help="Use TLS for gRPC URLs whose scheme does not decide, such as dns:///.")
+    ] = False
+    ssl_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM file of the authorities that sign the servers' certificates."),
+    ] = None
+    ssl_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file of this client's certificate.")] = None
+    ssl_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file of the private key of --ssl-cert.")] = (
+        None
     )
 
+    def build(self) -> Connection:
+        """The connection settings.
 
-# argument of a command → its options, and what makes it of them
-_GROUPS: dict[str, tuple[Group, Callable[[dict[str, Any]], Any]]] = {
-    "connection": (_CONNECTION, _connection),
-    "how": (_VOCODING, dict),
-}
+        Raises:
+            UsageError: see `Connection` and `parse_headers`.
+        """
+        return Connection(
+            wait_s=self.wait,
+            retry_for_s=self.retry_for,
+            timeout_s=self.timeout,
+            headers=parse_headers(self.header or []),
+            tls=self.ssl,
+            ca=self.ssl_ca,
+            certificate=self.ssl_cert,
+            key=self.ssl_key,
+        )
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of its arguments `connection`, a `Connection`, and `how`, a dict for `Vocoder`."""
-    types = get_type_hints(command, include_extras=True)
-    wanted = inspect.signature(command).parameters
-    groups = {argument: group for argument, group in _GROUPS.items() if argument in wanted}
+@dataclass(frozen=True)
+class SamplingOptions:
+    """The sampling chain of a diffusion model; what is not given is left to the model."""
 
-    @functools.wraps(command)
-    def with_options(**arguments: Any) -> None:
-        for argument, (group, build) in groups.items():
-            arguments[argument] = build({name: arguments.pop(name) for name in group})
-        command(**arguments)
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Sampler of a diffusion model: {', '.join(SAMPLERS)}. Default: the model's (ddpm as released).",
+            show_default=False,
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Denoiser steps of ddim and dpm++. Default: the sampler's own.", show_default=False),
+    ] = None
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: the model's "
+            "(linear as released).",
+            show_default=False,
+        ),
+    ] = None
+    eta: Annotated[
+        float | None,
+        typer.Option(help="Share of fresh noise in each ddim step, 0 to 1. Default: 0.", show_default=False),
+    ] = None
 
-    # typer reads both: the order and defaults in the one, the types in the other
-    own = [parameter.replace(annotation=types[name]) for name, parameter in wanted.items() if name not in groups]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for group, _ in groups.values()
-        for name, (kind, default) in group.items()
-    ]
-    with_options.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
-    return with_options
+
+@dataclass(frozen=True)
+class VocodingOptions:
+    """How a vocoder works; see `Vocoder`."""
+
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="FRAMES",
+            help="Mel frames per request; the result does not depend on it. Default: 512, or 10 times the model's halo "
+            "if that is more.",
+            show_default=False,
+        ),
+    ] = None
+    in_flight: Annotated[int, typer.Option(min=1, max=64, help="Windows of one file that are in flight at a time.")] = 2
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+    def build(self) -> dict[str, Any]:
+        """Keyword arguments of `Vocoder`."""
+        return {"window": self.window, "in_flight": self.in_flight, **vars(self.sampling)}

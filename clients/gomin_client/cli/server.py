@@ -9,12 +9,12 @@ import typer
 
 from gomin_client import DEFAULT_URL
 from gomin_client.cli import options as o
+from gomin_client.cli.records import with_records
 from gomin_client.errors import GominError, Interrupted, ServerError, UsageError
-from gomin_client.transports.connection import Connection
 
 
-@o.grouped
-def info(*, url: o.Url = None, connection: Connection) -> None:
+@with_records
+def info(*, url: o.Url = None, connection: o.ConnectionOptions) -> None:
     """List the models of a server or repository, and what they say about themselves.
 
     Example: gomin-client info --url http://server:8000
@@ -22,7 +22,7 @@ def info(*, url: o.Url = None, connection: Connection) -> None:
     from gomin_client.contract.model import ModelContract
     from gomin_client.transports.registry import connect
 
-    transport = connect(url or DEFAULT_URL, connection)
+    transport = connect(url or DEFAULT_URL, connection.build())
     try:
         names = transport.models()
         if not names:
@@ -51,11 +51,11 @@ def info(*, url: o.Url = None, connection: Connection) -> None:
         transport.close()
 
 
-@o.grouped
+@with_records
 def bench(
     *,
-    connection: Connection,
-    how: dict[str, Any],
+    connection: o.ConnectionOptions,
+    how: o.VocodingOptions,
     url: o.Url = None,
     model: o.Model = "gan",
     concurrency: o.Concurrency = None,
@@ -81,9 +81,9 @@ def bench(
 
     levels: list[load_test.Level] = []
     about: dict[str, Any] = {}
-    with Vocoder(url or DEFAULT_URL, model, connection=connection, **how) as vocoder:
+    with Vocoder(url or DEFAULT_URL, model, connection=connection.build(), **how.build()) as vocoder:
         mel = load_test.make_mel(vocoder, audio)
-        if how.get("window") is None:
+        if how.window is None:
             if audio > load_test.LONGEST_REQUEST_S:
                 raise UsageError(
                     f"{audio:g} s of audio in one request to the server, which takes much memory beyond "
