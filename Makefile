@@ -2,12 +2,13 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 SECONDS ?= 30
+WORKERS ?= 2
 
 .PHONY: help install demo test bench check fuzz format clean
 
 help:
 	@echo "make demo    export the demo checkpoint, serve it with Triton, reconstruct examples/ into demo/"
-	@echo "make test    run all tests, with a real Triton server"
+	@echo "make test    run all tests, with real Triton servers, WORKERS=2 processes at a time"
 	@echo "make bench   measure our export against its peers on this machine, into bench/; 20 minutes, no other work"
 	@echo "make check   ruff, formatting, mypy"
 	@echo "make fuzz    look for inputs that make readers fail, SECONDS=30 for each; needs Linux"
@@ -28,7 +29,7 @@ demo: install
 
 test: install
 	@echo "== running all tests, with a real Triton server; this takes some minutes"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 bench: install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -1,54 +1,110 @@
-"""Session-wide fixtures: one export of each kind, one real Triton server."""
+"""Session-wide fixtures: one export of each kind, one real Triton server for each test process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+
+# Before numpy, torch or ONNX Runtime is imported, here and in every subprocess: threads that spin while they wait take
+# the two cores of a busy machine away from those that work. One call took 300 s instead of one.
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
+from filelock import FileLock
 
-from gomin_export import pipeline
-from gomin_export.networks import DiffusionWrapper, GomiGAN
 from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, serving
 
-torch.set_grad_enabled(False)
+if TYPE_CHECKING:
+    from gomin_export.networks import DiffusionWrapper, GomiGAN
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the shared server; those that start their own are marked where they are written."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(scope="session")
 def demo_gan() -> GomiGAN:
+    from gomin_export.networks import GomiGAN
+
     return GomiGAN.from_pretrained(DEMO_CHECKPOINT)
 
 
 @pytest.fixture(scope="session")
 def tiny_gan() -> GomiGAN:
+    from gomin_export.networks import GomiGAN
+
     return GomiGAN.from_pretrained(GOLDEN / "gan_v3.pt")
 
 
 @pytest.fixture(scope="session")
 def small_diffusion() -> DiffusionWrapper:
+    from gomin_export.networks import DiffusionWrapper
+
     return DiffusionWrapper.from_pretrained(GOLDEN / "diffusion_small.pt")
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the demo GAN and the small diffusion model, as gomin-export places them."""
-    path = tmp_path_factory.mktemp("export") / "model_repository"
-    pipeline.export("gan", DEMO_CHECKPOINT, path)
-    pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", path)
-    return path
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Make a directory once for all test processes: the first that needs it makes it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent  # pytest-xdist: one base directory for each process
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        home = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not (home / "complete").exists():
+                home.mkdir(exist_ok=True)
+                make(home / "model_repository")
+                (home / "complete").touch()
+        return home / "model_repository"
+
+    return made
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the tiny GAN, for tests that export again: it takes the least time."""
-    path = tmp_path_factory.mktemp("tiny") / "model_repository"
-    pipeline.export("gan", GOLDEN / "gan_v3.pt", path)
-    return path
+def repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The demo GAN and the small diffusion model, as gomin-export places them; not to be changed by a test."""
+
+    def export(home: Path) -> None:
+        from gomin_export import pipeline
+
+        pipeline.export("gan", DEMO_CHECKPOINT, home)
+        pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", home)
+
+    return once("repository", export)
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The tiny GAN, which takes the least time to export again; not to be changed by a test."""
+
+    def export(home: Path) -> None:
+        from gomin_export import pipeline
+
+        pipeline.export("gan", GOLDEN / "gan_v3.pt", home)
+
+    return once("tiny", export)
 
 
 @pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A real Triton server on that repository."""
+    """A real Triton server on that repository, shared by all tests that do not end it."""
     with serving(repository, tmp_path_factory.mktemp("server") / "log") as running:
         yield running
+
+
+@pytest.fixture(params=["grpc", "http", "local", "bare"])
+def url(request: pytest.FixtureRequest, server: RunningServer, repository: Path) -> str:
+    """The shared server over each protocol, and the same repository in-process."""
+    return {
+        "grpc": server.grpc,
+        "http": server.http,
+        "local": f"local:{repository}",
+        "bare": server.grpc.removeprefix("grpc://"),
+    }[request.param]
