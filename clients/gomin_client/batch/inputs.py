@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from gomin_client.batch.outputs import READABLE, STREAM, Source, matched_part
+from gomin_client.batch.outputs import STREAM, Source, matched_part
 from gomin_client.errors import UsageError
+from gomin_client.files import formats
 
 _WILD = "*?["
 
@@ -72,7 +73,7 @@ def _check(argument: str) -> None:
 
 def _is_misnamed(argument: str) -> bool:
     """Whether a directory is named like a file, as x.wav: taken for one, and reported as such."""
-    return PurePath(argument).suffix.lower() in READABLE and not argument.endswith(("/", os.sep))
+    return formats.to_read(PurePath(argument)) is not None and not argument.endswith(("/", os.sep))
 
 
 def _is_pattern(argument: str) -> bool:
@@ -102,12 +103,17 @@ def _in_directory(directory: str, kinds: Sequence[str]) -> list[Source]:
         subfolders.sort()
         # a directory or a dangling link that is named like a file is reported later, not passed over
         for name in sorted([*files, *subfolders]):
-            if not name.startswith(".") and READABLE.get(PurePath(name).suffix.lower()) in kinds:
+            if not name.startswith(".") and _is_of(PurePath(name), kinds):
                 path = Path(folder) / name
                 found.append(Source(path, PurePath(folder).relative_to(root), searched=True))
     if not found:
         raise UsageError(f"{directory}: contains no {' or '.join(kinds)} files")
     return found
+
+
+def _is_of(path: PurePath, kinds: Sequence[str]) -> bool:
+    found = formats.to_read(path)
+    return found is not None and found.kind in kinds
 
 
 def _by_pattern(pattern: str, kinds: Sequence[str]) -> list[Source]:
@@ -122,8 +128,7 @@ def _by_pattern(pattern: str, kinds: Sequence[str]) -> list[Source]:
     found = []
     for match in sorted(glob.glob(pattern, recursive=True)):
         path = Path(match)
-        kind = READABLE.get(path.suffix.lower())
-        if kind in kinds or (not any_extension and not path.is_dir()):
+        if _is_of(path, kinds) or (not any_extension and not path.is_dir()):
             found.append(
                 Source(path, PurePath(path.parent).relative_to(root), matched_part(path.name, name), searched=True)
             )

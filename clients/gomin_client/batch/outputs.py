@@ -14,19 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from gomin_client.errors import UsageError
+from gomin_client.files import formats
+from gomin_client.files.formats import AUDIO, MEL
 
-AUDIO, MEL = "audio", "mel"
 STREAM = Path("-")  # standard input or output
-
-# Extension -> kind of content. What is read as audio is what libsndfile reads, of which it writes a part.
-READABLE = dict.fromkeys(
-    (
-        *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"),
-        *(".w64", ".rf64", ".wve", ".voc", ".nist", ".sph", ".paf", ".svx", ".ircam", ".avr", ".pvf", ".htk"),
-    ),
-    AUDIO,
-) | dict.fromkeys((".npz", ".npy", ".pt"), MEL)
-WRITABLE = dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), AUDIO) | dict.fromkeys((".npz", ".npy", ".pt"), MEL)
 
 ANALYZE, SYNTHESIZE, RECONSTRUCT = "analyze", "synthesize", "reconstruct"
 TASKS = {(AUDIO, MEL): ANALYZE, (MEL, AUDIO): SYNTHESIZE, (AUDIO, AUDIO): RECONSTRUCT}
@@ -224,7 +215,8 @@ def _by_pattern(source: Source, directory: Path, keep_folders: bool, before: str
 def _beside(source: Source, naming: Naming) -> Path:
     if source.path == STREAM:
         return STREAM
-    same = READABLE.get(source.path.suffix.lower()) == WRITABLE[naming.extension]
+    read, written = formats.to_read(source.path), formats.of(PurePath(f"x{naming.extension}"))
+    same = read is not None and written is not None and read.kind == written.kind
     label = f"_{naming.label.replace('/', '_')}" if same else ""
     return source.path.with_name(f"{source.stem}{label}{naming.extension}")
 
@@ -232,8 +224,9 @@ def _beside(source: Source, naming: Naming) -> Path:
 def _task(source: Source, target: Path, naming: Naming) -> str:
     """What turns the one file into the other, by their extensions; streams are what the command says."""
     expected = next((kinds for kinds, task in TASKS.items() if task == naming.task), None)
-    read = _kind(source.path, READABLE, "read", expected[0] if expected else AUDIO)
-    written = _kind(target, WRITABLE, "write", expected[1] if expected else WRITABLE[naming.extension])
+    default = formats.of(PurePath(f"x{naming.extension}"))
+    read = _kind(source.path, "read", expected[0] if expected else AUDIO)
+    written = _kind(target, "write", expected[1] if expected else default.kind if default is not None else AUDIO)
     task = TASKS.get((read, written))
     if task is None:
         raise UsageError(f"{source.path} -> {target}: both are mel files; there is nothing to do between mels")
@@ -242,14 +235,15 @@ def _task(source: Source, target: Path, naming: Naming) -> str:
     return task
 
 
-def _kind(path: Path, known: Mapping[str, str], verb: str, of_streams: str) -> str:
+def _kind(path: Path, verb: str, of_streams: str) -> str:
     if path == STREAM:
         return of_streams
-    kind = known.get(path.suffix.lower())
-    if kind is None:
+    found = formats.to_read(path) if verb == "read" else formats.to_write(path)
+    if found is None:
         what = f"{path.suffix} files" if path.suffix else "files without extension"
+        known = formats.readable() if verb == "read" else formats.writable()
         raise UsageError(f"{path}: cannot {verb} {what}; known are {', '.join(known)}")
-    return kind
+    return found.kind
 
 
 def _require_free(source: Path, target: Path, inputs: Mapping[str, Path], taken: Mapping[str, Path]) -> None:

@@ -251,7 +251,7 @@ def _compute(
         write(vocoder.stream(mels, settings.seed, first_window=settings.first_window, force=beyond_doubt))
         return
     live = settings.live and job.source == STREAM
-    reader = stack.enter_context(audio.Reader(0 if live else _source(stack, job)))
+    reader = stack.enter_context(audio.AudioReader(0 if live else _source(stack, job)))
     recorded = reader.blocks(stdio.LIVE_SAMPLES if live else audio.BLOCK)
     mixed = recorded if settings.all_channels else map(audio.mix, recorded)
     waves = unless_aborted(resampling.resample_blocks(mixed, reader.rate, config.sample_rate))

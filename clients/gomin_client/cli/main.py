@@ -15,6 +15,7 @@ from gomin_client.cli.console import Version, run
 from gomin_client.cli.process import Show, process
 from gomin_client.cli.records import with_records
 from gomin_client.errors import UsageError
+from gomin_client.files import formats
 
 if TYPE_CHECKING:
     from gomin_client.mel.scales import Reading
@@ -351,19 +352,12 @@ def _global(_version: Version = False) -> None:
 
 def _extension(name: str, kind: str) -> str:
     """A format's name as an extension."""
-    from gomin_client.batch.outputs import WRITABLE
-
-    extension = f".{name.lower().removeprefix('.')}"
-    if WRITABLE.get(extension) != kind:
-        known = [known.removeprefix(".") for known in WRITABLE if WRITABLE[known] == kind]
-        raise UsageError(f"--format {name}: expected {', '.join(known)}")
-    return extension
+    return formats.named(name, kind).extension
 
 
 def _live(name: str) -> str:
     """A format that can be written while it is being made, as an extension."""
-    extension = f".{name.lower().removeprefix('.')}"
-    return ".raw" if extension == ".raw" else _extension(name, "audio")
+    return formats.named(name, formats.AUDIO, stream=True).extension
 
 
 def _reading(convention: str, stft_norm: str, transpose: bool, force: bool) -> Reading:

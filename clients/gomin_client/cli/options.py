@@ -11,6 +11,7 @@ import typer
 
 from gomin_client import DEFAULT_URL
 from gomin_client.contract.choices import MOST_CONCURRENT, SAMPLERS, SCHEDULES
+from gomin_client.files import formats
 from gomin_client.transports.connection import Connection, parse_headers
 
 INPUT_FORMS = (
@@ -19,7 +20,8 @@ INPUT_FORMS = (
 )
 
 AudioInputs = Annotated[list[str], typer.Argument(metavar="AUDIO", help=f"Audio of any sample rate: {INPUT_FORMS}.")]
-MelInputs = Annotated[list[str], typer.Argument(metavar="MEL", help=f"Mel files (.npz, .npy, .pt): {INPUT_FORMS}.")]
+_MEL_FILES = f"Mel files ({', '.join(formats.readable(formats.MEL))})"
+MelInputs = Annotated[list[str], typer.Argument(metavar="MEL", help=f"{_MEL_FILES}: {INPUT_FORMS}.")]
 Inputs = Annotated[
     Optional[list[str]],
     typer.Argument(metavar="INPUT", help=f"Audio or mel files: {INPUT_FORMS}.", show_default=False),
@@ -75,16 +77,13 @@ Channels = Annotated[
 ]
 Subtype = Annotated[
     Optional[str],
-    typer.Option(
-        help="Of audio files: 16, 24 or float (.wav), 16 or 24 (.flac), vorbis or opus (.ogg).", show_default=False
-    ),
+    typer.Option(help=f"Encoding of audio files: {formats.subtypes_help()}.", show_default=False),
 ]
+_FORMAT = "Format of outputs whose name has no extension: {}."
 AudioFormat = Annotated[
-    str, typer.Option("--format", "-f", help="Format where the output's name does not tell: wav, flac, ogg, mp3.")
+    str, typer.Option("--format", "-f", help=_FORMAT.format(", ".join(formats.names(formats.AUDIO))))
 ]
-MelFormat = Annotated[
-    str, typer.Option("--format", "-f", help="Format where the output's name does not tell: npz, npy, pt.")
-]
+MelFormat = Annotated[str, typer.Option("--format", "-f", help=_FORMAT.format(", ".join(formats.names(formats.MEL))))]
 Plot = Annotated[
     Optional[Path],
     typer.Option(
@@ -99,8 +98,9 @@ Stream = Annotated[
     bool,
     typer.Option(
         "--stream",
-        help="With -o -: write while it is being made, as --format wav or raw. Standard input is read as it comes: WAV "
-        "or AU audio; for synthesize bare frames of little-endian float32.",
+        help="With -o -: write while the audio is being computed, as --format "
+        f"{' or '.join(formats.names(formats.AUDIO, stream=True))}. Standard input is read as it comes: WAV or "
+        "AU audio; for synthesize bare frames of little-endian float32.",
     ),
 ]
 SkipExisting = Annotated[

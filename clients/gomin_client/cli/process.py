@@ -192,8 +192,7 @@ def _open(
 
 def _check(jobs: Sequence[Job], channels: str, subtype: str | None, extension: str, live: bool) -> None:
     from gomin_client.batch.outputs import ANALYZE, STREAM
-    from gomin_client.files import audio, stdio
-    from gomin_client.files import mels as mel_files
+    from gomin_client.files import formats, stdio
 
     if channels not in ("mono", "all"):
         raise UsageError(f"--channels {channels}: expected mono or all")
@@ -203,9 +202,11 @@ def _check(jobs: Sequence[Job], channels: str, subtype: str | None, extension: s
         stdio.check_live(extension, subtype)
     for job in jobs:
         for path in (job.source, job.target):
-            if path.suffix.lower() == ".pt":
-                mel_files.require_torch(path)
-        if subtype is not None and job.task != ANALYZE and not live:
-            audio.check_subtype(extension if job.target == STREAM else job.target.suffix, subtype)
+            known = formats.of(path)
+            if known is not None:
+                known.require(path)
+        written = formats.to_write(Path(f"x{extension}") if job.target == STREAM else job.target)
+        if written is not None and job.task != ANALYZE and not live:
+            written.check_subtype(subtype)
     if subtype is not None and all(job.task == ANALYZE for job in jobs):
         raise UsageError(f"--subtype {subtype}: there is no audio to be written")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,21 +14,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from gomin_client.errors import FileError, UsageError
+from gomin_client.errors import FileError
+from gomin_client.files import formats
 from gomin_client.files.atomic import appearing
+from gomin_client.files.decoders import Decoder, DecodingError, SoundFileDecoder
 from gomin_client.mel.features import Wave
 
-# Extension → libsndfile format, and what --subtype may ask of it; the first is the default: 16 bits where the format
-# has a choice, as GOMIN's own program writes.
-FORMATS: dict[str, tuple[str, dict[str, str]]] = {
-    ".wav": ("WAV", {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}),
-    ".flac": ("FLAC", {"16": "PCM_16", "24": "PCM_24"}),
-    ".ogg": ("OGG", {"vorbis": "VORBIS", "opus": "OPUS"}),
-    ".mp3": ("MP3", {"mp3": "MPEG_LAYER_III"}),
-}
-
 BLOCK = 65536  # samples read and written at a time
-_UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths into the header
 
 
 @dataclass(frozen=True)
@@ -51,13 +42,13 @@ class Recording:
         return mix(self.samples)
 
 
-class Reader:
+class AudioReader:
     """An audio file that is read block by block; a context manager.
 
     A file that ends before its header says is read as far as it goes, with a warning.
 
     Attributes:
-        channels: how many.
+        channels: number of channels.
         rate: sample rate in Hz.
         warning: what was odd about the file, once it has been read; empty if nothing was.
     """
@@ -69,24 +60,17 @@ class Reader:
             source: its path, or the descriptor of a pipe; of formats that can be read without going back.
 
         Raises:
-            FileError: no audio file.
+            FileError: not an audio file.
         """
         self._name = source if isinstance(source, Path) else "standard input"
         self.warning = ""
         self._lock = threading.Lock()
+        self._is_closed = False
         with self._errors():
-            if isinstance(source, Path):
-                status = source.stat()
-                if stat.S_ISDIR(status.st_mode):
-                    raise FileError(f"{source}: is a directory; expected an audio file")
-                if status.st_size == 0:
-                    raise FileError(f"{source}: is empty")
-                self._file = soundfile.SoundFile(os.fsencode(source))
-            else:
-                self._file = soundfile.SoundFile(source, closefd=False)
-        self.rate, self.channels = self._file.samplerate, self._file.channels
+            self._decoder = _open(source)
+        self.rate, self.channels = self._decoder.rate, self._decoder.channels
         if self.rate <= 0:
-            self._file.close()
+            self._decoder.close()
             raise FileError(f"{self._name}: has a sample rate of {self.rate} Hz")
 
     def blocks(self, size: int = BLOCK) -> Iterator[Wave]:
@@ -98,18 +82,18 @@ class Reader:
         total = 0
         while True:
             with self._lock, self._errors():
-                if self._file.closed:  # by a caller that has given up, while this is read in another thread
+                if self._is_closed:  # by a caller that has given up, while this is read in another thread
                     return
-                samples = self._file.read(size, dtype="float32", always_2d=True).T
+                samples = self._decoder.read(size).T
             if samples.shape[1] == 0:
                 break
             if not np.isfinite(samples).all():
                 raise FileError(f"{self._name}: contains NaN or infinite samples")
             total += samples.shape[1]
-            yield np.ascontiguousarray(samples)
+            yield np.ascontiguousarray(samples, dtype=np.float32)
         if total == 0:
             raise FileError(f"{self._name}: contains no samples")
-        if total < self._file.frames < _UNKNOWN_LENGTH or _is_truncated(self._file.extra_info):
+        if self._decoder.is_truncated():
             self.warning = f"{self._name}: is truncated; read as far as it goes, {total / self.rate:.2f} s"
 
     @contextmanager
@@ -121,27 +105,45 @@ class Reader:
             link = isinstance(path, Path) and path.is_symlink()
             what = "is a link to a file that does not exist" if link else "no such file"
             raise FileError(f"{path}: {what}") from error
-        except (OSError, ValueError, soundfile.SoundFileError) as error:
-            reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-            raise FileError(f"{path}: cannot be read as audio: {reason}") from error
+        except OSError as error:
+            raise FileError(f"{path}: cannot be read as audio: {error.strerror or error}") from error
+        except DecodingError as error:
+            raise FileError(f"{path}: cannot be read as audio: {error}") from error
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> AudioReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # libsndfile must not close what it reads; of a pipe, a read may take forever: it is left alone
+        # a decoder must not close what it reads; of a pipe, a read may take forever: it is left alone
         if isinstance(self._name, Path):
             with self._lock:
-                self._file.close()
+                self._is_closed = True
+                self._decoder.close()
+
+
+def _open(source: Path | int) -> Decoder:
+    """The decoder of the file's format; libsndfile, which recognises formats by their content, if that is unknown."""
+    if not isinstance(source, Path):
+        return SoundFileDecoder(source)
+    status = source.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise FileError(f"{source}: is a directory; expected an audio file")
+    if status.st_size == 0:
+        raise FileError(f"{source}: is empty")
+    known = formats.to_read(source)
+    if known is None or known.kind != formats.AUDIO:
+        return SoundFileDecoder(source)
+    decoder: Decoder = known.read_with()(source)
+    return decoder
 
 
 def read(path: Path) -> Recording:
-    """Read a whole audio file; see `Reader`.
+    """Read a whole audio file; see `AudioReader`.
 
     Raises:
         FileError: no audio file, no samples, or samples that are NaN or infinite.
     """
-    with Reader(path) as reader:
+    with AudioReader(path) as reader:
         samples = np.concatenate(list(reader.blocks()), axis=1)
         return Recording(samples, reader.rate, reader.warning)
 
@@ -153,17 +155,6 @@ def mix(wave: Wave) -> Wave:
     return mean.astype(np.float32)
 
 
-def check_subtype(extension: str, subtype: str | None) -> None:
-    """Refuse a subtype that a format does not have, before any work is done.
-
-    Raises:
-        UsageError: names those it has.
-    """
-    known = FORMATS[extension.lower()][1]
-    if subtype is not None and subtype not in known:
-        raise UsageError(f"--subtype {subtype}: {extension} files have {', '.join(known)}")
-
-
 def write(path: Path, wave: Wave, rate: int, subtype: str | None = None) -> None:
     """Write an audio file in the format of its extension; it appears complete or not at all.
 
@@ -171,7 +162,7 @@ def write(path: Path, wave: Wave, rate: int, subtype: str | None = None) -> None
         path: its directory is made if missing.
         wave: (samples,) or (channels, samples) waveform; what exceeds ±1 is clipped, but in float files.
         rate: in Hz.
-        subtype: one of those of the format in `FORMATS`; its first by default.
+        subtype: one of the format's subtypes in `formats.FORMATS`; its first by default.
 
     Raises:
         FileError: unknown extension, or the file cannot be written.
@@ -196,20 +187,50 @@ def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | No
     Raises:
         FileError, UsageError: see `write`; and what `waves` raises: then there is no file.
     """
-    if path.suffix.lower() not in FORMATS:
+    known = formats.to_write(path)
+    if known is None or known.kind != formats.AUDIO:
         what = path.suffix or "a file without extension"
-        raise FileError(f"{path}: cannot write {what}; known are {', '.join(FORMATS)}")
-    check_subtype(path.suffix, subtype)
-    file_format, subtypes = FORMATS[path.suffix.lower()]
-    name = subtypes[subtype or next(iter(subtypes))]
+        raise FileError(f"{path}: cannot write {what}; known are {', '.join(formats.writable(formats.AUDIO))}")
+    known.check_subtype(subtype)
+    encoding = known.subtypes[subtype or next(iter(known.subtypes))] if known.subtypes else ""
+    save = known.write_with()
+    with appearing(path) as part:
+        try:
+            samples: int = save(part, waves, rate, encoding, comment)
+        except EncodingError as error:
+            raise FileError(f"{path}: cannot be written as {error}") from error
+    return samples
+
+
+class EncodingError(Exception):
+    """What a writer does not accept, for example a number of channels."""
+
+
+def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str, comment: str) -> int:
+    """Write an audio file with libsndfile.
+
+    Args:
+        path: see `write`.
+        waves: see `write_blocks`.
+        rate: see `write`.
+        encoding: libsndfile's names of format and encoding, as "WAV:PCM_16".
+        comment: see `write_blocks`.
+
+    Returns:
+        Samples written.
+
+    Raises:
+        EncodingError: the format does not take such audio.
+    """
+    file_format, _, name = encoding.partition(":")
     samples = 0
-    with appearing(path) as part, ExitStack() as stack:
+    with ExitStack() as stack:
         file: soundfile.SoundFile | None = None
         for wave in waves:
             channels = len(wave)
             try:
                 if file is None:
-                    opened = soundfile.SoundFile(os.fsencode(part), "w", rate, channels, name, format=file_format)
+                    opened = soundfile.SoundFile(os.fsencode(path), "w", rate, channels, name, format=file_format)
                     file = stack.enter_context(opened)
                     with suppress(soundfile.SoundFileError):  # of formats without comments
                         file.comment = comment
@@ -217,16 +238,6 @@ def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | No
                     file.write(wave[:, first : first + BLOCK].T)
             except (soundfile.SoundFileError, ValueError) as error:
                 reason = getattr(error, "error_string", None) or str(error)
-                raise FileError(
-                    f"{path}: cannot be written as {name} with {channels} channels at {rate} Hz: {reason}"
-                ) from error
+                raise EncodingError(f"{name} with {channels} channels at {rate} Hz: {reason}") from error
             samples += wave.shape[1]
     return samples
-
-
-def _is_truncated(notes: str) -> bool:
-    """Whether libsndfile's notes on the header tell of more samples than there are."""
-    for declared, actual in re.findall(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", notes, re.MULTILINE):
-        if int(actual) < int(declared) < _UNKNOWN_LENGTH:
-            return True
-    return False

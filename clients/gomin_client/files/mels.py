@@ -1,6 +1,6 @@
 """Mel spectrogram files: our .npz, bare .npy, and GOMIN's .pt.
 
-Only .pt needs torch, which is imported for it alone. To add a format: a pair of functions and an entry in `FORMATS`.
+Only .pt needs torch, which is imported for it alone. The extensions are in `formats`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.errors import FileError, UsageError
+from gomin_client.files import formats
 from gomin_client.files.atomic import appearing
+from gomin_client.files.formats import Format
 from gomin_client.files.npy import write_npy
 from gomin_client.mel.features import MelConfig
 from gomin_client.mel.scales import shape_hint
@@ -56,9 +58,7 @@ def read(path: Path, *, transpose: bool = False) -> MelFile:
         FileError: missing, damaged, or not a mel: other than 2 or 3 dimensions, no frames, NaN or infinite values.
         UsageError: an unknown extension, or a .pt file where torch is not installed.
     """
-    load, _ = _format(path)
-    if load is _load_pt:
-        require_torch(path)
+    load = _known(formats.to_read(path), path, formats.readable(formats.MEL)).read_with()
     if path.is_dir():
         raise FileError(f"{path}: is a directory; expected a mel file")
     try:
@@ -103,14 +103,13 @@ def write_blocks(path: Path, mels: Iterable[NDArray[np.float32]], config: MelCon
     Raises:
         FileError, UsageError: see `write`; and what `mels` raises: then there is no file.
     """
-    _, save = _format(path)
-    if save is _save_pt:
-        require_torch(path)
+    save = _known(formats.to_write(path), path, formats.writable(formats.MEL)).write_with()
     with appearing(path) as part:
         save(part, mels, {name: getattr(config, name) for name in SETTINGS})
 
 
-def _load_npz(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
+def load_npz(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
+    """Reader of .npz files: the array and its settings; see `read`."""
     arrays = _load_numpy(path)
     if not isinstance(arrays, dict):
         raise FileError(f"{path}: is a bare array with the extension of an archive; call it .npy")
@@ -119,20 +118,23 @@ def _load_npz(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
     return arrays[MEL_KEY], arrays
 
 
-def _save_npz(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
+def save_npz(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
+    """Writer of .npz files; see `write_blocks`."""
     mel = np.concatenate(list(mels), axis=-1)
     with path.open("wb") as file:
         np.savez(file, **{MEL_KEY: mel}, **{name: np.int64(value) for name, value in settings.items()})
 
 
-def _load_npy(path: Path) -> tuple[Any, None]:
+def load_npy(path: Path) -> tuple[Any, None]:
+    """Reader of .npy files, which have no settings; the array is a memory map if possible."""
     array = _load_numpy(path)
     if isinstance(array, dict):
         raise FileError(f"{path}: is an archive with the extension of a bare array; call it .npz")
     return array, None
 
 
-def _save_npy(path: Path, mels: Iterable[NDArray[np.float32]], _settings: Mapping[str, int]) -> None:
+def save_npy(path: Path, mels: Iterable[NDArray[np.float32]], _settings: Mapping[str, int]) -> None:
+    """Writer of .npy files; holds a block at a time."""
     write_npy(path, mels)
 
 
@@ -164,7 +166,8 @@ def _mapped(path: Path) -> Any:
         return np.load(path, allow_pickle=False)
 
 
-def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
+def load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
+    """Reader of GOMIN's .pt files; code in them is not run."""
     import torch
 
     if path.stat().st_size == 0:
@@ -193,26 +196,14 @@ def _load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
         raise FileError(f"{path}: its mel is not a plain tensor of numbers: {_first_line(error)}") from error
 
 
-def _save_pt(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
+def save_pt(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
+    """Writer of GOMIN's .pt files."""
     import torch
 
     mel = np.concatenate(list(mels), axis=-1)
     content = io.BytesIO()  # torch's own errors of a full disk are no OSErrors
     torch.save({MEL_KEY: torch.from_numpy(np.ascontiguousarray(mel)), **settings}, content)
     path.write_bytes(content.getvalue())
-
-
-def require_torch(path: Path) -> Any:
-    """Torch, which .pt files need.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise UsageError(f"{path}: .pt files need torch: pip install torch; .npz keeps the same without it") from None
-    return torch
 
 
 def _check_array(path: Path, array: Any, transpose: bool) -> NDArray[Any]:
@@ -269,15 +260,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _format(path: Path) -> tuple[Callable[..., Any], Callable[..., None]]:
-    try:
-        return FORMATS[path.suffix.lower()]
-    except KeyError:
-        raise UsageError(f"{path}: not a mel file; known are {', '.join(FORMATS)}") from None
-
-
-FORMATS: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
-    ".npz": (_load_npz, _save_npz),
-    ".npy": (_load_npy, _save_npy),
-    ".pt": (_load_pt, _save_pt),
-}
+def _known(found: Format | None, path: Path, extensions: Sequence[str]) -> Format:
+    """The format, if it is one of mels and what it needs is installed."""
+    if found is None or found.kind != formats.MEL:
+        raise UsageError(f"{path}: not a mel file; known are {', '.join(extensions)}")
+    found.require(path)
+    return found

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.errors import FileError, UsageError
+from gomin_client.files import formats
 from gomin_client.files.atomic import scratch_directory
 from gomin_client.mel.features import Wave
 
-LIVE_EXTENSIONS = (".wav", ".raw")
-LIVE_SUBTYPES = ("16", "float")
 LIVE_SAMPLES = 1024  # read at a time: a pipe is waited for until so many are there
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs put into the header of a WAV stream
 
@@ -83,15 +82,18 @@ def live_mels(n_mels: int) -> Iterator[NDArray[np.float32]]:
 
 
 def check_live(extension: str, subtype: str | None) -> None:
-    """Refuse what cannot be written while it is still being made.
+    """Refuse a subtype that cannot be written while the audio is still being computed.
+
+    Args:
+        extension: of a format that can.
+        subtype: None for the format's first.
 
     Raises:
-        UsageError: another format or subtype.
+        UsageError: another subtype.
     """
-    if extension not in LIVE_EXTENSIONS:
-        raise UsageError(f"--stream: {extension} needs to be complete; expected --format wav or raw")
-    if subtype not in (None, *LIVE_SUBTYPES):
-        raise UsageError(f"--stream: --subtype {subtype}: expected {' or '.join(LIVE_SUBTYPES)}")
+    streamed = next(known for known in formats.FORMATS if known.extension == extension)
+    if subtype not in (None, *streamed.streamable):
+        raise UsageError(f"--stream: --subtype {subtype}: expected {' or '.join(streamed.streamable)}")
 
 
 def write_live(waves: Iterable[Wave], rate: int, extension: str, subtype: str | None) -> int:
@@ -100,8 +102,8 @@ def write_live(waves: Iterable[Wave], rate: int, extension: str, subtype: str | 
     Args:
         waves: (channels, samples) each.
         rate: in Hz.
-        extension: one of `LIVE_EXTENSIONS`.
-        subtype: one of `LIVE_SUBTYPES`; 16 bits by default. Little-endian.
+        extension: of a format that can be written as a stream.
+        subtype: one of the format's `streamable`; 16 bits by default. Little-endian.
 
     Returns:
         Samples written.

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.batch.inputs import find_sources
-from gomin_client.batch.outputs import AUDIO, Source
+from gomin_client.batch.outputs import Source
 from gomin_client.errors import FileError, GominError, UsageError
 from gomin_client.files import audio
+from gomin_client.files.formats import AUDIO
 from gomin_client.mel import resampling
 from gomin_client.mel.features import RANGE_DB, MelConfig, Wave, mel_spectrogram
 

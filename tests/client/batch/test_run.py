@@ -174,10 +174,10 @@ def test_an_interrupted_run_is_resumed(inputs: Path, server: RunningServer, tmp_
 def test_a_defect_in_a_worker_ends_the_batch(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is raised in the calling thread; a thread that dies silently would leave that one waiting."""
 
-    def defective(_path: Path) -> audio.Reader:
+    def defective(_path: Path) -> audio.AudioReader:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(audio, "Reader", defective)
+    monkeypatch.setattr(audio, "AudioReader", defective)
     jobs = [Job(inputs / f"{index}.wav", tmp_path / f"{index}.npz", "analyze") for index in range(6)]
 
     with pytest.raises(ZeroDivisionError):

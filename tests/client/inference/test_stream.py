@@ -238,7 +238,7 @@ class TestFiles:
         """A model that fails while the next block is being read: libsndfile would read freed memory."""
         soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).uniform(-1, 1, 24000 * 60), 24000)
         for _ in range(20):
-            with audio.Reader(tmp_path / "a.flac") as reader:
+            with audio.AudioReader(tmp_path / "a.flac") as reader:
                 blocks = reader.blocks(200_000)
                 thread = threading.Thread(target=lambda blocks=blocks: list(blocks))
                 thread.start()

@@ -8,8 +8,8 @@ import pytest
 
 from gomin_client.contract.repository import versions
 from gomin_export.errors import RepositoryError
+from tests.export.repository.test_place import GAN, place
 from tests.support import GOLDEN, run
-from tests.test_repository import GAN, place
 
 
 def debris(home: Path) -> list[str]:
