@@ -23,7 +23,7 @@ from gomin_export.choices import TARGETS
 from gomin_export.errors import ParityError
 
 if TYPE_CHECKING:
-    from gomin_client.sampling.chains import SamplerSettings
+    from gomin_client.sampling.settings import SamplerSettings
     from gomin_export.parity.gate import Report
     from gomin_export.pipeline import Plan
     from gomin_export.verify import Reference
@@ -257,10 +257,10 @@ def _shapes(texts: list[str] | None) -> list[tuple[int, int]] | None:
 
 def _sampling(**asked: Any) -> SamplerSettings | None:
     """The default chain as it was asked for; None where nothing was said."""
-    from gomin_client.sampling.chains import SamplerSettings
+    from gomin_client.sampling.settings import SamplerSettings
 
-    given = {name: value for name, value in asked.items() if value is not None}
-    return SamplerSettings().updated(given) if given else None
+    settings = SamplerSettings(**asked)
+    return settings if settings.to_parameters() else None
 
 
 def _show_plan(plan: Plan) -> None:

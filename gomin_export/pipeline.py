@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, ModelContract, Provenance
 from gomin_client.contract.repository import CONFIG, versions
 from gomin_client.errors import UsageError
-from gomin_client.sampling.chains import SamplerSettings
+from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import Parameters
 from gomin_client.transports.local import LocalTransport
 from gomin_export.checkpoints import load_network
@@ -30,6 +30,7 @@ from gomin_export.parity.gate import Report, Tolerance
 from gomin_export.parity.signature import check_signature
 from gomin_export.repository import fingerprint, place
 from gomin_export.repository.config import Deployment, config_text, default_chain, template
+from gomin_export.repository.fingerprint import sampling_modules
 from gomin_export.repository.place import StagedModel
 
 # Triton's Python stub cannot be told not to write bytecode, and a server in poll mode takes that for a change of the
@@ -279,10 +280,11 @@ class Export:
         """Write what a version directory serves."""
         if described.kind == contract.DIFFUSION:
             (files / "model.py").write_text(template(model, "model.py"), encoding="utf-8")
-            (files / "sampling.py").write_bytes(
-                (resources.files("gomin_client") / "sampling" / "chains.py").read_bytes()
-            )
-            (files / "__pycache__").write_text(NO_BYTECODE, encoding="utf-8")
+            (files / "sampling").mkdir()
+            for module in sampling_modules():
+                (files / "sampling" / module.name).write_bytes(module.read_bytes())
+            for package in (files, files / "sampling"):
+                (package / "__pycache__").write_text(NO_BYTECODE, encoding="utf-8")
             return
         parameters = sum(parameter.numel() for parameter in self._network.parameters())
         self._say(f"exporting {model} ({parameters / 1e6:.2f} million parameters) to ONNX")

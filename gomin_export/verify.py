@@ -15,7 +15,7 @@ from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.model import ModelContract, Provenance
 from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UnknownModelError
-from gomin_client.sampling.chains import SamplerSettings
+from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import ModelInfo, Parameters, Transport
 from gomin_export.errors import RepositoryError
 from gomin_export.parity import gate, record

@@ -16,7 +16,7 @@ import torch
 from gomin_client.contract import model as contract
 from gomin_client.errors import ContractError, InferenceError, ServerError, UnknownModelError, UsageError
 from gomin_client.files import audio
-from gomin_client.sampling.chains import NoiseField
+from gomin_client.sampling.noise import NoiseField
 from gomin_client.transports.registry import connect
 from gomin_client.vocoder import Vocoder
 from gomin_export.networks import DiffusionWrapper, GomiGAN

@@ -22,7 +22,7 @@ from gomin_client.inference.windows import Window, Windower
 from gomin_client.inference.workers import Workers
 from gomin_client.mel import resampling, scales
 from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
-from gomin_client.sampling.chains import SamplerSettings
+from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import Parameters, Statistics
 from gomin_client.transports.connection import Connection
 from gomin_client.transports.registry import connect
@@ -65,7 +65,7 @@ class Vocoder:
                 out.
             window: mel frames that are vocoded at a time, see `windowing`; a default for the model's halo if left out.
             in_flight: windows of one mel that are under way at a time.
-            sampler: of a diffusion model, see `sampling.make_sampler`, as for the next three; the model's own default
+            sampler: of a diffusion model, see `sampling.settings`, as for the next three; the model's own default
                 if left out.
             steps: denoiser steps.
             schedule: noise schedule.
@@ -393,7 +393,7 @@ class Vocoder:
             return None
         try:
             default = SamplerSettings.from_config(parameters)
-            return default.updated(given).resolved(self.contract.num_diffusion_steps)
+            return SamplerSettings.from_parameters(given).over(default).resolved(self.contract.num_diffusion_steps)
         except ValueError as error:
             raise UsageError(f"model {self.model}: {error}") from error
 

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gomin_client.sampling.chains import DDPM, Array, NoiseField, NoiseSchedule, NoiseSource, Sampler, sample_steps
+from gomin_client.sampling.base import Array, NoiseSource, Sampler, sample_steps
+from gomin_client.sampling.ddpm import DDPM
+from gomin_client.sampling.noise import NoiseField
+from gomin_client.sampling.schedules import NoiseSchedule
 from gomin_export.checkpoints import CheckpointReader
 from gomin_export.networks.base import MelInverter, require_counts
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gomin_client.contract import model as contract
 from gomin_client.mel.features import MelConfig, mel_spectrogram
-from gomin_client.sampling.chains import SamplerSettings
+from gomin_client.sampling.settings import SamplerSettings
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.parity import windows
 from gomin_export.parity.gate import Expectation, Inputs
@@ -80,7 +80,7 @@ def expect_denoiser(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequen
 def expect_chain(network: DiffusionWrapper, chain: SamplerSettings | None = None) -> list[Expectation]:
     """What a whole diffusion chain must answer, two items with noise of their own."""
     networks = _in_both_precisions(network)
-    chain = chain or SamplerSettings()
+    chain = (chain or SamplerSettings()).resolved(network.model.num_diffusion_steps)
     sampler = chain.make(network.model.num_diffusion_steps)
 
     def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:

@@ -28,9 +28,14 @@ def write_report(files: Path, report: Report) -> None:
 
 
 def file_digests(files: Path) -> dict[str, str]:
-    """File name → SHA-256 of what a version directory serves, and of the vectors to verify it with."""
+    """File → SHA-256 of what a version directory serves, and of the vectors to verify it with.
+
+    Files of subdirectories have names such as sampling/ddim.py.
+    """
     return {
-        path.name: sha256(path) for path in sorted(files.iterdir()) if path.suffix in (".onnx", ".data", ".py", ".npz")
+        path.relative_to(files).as_posix(): sha256(path)
+        for path in sorted(files.rglob("*"))
+        if path.suffix in (".onnx", ".data", ".py", ".npz") and path.is_file()
     }
 
 

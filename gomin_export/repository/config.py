@@ -14,7 +14,9 @@ from gomin_client.contract.choices import SAMPLER_PARAMETERS
 from gomin_client.contract.model import PROVENANCE_PARAMETER, ModelContract, Provenance
 from gomin_client.contract.repository import parse
 from gomin_client.errors import UsageError
-from gomin_client.sampling.chains import TILE_FRAMES, DiffusionModel, SamplerSettings, Tiling
+from gomin_client.sampling.jobs import DiffusionModel
+from gomin_client.sampling.settings import SamplerSettings
+from gomin_client.sampling.tiling import TILE_FRAMES, Tiling
 
 CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
 # accelerator -> the instances that it works on; Triton would leave it out on others, without a word

@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import gomin_client.sampling
+import gomin_export
 from gomin_client.contract.repository import versions
-from gomin_client.sampling import chains
 from gomin_export.errors import RepositoryError
 from gomin_export.onnx.export import OPSET, Graph
 from gomin_export.parity.record import file_digests, read_report, read_vectors
@@ -85,8 +86,12 @@ def _version(package: str) -> str | None:
 
 def _own_digest() -> str:
     """SHA-256 of our own code, which may change without a new version number while it is being developed."""
-    here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(here.rglob("*.py")), Path(chains.__file__)]:
+    for path in [*sorted(Path(gomin_export.__path__[0]).rglob("*.py")), *sampling_modules()]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def sampling_modules() -> list[Path]:
+    """The files of the package `sampling`, which an export copies beside the diffusion model's model.py."""
+    return sorted(Path(gomin_client.sampling.__path__[0]).glob("*.py"))

@@ -75,15 +75,15 @@ class TestRepository:
         assert result.stdout.count(" FAIL") > 1  # and it answers something else
 
     def test_catches_a_swapped_model_that_keeps_the_values(self, copy: Path) -> None:
-        with (copy / "gomin_diffusion/1/sampling.py").open("a") as file:
+        with (copy / "gomin_diffusion/1/sampling/ddim.py").open("a") as file:
             file.write("# edited\n")
 
         result = run("gomin-export", "verify", "--repository", copy, "--model", "diffusion")
 
-        assert_fails(result, 4, "gomin_diffusion version 1: sampling.py: is not the file that was exported")
+        assert_fails(result, 4, "gomin_diffusion version 1: sampling/ddim.py: is not the file that was exported")
 
     @pytest.mark.parametrize(
-        "file", ["gomin_gan/1/model.onnx", "gomin_diffusion/1/model.py", "gomin_diffusion/1/sampling.py"]
+        "file", ["gomin_gan/1/model.onnx", "gomin_diffusion/1/model.py", "gomin_diffusion/1/sampling/ddim.py"]
     )
     def test_catches_a_missing_file(self, copy: Path, file: str) -> None:
         (copy / file).unlink()

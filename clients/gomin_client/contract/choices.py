@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-# Request parameters of a diffusion model, and what two of them may be; sampling.py says what they mean.
-SAMPLER_PARAMETERS = ("sampler", "steps", "schedule", "eta")
-SAMPLERS = ("ddpm", "fast", "ddim", "dpm++")
-SCHEDULES = ("linear", "cosine", "interpolated")
+from dataclasses import fields
+
+from gomin_client.sampling import registry
+from gomin_client.sampling.settings import SamplerSettings
+
+SAMPLER_PARAMETERS = tuple(field.name for field in fields(SamplerSettings))  # request parameters of a diffusion model
+SAMPLERS = registry.sampler_names()
+SCHEDULES = registry.SCHEDULES
 
 MOST_CONCURRENT = 64  # requests that one client has under way

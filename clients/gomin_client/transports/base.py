@@ -142,7 +142,7 @@ class Transport(Protocol):
             version: its version.
             inputs: tensors, the batch first.
             timeout_s: seconds that the answer may take.
-            parameters: request parameters; of a diffusion model, see `sampling.SamplerSettings`.
+            parameters: request parameters; of a diffusion model, see `sampling.settings`.
 
         Raises:
             ContractError: the model does not take these tensors or parameters.

@@ -18,7 +18,8 @@ from gomin_client.contract import repository as model_repository
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError, UnknownModelError
-from gomin_client.sampling.chains import Array, DiffusionModel, sample_jobs
+from gomin_client.sampling.base import Array
+from gomin_client.sampling.jobs import DiffusionModel, sample_jobs
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, unknown_model
 
 

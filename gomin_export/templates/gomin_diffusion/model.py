@@ -3,7 +3,7 @@
 Requests of one call run side by side, in common denoiser calls where their tiles have one length, whatever their
 samplers, steps and seeds; the two instances' calls meet in the denoiser's batcher.
 
-Imports numpy, the standard library, Triton's own module, and `sampling.py`, which gomin-export puts beside this file.
+Imports numpy, the standard library, Triton's own module, and `sampling/`, which gomin-export copies beside this file.
 Runs on Python 3.10.
 """
 
@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from sampling import DiffusionModel, sample_jobs
+from sampling.jobs import DiffusionModel, sample_jobs
 
 DENOISER = "gomin_denoiser"
 

@@ -1,18 +1,17 @@
 import numpy as np
 import pytest
-import scipy.stats
+import torch
 
-from gomin_client.sampling.chains import DDPM, Array, NoiseField, NoiseSchedule, sample, sample_steps
+from gomin_client.sampling import ddpm
+from gomin_client.sampling.base import Array, sample
+from gomin_client.sampling.ddpm import DDPM
+from gomin_client.sampling.noise import NoiseField
+from gomin_client.sampling.schedules import NoiseSchedule
+from gomin_export.networks import DiffusionWrapper
 from tests.support import golden
 
 
-def test_linear_schedule_equals_the_original() -> None:
-    schedule = NoiseSchedule.linear(50)
-
-    np.testing.assert_array_equal(schedule.alphas_cumprod, golden("schedule_linear.npz")["alphas_cumprod"])
-
-
-def test_ddpm_with_a_perfect_denoiser_finds_the_signal() -> None:
+def test_a_perfect_denoiser_finds_the_signal() -> None:
     """With a denoiser that knows the signal, every step's x₀ is that signal, and the last step returns it."""
     schedule = NoiseSchedule.linear(50)
     signal = np.sin(np.arange(512, dtype=np.float32) / 10)[np.newaxis, np.newaxis] * 0.9
@@ -29,7 +28,7 @@ def test_ddpm_with_a_perfect_denoiser_finds_the_signal() -> None:
     np.testing.assert_allclose(result, signal, rtol=0, atol=1e-5)
 
 
-def test_ddpm_clips_the_predicted_signal() -> None:
+def test_it_clips_the_predicted_signal() -> None:
     def denoise(x: Array, timestep: Array, mel: Array) -> Array:
         return np.full_like(x, -100)
 
@@ -38,94 +37,20 @@ def test_ddpm_clips_the_predicted_signal() -> None:
     np.testing.assert_allclose(result, 1, rtol=0, atol=1e-6)
 
 
-def test_steps_start_with_the_noise_and_draw_once_a_step() -> None:
-    drawn = []
+def test_the_released_chain_equals_the_original(small_diffusion: DiffusionWrapper) -> None:
+    vectors = golden("diffusion_small_io.npz")
+    draws = vectors["chain_draws"]
 
-    def noise(draw: int) -> Array:
-        drawn.append(draw)
-        return np.zeros((2, 1, 4), np.float32)
-
-    def denoise(x: Array, timestep: Array, mel: Array) -> Array:
-        return x
-
-    steps = list(sample_steps(denoise, np.zeros((2, 3, 1), np.float32), noise, DDPM(NoiseSchedule.linear(5))))
-
-    assert len(steps) == 6
-    assert drawn == [0, 1, 2, 3, 4]  # the last step adds none
-
-
-@pytest.mark.parametrize(("first", "length"), [(0, 1), (1, 7), (3, 1000), (255, 256), (4096, 513), (10**12, 5)])
-def test_noise_does_not_depend_on_the_window(first: int, length: int) -> None:
-    margin = 5 if first >= 5 else first
-    wide = NoiseField([7], length + margin + 9, [first - margin])(draw=3)
-
-    window = NoiseField([7], length, [first])(draw=3)
-
-    np.testing.assert_array_equal(window, wide[..., margin : margin + length])
-
-
-def test_noise_does_not_depend_on_the_batch() -> None:
-    batch = NoiseField([1, 2, 3], 100, [0, 50, 7])(draw=2)
-
-    np.testing.assert_array_equal(batch[1:2], NoiseField([2], 100, [50])(draw=2))
-    assert batch.dtype == np.float32
-
-
-def test_noise_differs_by_seed_draw_and_sample() -> None:
-    base = NoiseField([1], 1000)(draw=0)
-
-    for other in (NoiseField([2], 1000)(0), NoiseField([1], 1000)(1), NoiseField([1], 1000, [1000])(0)):
-        assert abs(np.corrcoef(base.ravel(), other.ravel())[0, 1]) < 0.15
-
-
-def test_noise_is_standard_normal() -> None:
-    noise = NoiseField([123], 400_000)(draw=0).ravel().astype(np.float64)
-
-    assert abs(noise.mean()) < 0.01
-    assert abs(noise.std() - 1) < 0.01
-    assert abs((noise**3).mean()) < 0.03
-    assert abs((noise**4).mean() - 3) < 0.05
-    assert scipy.stats.kstest(noise, "norm").pvalue > 0.001
-    spectrum = np.abs(np.fft.rfft(noise, 2 * len(noise))) ** 2
-    autocorrelation = np.fft.irfft(spectrum)[1:5000] / np.square(noise).sum()
-    assert np.abs(autocorrelation).max() < 5 / np.sqrt(len(noise))
-
-
-def test_draws_and_seeds_are_independent_of_each_other() -> None:
-    fields = np.concatenate(
-        [NoiseField([seed, seed + 1], 100_000)(draw)[:, 0] for seed in (0, 2) for draw in (0, 1, 49)]
+    audio = small_diffusion(
+        torch.from_numpy(vectors["chain_mel"]),
+        noise=lambda draw: draws[draw][np.newaxis],
+        sampler=ddpm.make(NoiseSchedule.linear(50)),
     )
 
-    assert scipy.stats.kstest(fields.sum(axis=0) / np.sqrt(len(fields)), "norm").pvalue > 0.001
-    correlation = np.corrcoef(fields) - np.eye(len(fields))
-    assert np.abs(correlation).max() < 5 / np.sqrt(100_000)
+    np.testing.assert_allclose(audio.numpy(), vectors["chain_audio"], rtol=0, atol=1e-5)
 
 
-def test_noise_is_the_same_in_every_release() -> None:
-    """A stored vector: a seed that someone wrote down must make the same sound for good."""
-    expected = np.array(STORED, dtype=np.float32)
-
-    np.testing.assert_array_equal(NoiseField([2**64 - 1], 6, [9])(draw=48)[0, 0], expected)
-
-
-STORED = [
-    -1.1099296808242798,
-    0.626227617263794,
-    -0.6200957894325256,
-    1.6323002576828003,
-    0.061453040689229965,
-    -0.5451382398605347,
-]
-
-
-@pytest.mark.parametrize("seed", [-1, 2**64])
-def test_seeds_out_of_range_are_errors(seed: int) -> None:
-    with pytest.raises(ValueError, match="seed"):
-        NoiseField([seed], 10)
-
-
-def test_a_first_sample_for_each_seed() -> None:
-    with pytest.raises(ValueError, match="2 seeds, but 1 first samples"):
-        NoiseField([1, 2], 10, [0])
-    with pytest.raises(ValueError, match="first sample -4"):
-        NoiseField([1], 10, [-4])
+def test_it_takes_all_steps() -> None:
+    assert ddpm.make(NoiseSchedule.linear(5), 5).timesteps == (4, 3, 2, 1, 0)
+    with pytest.raises(ValueError, match=r"steps 20: sampler ddpm takes 50; ddim and dpm\+\+ take any number"):
+        ddpm.make(NoiseSchedule.linear(50), 20)

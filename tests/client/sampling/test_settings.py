@@ -1,114 +1,97 @@
-"""The client's dial for diffusion: samplers, steps, schedules, seeds; windowed and whole; by server and in-process."""
+from typing import Any
 
-from __future__ import annotations
-
-import re
-from pathlib import Path
-
-import numpy as np
 import pytest
-import soundfile
-from numpy.typing import NDArray
 
-from gomin_client import Vocoder
-from gomin_client.errors import UsageError
-from tests.support import EXAMPLES, RunningServer, assert_fails, run
+from gomin_client.contract import choices
+from gomin_client.contract import model as contract
+from gomin_client.sampling import settings as settings_module
+from gomin_client.sampling.settings import SamplerSettings
 
-CHAINS = [
-    {},
-    {"sampler": "fast"},
-    {"sampler": "ddim", "steps": 10},
-    {"sampler": "ddim", "steps": 5, "eta": 0.7},
-    {"sampler": "dpm++", "steps": 8},
-    {"sampler": "dpm++", "steps": 4, "schedule": "interpolated"},
-]
+CONFIGURED = SamplerSettings("ddim", 10, "cosine", 0.5)
 
 
-@pytest.fixture(scope="module")
-def mel() -> NDArray[np.float32]:
-    return np.random.default_rng(0).uniform(0, 1, (2, 32, 110)).astype(np.float32)
+def test_a_config_sets_defaults() -> None:
+    parameters = {"gomin.sampler": "ddim", "gomin.steps": "10", "gomin.eta": "0.5", "gomin.schedule": "cosine"}
+
+    assert SamplerSettings.from_config(parameters) == CONFIGURED
+    assert SamplerSettings.from_config({"gomin.n_mels": "128"}) == SamplerSettings()
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids=str)
-def test_windowed_equals_whole_and_triton_equals_local(
-    server: RunningServer, repository: Path, mel: NDArray[np.float32], chain: dict
-) -> None:
-    with Vocoder(f"local:{repository}", "diffusion", window=1000, **chain) as vocoder:
-        assert vocoder.sampling is not None
-        assert vocoder.halo_frames == vocoder.contract.halo_frames * vocoder.sampling.steps
-        whole = vocoder.synthesize(mel, seed=7)
-        halo = vocoder.halo_frames
-    with Vocoder(server.grpc, "diffusion", window=2 * halo + 20, **chain) as vocoder:
-        windowed = vocoder.synthesize(mel, seed=7)
-        other = vocoder.synthesize(mel[..., :10], seed=8)
-
-    assert np.abs(windowed - whole).max() <= 1e-4
-    assert np.abs(windowed[..., : 256 * 10] - other).max() > 1e-2
-
-
-def test_channels_share_their_noise(server: RunningServer, mel: NDArray[np.float32]) -> None:
-    same = np.stack([mel[0], mel[0]])
-    with Vocoder(server.http, "diffusion", sampler="fast") as vocoder:
-        left, right = vocoder.synthesize(same, seed=1)
-    np.testing.assert_allclose(left, right, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("name", ["steps", "eta"])
+def test_a_config_without_a_number(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"config parameter gomin\.{name} is 'few': not a number"):
+        SamplerSettings.from_config({f"gomin.{name}": "few"})
 
 
 @pytest.mark.parametrize(
-    ("model", "chain", "words"),
+    ("chosen", "expected"),
     [
-        ("gan", {"steps": 5}, "model gomin_gan has no sampling chain: steps have no effect on it"),
-        ("diffusion", {"sampler": "euler"}, "sampler 'euler': expected"),
-        ("diffusion", {"steps": 5}, "sampler ddpm takes 50; ddim and dpm"),
-        ("diffusion", {"sampler": "ddim", "steps": 51}, "steps 51: expected 1 to 50"),
-        ("diffusion", {"sampler": "ddim", "eta": 2.0}, "eta 2: expected a number from 0"),
-        ("diffusion", {"schedule": "square"}, "schedule 'square': expected"),
+        (SamplerSettings(), CONFIGURED),
+        (SamplerSettings("ddim"), CONFIGURED),
+        (SamplerSettings("dpm++"), SamplerSettings("dpm++", None, "cosine")),
+        (SamplerSettings("ddpm"), SamplerSettings("ddpm", None, "cosine")),
+        (SamplerSettings("dpm++", 7, "linear"), SamplerSettings("dpm++", 7, "linear")),
+        (SamplerSettings(eta=1), SamplerSettings("ddim", 10, "cosine", 1)),
+        (SamplerSettings(steps=1), SamplerSettings("ddim", 1, "cosine", 0.5)),
+        (SamplerSettings(eta=0.0), SamplerSettings("ddim", 10, "cosine", 0.0)),
     ],
 )
-def test_chains_that_make_no_sense(repository: Path, model: str, chain: dict, words: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(words)):
-        Vocoder(f"local:{repository}", model, **chain)
+def test_what_is_not_chosen_is_the_default_but_for_steps_and_eta_of_another_sampler(
+    chosen: SamplerSettings, expected: SamplerSettings
+) -> None:
+    assert chosen.over(CONFIGURED) == expected
 
 
-class TestCommandLine:
-    def synthesize(self, home: Path, url: str, name: str, *options: str) -> str:
-        result = run(
-            "gomin-client", "synthesize", home / "a.npy", "-o", home / name, "-m", "diffusion", "--url", url, *options
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        return result.stdout
+def test_a_default_without_a_sampler_is_ddpm() -> None:
+    default = SamplerSettings(steps=50)
 
-    def test_a_fresh_seed_is_printed_and_kept(self, server: RunningServer, tmp_path: Path) -> None:
-        np.save(tmp_path / "a.npy", np.full((32, 8), 0.5, np.float32))
-        chain = ("--sampler", "dpm++", "--steps", "6", "--subtype", "float")
-        printed = self.synthesize(tmp_path, server.grpc, "first.wav", *chain)
-        seed = re.search(r"^seed (\d+)$", printed, re.MULTILINE)
-        assert seed is not None
+    assert SamplerSettings("ddpm").over(default) == SamplerSettings("ddpm", 50)
+    assert SamplerSettings("ddim").over(default) == SamplerSettings("ddim")
 
-        with soundfile.SoundFile(tmp_path / "first.wav") as file:
-            assert file.comment == f"gomin_diffusion 1, seed {seed[1]}, sampler dpm++, steps 6, schedule linear"
-        self.synthesize(tmp_path, server.http, "again.wav", *chain, "--seed", seed[1])
-        first, again = (soundfile.read(tmp_path / name, dtype="float32")[0] for name in ("first.wav", "again.wav"))
-        assert np.abs(first - again).max() <= 1e-4
 
-    @pytest.mark.parametrize("extension", ["flac", "ogg", "mp3"])
-    def test_comments_of_other_formats(self, server: RunningServer, tmp_path: Path, extension: str) -> None:
-        np.save(tmp_path / "a.npy", np.full((32, 8), 0.5, np.float32))
-        self.synthesize(tmp_path, server.grpc, f"a.{extension}", "--sampler", "fast", "--seed", "3")
+def test_resolved_says_what_the_released_chain_is() -> None:
+    assert SamplerSettings().resolved(50) == SamplerSettings("ddpm", 50, "linear")
+    assert SamplerSettings("ddim", eta=0.5).resolved(50) == SamplerSettings("ddim", 25, "linear", 0.5)
+    assert SamplerSettings("dpm++", schedule="cosine").resolved(10) == SamplerSettings("dpm++", 10, "cosine")
 
-        with soundfile.SoundFile(tmp_path / f"a.{extension}") as file:
-            assert "seed 3, sampler fast, steps 6" in file.comment
 
-    def test_errors(self, server: RunningServer, tmp_path: Path) -> None:
-        options = ("--url", server.grpc, "-m", "diffusion")
-        np.save(tmp_path / "a.npy", np.zeros((32, 8), np.float32))
-        assert_fails(run("gomin-client", "synthesize", tmp_path / "a.npy", *options, "--steps", "7"), 2, "takes 50")
-        assert_fails(
-            run("gomin-client", "reconstruct", EXAMPLES[0], "--url", server.grpc, "--sampler", "ddim"), 2, "no sampling"
-        )
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (SamplerSettings("euler"), "sampler 'euler': expected"),
+        (SamplerSettings(schedule="sigmoid"), "schedule 'sigmoid': expected linear, cosine or interpolated"),
+        (SamplerSettings(steps=20), "sampler ddpm takes 50"),
+        (SamplerSettings(eta=0.5), "only sampler ddim has an eta"),
+    ],
+)
+def test_settings_that_no_sampler_has(settings: SamplerSettings, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        settings.make(50)
 
-    def test_verbose_tells_what_windows_cost(self, server: RunningServer, tmp_path: Path) -> None:
-        np.save(tmp_path / "a.npy", np.zeros((32, 8), np.float32))
-        result = run(
-            "gomin-client", "synthesize", tmp_path / "a.npy", "--url", server.grpc, "-m", "diffusion", "--verbose"
-        )
-        assert "windows of 512 frames, of which 100 are halo: 24 % more work than without" in result.stderr
+
+def test_request_parameters_round_trip() -> None:
+    parameters = {"sampler": "ddim", "steps": 10, "eta": 1}
+
+    assert SamplerSettings.from_parameters(parameters).to_parameters() == parameters
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"step": 3}, "unknown request parameter 'step': expected sampler, steps, schedule or eta"),
+        ({"steps": "3"}, "steps '3': expected a whole number"),
+        ({"steps": True}, "steps True"),
+        ({"steps": 3.0}, "steps 3.0"),
+        ({"steps": None}, "steps None: expected a whole number"),
+        ({"eta": "much"}, "eta 'much': expected a number"),
+        ({"sampler": 3}, "sampler 3: expected a name"),
+    ],
+)
+def test_parameters_of_the_wrong_type(parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SamplerSettings.from_parameters(parameters)
+
+
+def test_names_are_the_same_everywhere() -> None:
+    assert contract.PARAMETER_PREFIX == settings_module.PARAMETER_PREFIX
+    assert choices.SAMPLER_PARAMETERS == ("sampler", "steps", "schedule", "eta") == tuple(settings_module._EXPECTED)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gomin_client.sampling.chains import NoiseField
+from gomin_client.sampling.noise import NoiseField
 from gomin_export.networks import DiffusionConfig, DiffusionWrapper
 from tests.support import GOLDEN, golden
 

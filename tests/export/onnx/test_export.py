@@ -14,6 +14,7 @@ from gomin_client.contract.model import ModelContract
 from gomin_client.contract.repository import read_config
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.parity.record import sha256
+from gomin_export.repository.fingerprint import sampling_modules
 from tests.support import BIN, DEMO_CHECKPOINT, ROOT, assert_fails, run
 
 ONNX_MODELS = [contract.GAN_MODEL, contract.DENOISER_MODEL]
@@ -37,8 +38,9 @@ def test_the_repository_holds_complete_models_and_nothing_else(repository: Path)
         "gomin_denoiser/1/reference.npz",
         "gomin_diffusion/config.pbtxt",
         "gomin_diffusion/1/model.py",
-        "gomin_diffusion/1/sampling.py",
         "gomin_diffusion/1/__pycache__",  # a file: no bytecode
+        *(f"gomin_diffusion/1/sampling/{path.name}" for path in sampling_modules()),
+        "gomin_diffusion/1/sampling/__pycache__",
         "gomin_diffusion/1/parity.json",
         "gomin_diffusion/1/reference.npz",
     }
@@ -173,6 +175,6 @@ def test_from_an_installed_wheel_outside_the_source_tree(tmp_path: Path) -> None
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["model_repository/gomin_denoiser/1", "model_repository/gomin_diffusion/1"]
-    assert (elsewhere / "model_repository/gomin_diffusion/1/sampling.py").is_file()
+    assert (elsewhere / "model_repository/gomin_diffusion/1/sampling/jobs.py").is_file()
     assert "gomin_diffusion: 1 of 1 cases passed" in result.stderr
     assert (site / "gomin_server/backends/onnxruntime/model.py").is_file()

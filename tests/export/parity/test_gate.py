@@ -21,6 +21,7 @@ from gomin_export.parity import gate, record
 from gomin_export.parity.gate import Case, Expectation, Report, Tolerance
 from gomin_export.pipeline import Options
 from gomin_export.repository.config import without_provenance
+from gomin_export.repository.fingerprint import sampling_modules
 from tests.support import DEMO_CHECKPOINT, GOLDEN, assert_fails, run
 
 CHECKPOINT = GOLDEN / "gan_v3.pt"
@@ -155,7 +156,11 @@ def test_the_whole_chain_is_tried(repository: Path) -> None:
 
     assert [case["name"] for case in report["cases"]] == ["2 × 3 frames, music and clipped noise, ddpm, 50 steps"]
     assert report["cases"][0]["max_abs_error"] <= 1e-5
-    assert set(report["files"]) == {"model.py", "sampling.py", "reference.npz"}
+    assert set(report["files"]) == {
+        "model.py",
+        "reference.npz",
+        *(f"sampling/{path.name}" for path in sampling_modules()),
+    }
 
 
 @pytest.fixture

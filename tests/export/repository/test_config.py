@@ -12,7 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from gomin_client.contract.model import ModelContract, Provenance
 from gomin_client.errors import UsageError
 from gomin_client.mel.features import MelConfig
-from gomin_client.sampling.chains import SamplerSettings
+from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.registry import connect
 from gomin_export.repository.config import Deployment, config_text, with_provenance, without_provenance
 from tests.support import GOLDEN, run, serving

@@ -1,0 +1,74 @@
+"""DDIM: some of the trained timesteps, with as much fresh noise as eta says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .base import Chain, NoiseSource, predicted_signal
+from .schedules import NoiseSchedule
+from .spacing import check_steps, choose_spacing, trailing
+
+DEFAULT_STEPS = 25  # or as many as the model has, if that is fewer
+
+
+class DDIM:
+    """Some of the trained timesteps; deterministic with eta 0, as noisy as DDPM with eta 1 (Song et al. 2021, eq. 12).
+
+    Equal to diffusers' DDIMScheduler with the same betas and timestep_spacing, clip_sample=True, clip_sample_range=1,
+    set_alpha_to_one=True, steps_offset=0, use_clipped_model_output=False. As there, a step goes from t to
+    t - T // steps whatever the spacing: choose a number of steps that divides T, or levels of noise and timesteps drift
+    apart.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, steps: int, eta: float = 0.0, spacing: str = "trailing") -> None:
+        """A chain over some timesteps of a schedule.
+
+        Args:
+            schedule: the schedule that the model was trained with.
+            steps: the number of steps.
+            eta: share of fresh noise, 0 … 1.
+            spacing: "trailing", "leading" or "linspace", as diffusers has them; "trailing" begins with the last
+                timestep, where the start, which is noise alone, belongs.
+
+        Raises:
+            ValueError: steps, eta or spacing is out of range.
+        """
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta {eta:g}: expected a number from 0 (no fresh noise) to 1 (as much as ddpm)")
+        self.schedule = schedule
+        self.eta = eta
+        total = check_steps(steps, schedule)
+        self.stride = total // steps
+        descending = {
+            "leading": np.arange(steps - 1.0, -1, -1) * self.stride,
+            "linspace": np.linspace(0, total - 1, steps).round()[::-1],
+            "trailing": trailing(total, steps),
+        }
+        self.timesteps = choose_spacing(spacing, descending)
+
+    def chain(self, noise: NoiseSource) -> Chain:
+        """See `Sampler.chain`."""
+        x = noise(0)
+        for draw, timestep in enumerate(self.timesteps, start=1):
+            t = int(timestep)
+            alpha_bar = float(self.schedule.alphas_cumprod[t])
+            previous = float(self.schedule.alphas_cumprod[t - self.stride]) if t >= self.stride else 1.0
+            fresh = self.eta * math.sqrt((1 - previous) / (1 - alpha_bar) * (1 - alpha_bar / previous))
+
+            epsilon = yield x, timestep
+            x0 = predicted_signal(x, epsilon, alpha_bar)
+            x = math.sqrt(previous) * x0 + math.sqrt(max(1 - previous - fresh**2, 0.0)) * epsilon
+            if fresh > 0:
+                x = x + fresh * noise(draw)
+        return x
+
+
+def make(schedule: NoiseSchedule, steps: int | None = None, eta: float = 0.0) -> DDIM:
+    """A chain of any number of steps.
+
+    Raises:
+        ValueError: see `DDIM`.
+    """
+    return DDIM(schedule, min(DEFAULT_STEPS, len(schedule)) if steps is None else steps, eta)

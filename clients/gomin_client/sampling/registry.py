@@ -1,0 +1,107 @@
+"""Samplers and schedules by name. Neither numpy nor a sampler is imported until one is made: options list the names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Sampler
+    from .schedules import NoiseSchedule
+
+DEFAULT_SAMPLER = "ddpm"  # GOMIN's released chain
+DEFAULT_SCHEDULE = "linear"
+
+SCHEDULES = ("linear", "cosine", "interpolated")  # constructors of `schedules.NoiseSchedule`
+
+# (schedule, steps=None), and eta with its default if the sampler has one -> sampler
+Maker = Callable[..., "Sampler"]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A sampler that can be named.
+
+    Attributes:
+        name: the name in options and request parameters.
+        summary: a few words for people.
+        make: the function that makes the sampler; or the module whose function `make` does, relative to this package
+            if it begins with a dot.
+    """
+
+    name: str
+    summary: str
+    make: Maker | str
+
+    def maker(self) -> Maker:
+        """The function that makes the sampler; imports its module."""
+        if isinstance(self.make, str):
+            found: Maker = importlib.import_module(self.make, __package__).make
+            return found
+        return self.make
+
+
+_SAMPLERS: dict[str, Registered] = {}
+
+
+def register(name: str, summary: str, make: Maker | str) -> None:
+    """Add a sampler, so that options and settings know its name; arguments: see `Registered`.
+
+    Raises:
+        ValueError: there is one of that name.
+    """
+    if name in _SAMPLERS:
+        raise ValueError(f"sampler {name!r} is already registered")
+    _SAMPLERS[name] = Registered(name, summary, make)
+
+
+register("ddpm", "all timesteps, as released", ".ddpm")
+register("fast", "6 large steps", ".fast")
+register("ddim", "any number of steps", ".ddim")
+register("dpm++", "any number of steps, second order", ".dpm_solver")
+
+
+def samplers() -> tuple[Registered, ...]:
+    """All samplers, in the order in which they were registered."""
+    return tuple(_SAMPLERS.values())
+
+
+def sampler_names() -> tuple[str, ...]:
+    """The names of all samplers."""
+    return tuple(_SAMPLERS)
+
+
+def make_sampler(name: str, schedule: NoiseSchedule, steps: int | None = None, eta: float | None = None) -> Sampler:
+    """A sampler by its name.
+
+    Args:
+        name: one of `sampler_names()`.
+        schedule: the schedule that the model was trained with.
+        steps: the number of steps; None for the sampler's own.
+        eta: share of fresh noise, of samplers that have an eta; None for the sampler's own.
+
+    Raises:
+        ValueError: an unknown name, or parameters that the sampler does not take.
+    """
+    if name not in _SAMPLERS:
+        raise ValueError(f"sampler {name!r}: expected {one_of(_SAMPLERS)}")
+    make = _SAMPLERS[name].maker()
+    if eta is None:
+        return make(schedule, steps)
+    if not _has_eta(make):
+        others = [other.name for other in samplers() if _has_eta(other.maker())]
+        raise ValueError(f"eta {eta:g}: only sampler {one_of(others)} has an eta, {name} has none")
+    return make(schedule, steps, eta)
+
+
+def one_of(names: Iterable[str]) -> str:
+    """A list in words: "a, b or c"."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _has_eta(make: Maker) -> bool:
+    return "eta" in inspect.signature(make).parameters

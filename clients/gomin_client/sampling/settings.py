@@ -1,0 +1,112 @@
+"""The sampler settings of a request: from command-line options to request parameters, and again on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from .registry import DEFAULT_SAMPLER, DEFAULT_SCHEDULE, make_sampler, one_of
+
+if TYPE_CHECKING:
+    from .base import Sampler
+
+PARAMETER_PREFIX = "gomin."  # of config parameters, as in contract/model.py, which a Triton server does not have
+
+_EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
+    "sampler": ("a name", (str,)),
+    "steps": ("a whole number", (int,)),
+    "schedule": ("a name", (str,)),
+    "eta": ("a number", (int, float)),
+}
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """What a request may choose about its chain, by the names of the request parameters; None is not chosen.
+
+    Attributes:
+        sampler: one of `registry.sampler_names()`.
+        steps: the number of denoiser steps.
+        schedule: the noise schedule that the model was trained with, one of `registry.SCHEDULES`.
+        eta: share of fresh noise, of samplers that have an eta.
+
+    Raises:
+        ValueError: a value of the wrong type. Names and ranges are checked by `make`.
+    """
+
+    sampler: str | None = None
+    steps: int | None = None
+    schedule: str | None = None
+    eta: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.to_parameters().items():
+            kind, types = _EXPECTED[name]
+            if not isinstance(value, types) or isinstance(value, bool):
+                raise ValueError(f"{name} {value!r}: expected {kind}")
+
+    @classmethod
+    def from_parameters(cls, given: Mapping[str, object]) -> SamplerSettings:
+        """The settings in request parameters.
+
+        Raises:
+            ValueError: an unknown parameter, or a value of the wrong type.
+        """
+        for name, value in given.items():
+            if name not in _EXPECTED:
+                raise ValueError(f"unknown request parameter {name!r}: expected {one_of(_EXPECTED)}")
+            if value is None:
+                raise ValueError(f"{name} {value!r}: expected {_EXPECTED[name][0]}")
+        return cls(**given)  # type: ignore[arg-type]  # checked by __post_init__
+
+    @classmethod
+    def from_config(cls, parameters: Mapping[str, str]) -> SamplerSettings:
+        """A model's defaults in its config.pbtxt: gomin.sampler, gomin.steps, gomin.schedule and gomin.eta.
+
+        Raises:
+            ValueError: a value that is not a number, where one is expected.
+        """
+        given: dict[str, object] = {}
+        for name, read in (("sampler", str), ("steps", int), ("schedule", str), ("eta", float)):
+            text = parameters.get(PARAMETER_PREFIX + name)
+            if text is not None:
+                try:
+                    given[name] = read(text)
+                except ValueError:
+                    raise ValueError(f"config parameter {PARAMETER_PREFIX}{name} is {text!r}: not a number") from None
+        return cls.from_parameters(given)
+
+    def over(self, default: SamplerSettings) -> SamplerSettings:
+        """These settings, and those of `default` for what is not chosen.
+
+        Steps and eta of one sampler mean nothing to another: a change of sampler leaves them unchosen.
+        """
+        if self.sampler not in (None, default.sampler or DEFAULT_SAMPLER):
+            default = replace(default, steps=None, eta=None)
+        return replace(default, **self.to_parameters())  # type: ignore[arg-type]
+
+    def make(self, num_diffusion_steps: int) -> Sampler:
+        """The sampler, for a model with so many timesteps; what is not chosen is as in the released program.
+
+        Raises:
+            ValueError: see `make_sampler` and `NoiseSchedule.named`.
+        """
+        from .schedules import NoiseSchedule  # numpy, which the command line does not need to read its options
+
+        schedule = NoiseSchedule.named(self.schedule or DEFAULT_SCHEDULE, num_diffusion_steps)
+        return make_sampler(self.sampler or DEFAULT_SAMPLER, schedule, self.steps, self.eta)
+
+    def resolved(self, num_diffusion_steps: int) -> SamplerSettings:
+        """These settings with sampler, steps and schedule chosen; eta stays as it is.
+
+        Raises:
+            ValueError: see `make`.
+        """
+        steps = len(self.make(num_diffusion_steps).timesteps)
+        return SamplerSettings(self.sampler or DEFAULT_SAMPLER, steps, self.schedule or DEFAULT_SCHEDULE, self.eta)
+
+    def to_parameters(self) -> dict[str, str | int | float]:
+        """What is chosen, as request parameters."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in chosen.items() if value is not None}

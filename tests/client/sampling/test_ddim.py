@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from diffusers import DDIMScheduler
+
+from gomin_client.sampling import ddim
+from gomin_client.sampling.base import sample
+from gomin_client.sampling.ddim import DDIM
+from gomin_client.sampling.ddpm import DDPM
+from gomin_client.sampling.registry import SCHEDULES
+from gomin_client.sampling.schedules import NoiseSchedule
+from tests.client.sampling.denoisers import LINEAR, MEL, NOISE, STEPS, clipping, timid
+from tests.client.sampling.diffusers_oracle import ATOL, betas_of, run_scheduler
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_it_equals_diffusers(schedule: str, spacing: str, eta: float) -> None:
+    for steps in (1, 2, 7, 25, 33, 50):
+        scheduler = DDIMScheduler(**betas_of(schedule), clip_sample=True, timestep_spacing=spacing)
+
+        result = sample(clipping, MEL, NOISE, DDIM(NoiseSchedule.named(schedule, STEPS), steps, eta, spacing))
+
+        np.testing.assert_allclose(result, run_scheduler(scheduler, steps, eta=eta), rtol=0, atol=ATOL)
+
+
+def test_all_steps_with_eta_1_are_ddpm() -> None:
+    """If nothing is clipped: clipping leaves other noise to the two."""
+    by_ddim = sample(timid, MEL, NOISE, DDIM(LINEAR, STEPS, eta=1))
+
+    np.testing.assert_allclose(by_ddim, sample(timid, MEL, NOISE, DDPM(LINEAR)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("timesteps", "steps"), [(10, 10), (24, 24), (26, 25), (50, 25)])
+def test_the_default_is_25_steps_or_all_that_the_model_has(timesteps: int, steps: int) -> None:
+    assert len(ddim.make(NoiseSchedule.linear(timesteps)).timesteps) == steps
+
+
+def test_the_default_has_no_fresh_noise() -> None:
+    assert ddim.make(LINEAR).eta == 0
+    assert ddim.make(LINEAR, 10, 0.5).eta == 0.5
+
+
+def test_an_unknown_spacing() -> None:
+    with pytest.raises(ValueError, match="spacing 'even': expected leading, linspace or trailing"):
+        DDIM(LINEAR, 10, spacing="even")

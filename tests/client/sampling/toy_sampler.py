@@ -1,0 +1,23 @@
+"""A sampler of one's own: one step, and the predicted signal is the result."""
+
+from __future__ import annotations
+
+from gomin_client.sampling.base import Chain, NoiseSource, predicted_signal
+from gomin_client.sampling.schedules import NoiseSchedule
+
+
+class OneStep:
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.timesteps = (len(schedule) - 1.0,)
+        self._alpha_bar = float(schedule.alphas_cumprod[-1])
+
+    def chain(self, noise: NoiseSource) -> Chain:
+        x = noise(0)
+        epsilon = yield x, self.timesteps[0]
+        return predicted_signal(x, epsilon, self._alpha_bar)
+
+
+def make(schedule: NoiseSchedule, steps: int | None = None) -> OneStep:
+    if steps not in (None, 1):
+        raise ValueError(f"steps {steps}: sampler toy takes 1")
+    return OneStep(schedule)
