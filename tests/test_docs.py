@@ -1,20 +1,28 @@
-"""The examples in the documentation run."""
+"""The documentation: examples run, links resolve, named commands and options exist, lines have one width."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import typer
 
 from tests.support import ROOT, RunningServer
 
+WIDTH = 100
+FOLDERS = (".", "docs", "checkpoints", "examples", "model_repository")
+PAGES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
+RECORDINGS = ("a.wav", "stereo.wav")
 
+
+@pytest.mark.server
 @pytest.mark.parametrize("page", ["docs/python.md", "docs/streaming.md", "README.md"])
 def test_python_examples(page: str, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order in which they stand, in one namespace."""
+    """In page order, in one namespace."""
     wave = (0.3 * np.sin(np.arange(16000) / 20)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 16000)
     soundfile.write(tmp_path / "stereo.wav", np.stack([wave, wave / 2], axis=1), 16000)
@@ -27,3 +35,118 @@ def test_python_examples(page: str, server: RunningServer, tmp_path: Path, monke
     for example in examples:
         code = example.replace("grpc://localhost:8001", server.grpc).replace("http://localhost:8000", server.http)
         exec(compile(code, page, "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_are_wrapped(page: str) -> None:
+    """Tables, code, headings and pictures cannot be wrapped."""
+    too_long = [
+        line for line in prose(page).splitlines() if len(line) > WIDTH and not line.startswith(("|", "#", "!["))
+    ]
+
+    assert not too_long
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_anchors_resolve(page: str) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_options_exist(page: str) -> None:
+    """In code blocks, an option must belong to its command; in the text, to any command."""
+    commands = command_options()
+    known = set().union(*commands.values()) | OTHER_OPTIONS
+    text = (ROOT / page).read_text()
+    problems = []
+    for line in code_lines(text):
+        found = re.search(r"\b(gomin-(?:client|export)) ([a-z]+)(.*)", line)
+        if found and (command := f"{found[1]} {found[2]}") in commands:
+            problems += [f"{command} {name}" for name in options_in(found[3]) if name not in commands[command]]
+    for program, command in re.findall(r"\b(gomin-client|gomin-export) ([a-z]+)\b", "\n".join(quoted(text))):
+        if f"{program} {command}" not in commands:
+            problems.append(f"{program} {command}")
+    problems += [name for name in options_in("\n".join(quoted(text))) if name not in known]
+
+    assert not problems
+
+
+def test_the_example_of_a_bad_option_is_noticed() -> None:
+    """The three helpers see options; otherwise the test above could not fail."""
+    text = "Use `--no-such`.\n```\ngomin-client info --jobs 2  # --model\n```\n"
+
+    assert options_in("\n".join(quoted(text))) == ["--no-such", "--jobs"]
+    assert "--jobs" not in command_options()["gomin-client info"]
+    assert "--url" in command_options()["gomin-client info"]
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    hooks = re.findall(r"entry: \.venv/bin/(.*)", (ROOT / ".pre-commit-config.yaml").read_text())
+    recipe = re.search(r"^check: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+
+    assert hooks == re.findall(r"\$\(BIN\)/(.*)", recipe[1])
+
+
+def test_hosted_ci_calls_the_script_that_a_person_runs() -> None:
+    assert "- run: .ci/run\n" in (ROOT / ".github/workflows/ci.yml").read_text()
+
+
+# Options of tritonserver, docker, make, pip and GOMIN's own program that the pages name.
+OTHER_OPTIONS = {
+    *("--backend-directory", "--grpc-port", "--grpc-restricted-protocol", "--grpc-use-ssl", "--host", "--http-port"),
+    *("--model-control-mode", "--model-repository", "--install-completion", "--mel-frames", "--enable-shared"),
+    *("--gpus", "--rm", "--shm-size", "--seconds", "--help", "--version"),
+}
+
+
+def prose(page: str) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(file: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(file.relative_to(ROOT).as_posix()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def code_lines(text: str) -> list[str]:
+    """The lines of all code blocks that are not Python, without comments."""
+    blocks = re.findall(r"^```(?!python)\w*\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [re.sub(r"\s# .*|\s#$", "", line) for block in blocks for line in block.splitlines()]
+
+
+def quoted(text: str) -> list[str]:
+    """What a page marks as code: spans in the text and lines of code blocks."""
+    without_blocks = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`]+)`", without_blocks) + code_lines(text)
+
+
+def options_in(text: str) -> list[str]:
+    return re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", text)
+
+
+def command_options() -> dict[str, set[str]]:
+    """Command, as "gomin-client info" → its options."""
+    from gomin_client.cli.main import app as client
+    from gomin_export.cli import app as export
+
+    found: dict[str, set[str]] = {}
+    for program, app in (("gomin-client", client), ("gomin-export", export)):
+        commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+        for name, command in commands.items():
+            options = {
+                option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+            }
+            found[f"{program} {name}"] = options | {"--help"}
+    return found
