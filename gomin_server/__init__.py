@@ -1,1 +1,1 @@
-"""gomin-server: finds a real tritonserver and starts it. Imports nothing of the other packages."""
+"""gomin-server: finds a real tritonserver and runs it. It imports none of the project's other packages."""

@@ -15,17 +15,20 @@ ADDRESS_OPTIONS = ("--http-address", "--grpc-address", "--metrics-address")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point.
+    """Run the command line.
+
+    Args:
+        arguments: Command-line arguments; None: those of the process.
 
     Returns:
-        The server's exit status; 1 if none can run here, 2 for wrong usage.
+        The server's exit status, or 1 if no server can run here. Usage errors exit with 2.
     """
     parser = argparse.ArgumentParser(
         prog="gomin-server",
-        description="Start a real Triton Inference Server: the tritonserver on PATH where it has NVIDIA's native "
-        "onnxruntime backend (as in NVIDIA's container), else the one that pip installs, with a Python-based backend.",
-        epilog="All other arguments go to tritonserver as they are, for example --http-port 8010 --grpc-port 8011 "
-        "--model-control-mode poll.",
+        description="Run a real Triton Inference Server: the tritonserver on PATH if it has NVIDIA's native "
+        "onnxruntime backend (as in NVIDIA's container), otherwise pip's, with a Python-based backend.",
+        epilog="All other arguments are passed to tritonserver unchanged, for example --http-port 8010 "
+        "--grpc-port 8011 --model-control-mode poll.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -33,14 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         required=True,
         action="append",
-        help="models, as gomin-export places them; may be given several times",
+        help="Model repository, as written by gomin-export. May be given several times.",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address that HTTP, gRPC and metrics listen on; 0.0.0.0 opens them to the network (default: %(default)s)",
+        help="Address on which HTTP, gRPC and metrics listen. 0.0.0.0: all networks. (default: %(default)s)",
     )
-    parser.add_argument("--version", action="version", version=f"gomin-triton {metadata.version('gomin-triton')}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        help="Show the version and exit.",
+        version=f"gomin-triton {metadata.version('gomin-triton')}",
+    )
     options, passed_on = parser.parse_known_args(arguments)
     for directory in options.model_repository:
         if not os.path.isdir(directory):
@@ -64,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.execv(server.binary, [str(server.binary), *command])
     _say(f"{server.binary} (from pip), with the Python-based onnxruntime backend")
     if "--backend-directory" in given:
-        parser.error("--backend-directory has no native onnxruntime backend, and the pip server needs its own")
+        parser.error(
+            "--backend-directory contains no native onnxruntime backend, and the pip server needs its own directory"
+        )
 
     from gomin_server.supervisor import run
 
@@ -72,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """Name → value of `--option VALUE` and `--option=VALUE`; the last one given counts."""
+    """Name → value of `--option VALUE` and `--option=VALUE`. The last occurrence counts."""
     options = {}
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")

@@ -1,7 +1,7 @@
-"""Which tritonserver to run: one on PATH with NVIDIA's native onnxruntime backend, else the one that pip installed.
+"""The tritonserver to run: one on PATH with NVIDIA's native onnxruntime backend, else the one that pip installed.
 
-The pip one (nvidia-pytriton) carries only the Python backend, and needs a few things of its machine; what is missing is
-found out here, all at once, before the server would fail in its own words.
+The pip server (nvidia-pytriton) has only the Python backend, and it has requirements of its own. They are all checked
+here, before the server starts, because its own error messages do not name the cause.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ NATIVE_BACKEND = Path("onnxruntime") / "libtriton_onnxruntime.so"
 
 
 class SetupError(Exception):
-    """No server can be started here; the message lists what is missing."""
+    """No server can run on this machine; the message lists what is missing."""
 
 
 @dataclass(frozen=True)
 class NativeServer:
-    """A tritonserver on PATH that runs ONNX models by itself, as in NVIDIA's container."""
+    """A tritonserver on PATH with the native onnxruntime backend, as in NVIDIA's container."""
 
     binary: Path
     backends: Path
@@ -37,8 +37,8 @@ class PipServer:
     """The tritonserver of the nvidia-pytriton package.
 
     Attributes:
-        root: its directory, with bin/, backends/ and python_backend_stubs/.
-        libraries: directories for LD_LIBRARY_PATH.
+        root: Its directory, which contains bin/, backends/ and python_backend_stubs/.
+        libraries: Directories for LD_LIBRARY_PATH.
     """
 
     root: Path
@@ -46,7 +46,7 @@ class PipServer:
 
     @property
     def binary(self) -> Path:
-        """The server's program."""
+        """The server's executable."""
         return self.root / "bin" / "tritonserver"
 
     @property
@@ -56,13 +56,13 @@ class PipServer:
 
 
 def find_server(backend_directory: str | None = None) -> NativeServer | PipServer:
-    """The tritonserver to run.
+    """Find the tritonserver to run.
 
     Args:
-        backend_directory: where to look for the native backend instead of the usual places.
+        backend_directory: Directory to search for the native backend instead of the usual ones.
 
     Raises:
-        SetupError: neither server can run here; says why for both.
+        SetupError: Neither server can run here. The message gives the reasons.
     """
     native = _find_native(backend_directory)
     if native is not None:
@@ -75,7 +75,7 @@ def find_server(backend_directory: str | None = None) -> NativeServer | PipServe
             f"and the one that pip installs cannot run here:\n{listed}"
         )
     root = _pip_server_root()
-    assert root is not None  # else it would be among the problems
+    assert root is not None  # otherwise it is one of the problems
     return PipServer(root, (root.parents[1] / "nvidia_pytriton.libs", *_libpython_directory()))
 
 
@@ -92,17 +92,17 @@ def _find_native(backend_directory: str | None) -> NativeServer | None:
 
 
 def _pip_server_root() -> Path | None:
-    spec = importlib.util.find_spec("pytriton")  # not imported: it would load its own machinery
+    spec = importlib.util.find_spec("pytriton")  # not imported: that would load all of pytriton
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).parent / "tritonserver"
 
 
 def _pip_server_problems() -> list[str]:
-    """Everything that keeps the pip server from running here."""
+    """Every reason why the pip server cannot run here."""
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
-        return [f"it exists for Linux on x86-64 only; this is {system} on {machine}"]
+        return [f"it exists for Linux on x86-64 only, and this is {system} on {machine}"]
     problems = []
     libc, libc_version = platform.libc_ver()
     if libc == "glibc" and tuple(int(part) for part in libc_version.split(".")[:2]) < MIN_GLIBC:
@@ -131,7 +131,7 @@ def _pip_server_problems() -> list[str]:
     elif len(runtimes) == 2:
         problems.append(
             "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files: "
-            "pip uninstall both, then install onnxruntime-gpu"
+            "uninstall both, then install onnxruntime-gpu"
         )
     if not (Path(sys.executable).parent / "python3").exists():
         problems.append(f"there is no python3 beside {sys.executable}: its Python backend starts that one")
@@ -147,7 +147,7 @@ def _libpython() -> str:
 
 
 def _libpython_directory() -> list[Path]:
-    """This Python's own library directory, where it has the shared library."""
+    """This Python's own library directory, if libpython is in it."""
     directory = sysconfig.get_config_var("LIBDIR")
     return [Path(directory)] if directory and (Path(directory) / _libpython()).is_file() else []
 

@@ -1,4 +1,4 @@
-"""Whether the server's ports are free, found out before it loads all models only to fail then."""
+"""A check that the server's ports are free. Without it the server fails only after it has loaded all models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Service:
-    """One of the server's listeners and its default port."""
+    """One of the server's network services and its default port."""
 
     name: str
     port: int
@@ -20,13 +20,13 @@ SERVICES = (Service("http", 8000), Service("grpc", 8001), Service("metrics", 800
 
 
 def problems(options: Mapping[str, str]) -> list[str]:
-    """What keeps the server from listening.
+    """The reasons why the server cannot listen.
 
     Args:
-        options: tritonserver's, name (with dashes) → value; what is missing has the server's default.
+        options: tritonserver's options, name (with dashes) → value. Missing ones have the server's defaults.
 
     Returns:
-        A line for each port that is in use or cannot be had; empty if all is well.
+        One line for each port that is in use or not available; empty if there is none.
     """
     found = []
     for service in SERVICES:
@@ -41,14 +41,14 @@ def problems(options: Mapping[str, str]) -> list[str]:
             continue
         reason = _cannot_listen(host, int(text))
         if reason:
-            found.append(f"{service.name}: {reason}; choose another with --{service.name}-port")
+            found.append(f"{service.name}: {reason}; choose another port with --{service.name}-port")
     return found
 
 
 def _cannot_listen(host: str, port: int) -> str | None:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # create_server sets SO_REUSEADDR, as the server does: a port that was just given up counts as free
+        # create_server sets SO_REUSEADDR, as the server does: a port that was released just now counts as free
         socket.create_server((host, port), family=family).close()
     except socket.gaierror:
         return f"there is no address {host}"

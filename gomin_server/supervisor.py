@@ -1,7 +1,7 @@
-"""Running the pip server: its backend directory, its environment, and a clean end.
+"""Runs the pip server: its backend directory, its environment, and the cleanup.
 
-The server is a child process, not an exec, because something must outlive it: its Python backend leaves helper
-processes and shared memory behind when it is killed, and its backend directory has to be laid out in real files.
+The server is a child process, because something must outlive it: when it is killed, its Python backend leaves helper
+processes and shared memory behind, and its backend directory has to be built from real files and removed.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def run(server: PipServer, arguments: list[str]) -> int:
-    """Run the server until it ends, or until this process is told to end.
+    """Run the server until it ends or this process receives SIGTERM, SIGINT or SIGHUP.
 
-    SIGTERM and SIGINT are passed on; the server then finishes what it is doing and stops.
+    The server receives SIGTERM then; it completes the requests in flight and exits.
 
     Args:
-        server: the installation.
-        arguments: of tritonserver, but for the backend directory and the name of its shared memory.
+        server: The installation.
+        arguments: Arguments of tritonserver, without the backend directory and the name of its shared memory.
 
     Returns:
-        The server's exit status; 128 + N if signal N ended it.
+        The server's exit status; 128 + N if signal N killed it.
     """
     prefix = f"gomin_server_{os.getpid()}_"
     process: subprocess.Popen[bytes] | None = None
@@ -52,7 +52,7 @@ def run(server: PipServer, arguments: list[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
-    # helpers that outlive the server become our children, so that none is left as a zombie
+    # helpers that outlive the server become children of this process, so that none is left as a zombie
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     with _backend_directory(server) as backends:
@@ -62,11 +62,11 @@ def run(server: PipServer, arguments: list[str]) -> int:
             f"--backend-config=python,shm-region-prefix-name={prefix}",
             *arguments,
         ]
-        # its own session: a Ctrl-C at the terminal reaches the server once, through us, and its helpers never
+        # its own session: Ctrl-C at the terminal reaches the server once, through this process, and its helpers never
         process = subprocess.Popen(
             command, env=_environment(server), start_new_session=True, preexec_fn=_end_with_parent
         )
-        if stopping:  # told to end before there was anything to pass it on to
+        if stopping:  # the signal came before the server had started
             process.send_signal(signal.SIGTERM)
         try:
             status = process.wait()
@@ -75,16 +75,16 @@ def run(server: PipServer, arguments: list[str]) -> int:
             for region in _SHARED_MEMORY.glob(f"{prefix}*"):
                 region.unlink(missing_ok=True)
     if status < 0:
-        # a server that ends by the signal that we passed on has done as it was told
+        # a server that SIGTERM killed has stopped as requested
         return 0 if stopping and -status == signal.SIGTERM else 128 - status
     return status
 
 
 @contextlib.contextmanager
 def _backend_directory(server: PipServer) -> Iterator[Path]:
-    """The Python backend and our Python-based onnxruntime backend, side by side; removed at the end.
+    """A temporary directory with the Python backend and our Python-based onnxruntime backend.
 
-    Real files: the server refuses symbolic links that lead out of the backend directory.
+    It has copies of files: the server refuses symbolic links that lead out of the backend directory.
     """
     with tempfile.TemporaryDirectory(prefix="gomin-server-") as directory:
         backends = Path(directory)
@@ -97,7 +97,7 @@ def _backend_directory(server: PipServer) -> Iterator[Path]:
 
 
 def _environment(server: PipServer) -> dict[str, str]:
-    """The helper processes take the packages of the first python3 on PATH, and need the same libraries."""
+    """Environment of the server. Its helper processes use the first python3 on PATH and need the same libraries."""
     libraries = [*map(str, server.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         **os.environ,
@@ -107,12 +107,12 @@ def _environment(server: PipServer) -> dict[str, str]:
 
 
 def _end_with_parent() -> None:
-    """Runs in the child before exec: the kernel ends the server if this process is killed."""
+    """Runs in the child before exec: the kernel ends the server when this process is killed."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end_group(group: int) -> None:
-    """End and reap what is left of the server's processes: helpers outlive a server that was killed."""
+    """End and reap the server's remaining processes: helpers outlive a server that was killed."""
     started = time.monotonic()
     while (waited := time.monotonic() - started) < 2 * _HELPER_GRACE_S:
         with contextlib.suppress(ChildProcessError):

@@ -1,4 +1,4 @@
-"""Requests that no client of ours would send: each is answered, and the server serves the next one."""
+"""Malformed requests: each one is answered, and the server serves the next one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.support import RunningServer
+
+pytestmark = pytest.mark.server
 
 TENSORS = {
     "gomin_gan": {"mel": ((1, 128, 3), np.float32)},
@@ -42,27 +44,27 @@ def good(model: str) -> Tensors:
 
 @st.composite
 def requests(draw: st.DrawFn, model: str) -> Tensors:
-    """A good request with one or two things wrong."""
+    """A good request with one or two faults."""
     tensors = good(model)
     for _ in range(draw(st.integers(1, 2))):
         if not tensors:
             break
         name = draw(st.sampled_from(sorted(tensors)))
         tensor = tensors[name]
-        what = draw(st.sampled_from(["value", "shape", "dtype", "missing", "extra", "rank", "empty"]))
-        if what == "value" and tensor.dtype.kind == "f" and tensor.size:
+        fault = draw(st.sampled_from(["value", "shape", "dtype", "missing", "extra", "rank", "empty"]))
+        if fault == "value" and tensor.dtype.kind == "f" and tensor.size:
             tensor.flat[draw(st.integers(0, tensor.size - 1))] = draw(st.sampled_from(VALUES))
-        elif what == "value":
+        elif fault == "value":
             tensor[...] = draw(arrays.from_dtype(tensor.dtype))
-        elif what in ("shape", "rank"):
-            rank = tensor.ndim if what == "shape" else draw(st.integers(1, 5))
+        elif fault in ("shape", "rank"):
+            rank = tensor.ndim if fault == "shape" else draw(st.integers(1, 5))
             shape = draw(st.lists(st.integers(1, 33), min_size=rank, max_size=rank))
             tensors[name] = np.zeros(shape if np.prod(shape) < 1e6 else [1] * rank, tensor.dtype)
-        elif what == "empty":
+        elif fault == "empty":
             tensors[name] = np.zeros((*tensor.shape[:-1], 0), tensor.dtype)
-        elif what == "dtype":
+        elif fault == "dtype":
             tensors[name] = tensor.astype(draw(st.sampled_from(DTYPES)))
-        elif what == "missing":
+        elif fault == "missing":
             del tensors[name]
         else:
             tensors["extra"] = np.zeros((1, 1), np.float32)
@@ -100,7 +102,7 @@ def expected(call: Caller) -> dict[str, NDArray[Any]]:
 
 
 @pytest.mark.parametrize("model", TENSORS)
-def test_every_request_is_answered_and_harms_no_other(call: Caller, expected: dict[str, Any], model: str) -> None:
+def test_every_request_is_answered_and_affects_no_other(call: Caller, expected: dict[str, Any], model: str) -> None:
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(requests(model))
     def send(tensors: Tensors) -> None:
@@ -118,7 +120,7 @@ def test_every_request_is_answered_and_harms_no_other(call: Caller, expected: di
 
 @pytest.mark.parametrize("model", TENSORS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
-def test_values_that_no_model_can_take(call: Caller, model: str, value: float) -> None:
+def test_values_outside_the_range_of_a_model(call: Caller, model: str, value: float) -> None:
     tensors = good(model)
     tensors["mel"][...] = value
 
@@ -128,11 +130,11 @@ def test_values_that_no_model_can_take(call: Caller, model: str, value: float) -
         answer = str(error)
         assert "NaN or infinite" in answer
     else:
-        assert value == 3e38, "NaN came out as a number"
+        assert value == 3e38, "NaN was returned as a number"
 
 
 def test_a_bad_request_among_good_ones_of_one_batch(server: RunningServer, expected: dict[str, Any]) -> None:
-    """Sent at once, so that the dynamic batcher may put them together."""
+    """Sent at once, so that the dynamic batcher may combine them."""
     client = tritonclient.grpc.InferenceServerClient(server.grpc.partition("://")[2])
     answers: dict[int, Any] = {}
     for index in range(8):
@@ -151,3 +153,8 @@ def test_a_bad_request_among_good_ones_of_one_batch(server: RunningServer, expec
             assert "NaN or infinite" in str(answer)
         else:
             np.testing.assert_allclose(answer.as_numpy("audio"), expected["gomin_gan"], rtol=0, atol=1e-6)
+
+
+def test_the_log_has_no_traceback(server: RunningServer) -> None:
+    """After all of the above."""
+    assert "Traceback" not in server.log_text

@@ -1,9 +1,9 @@
-"""A Triton backend in Python that stands in for NVIDIA's native onnxruntime backend where that is missing.
+"""A Triton backend in Python that replaces NVIDIA's native onnxruntime backend where that is not installed.
 
-It reads the same config.pbtxt: the same parameters mean the same, and what it cannot honour is refused or reported,
-never ignored. Requests that Triton's dynamic batcher put together run as one batch.
+It reads the same config.pbtxt, and parameters have the same meaning. A setting that it cannot apply is refused or
+reported, never ignored. Requests that Triton's dynamic batcher combines run as one batch.
 
-Imports numpy, onnxruntime, the standard library and Triton's own module.
+It may import numpy, onnxruntime, the standard library and Triton's own module, and must run on Python 3.10.
 """
 
 import json
@@ -22,7 +22,7 @@ GRAPH_LEVELS = {
 CONV_SEARCH = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 BOOLEANS = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
-CLIENT_PREFIX = "gomin."  # parameters for clients, not for us
+CLIENT_PREFIX = "gomin."  # parameters that only clients read
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 
 NUMPY_TYPES = {
@@ -40,11 +40,12 @@ class TritonPythonModel:
     """One instance of one version of an ONNX model."""
 
     def initialize(self, args):
-        """Open the model as its config.pbtxt says.
+        """Load the model with the settings of its config.pbtxt.
 
         Raises:
-            pb_utils.TritonModelException: a value that the native backend would refuse too, an execution accelerator
-                that does not exist here, or a GPU instance without CUDA.
+            pb_utils.TritonModelException: config.pbtxt has a value that the native backend refuses too, names an
+                execution accelerator that this backend does not have, asks for a GPU instance without CUDA, or
+                disagrees with the ONNX file about a tensor.
         """
         config = json.loads(args["model_config"])
         self.name = args["model_name"]
@@ -58,7 +59,9 @@ class TritonPythonModel:
         self.session = ort.InferenceSession(path, options, providers=providers)
         wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
         if wanted not in self.session.get_providers():
-            raise self._refusal(f"{wanted} was asked for, but ONNX Runtime only set up {self.session.get_providers()}")
+            raise self._refusal(
+                f"config.pbtxt requires {wanted}, but ONNX Runtime set up only {self.session.get_providers()}"
+            )
         self.inputs = {tensor.name: NUMPY_TYPES.get(tensor.type) for tensor in self.session.get_inputs()}
         self.outputs = [tensor["name"] for tensor in config["output"]]
         missing = set(self.outputs) - {tensor.name for tensor in self.session.get_outputs()}
@@ -75,7 +78,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests):
-        """Run the requests, those of equal shapes as one batch; answer each."""
+        """Answer each request. Requests of equal shapes run as one batch."""
         responses = [None] * len(requests)
         groups = {}
         for index, request in enumerate(requests):
@@ -92,7 +95,7 @@ class TritonPythonModel:
         return responses
 
     def _run_group(self, group, responses):
-        """Run requests of equal shapes together; if that fails, one by one, so that a bad one fails alone."""
+        """Run requests of equal shapes as one batch; if it fails, one by one, so that only the bad one fails."""
         batch = {name: [arrays[name] for _, arrays in group] for name in self.inputs}
         feed = {name: np.concatenate(parts) if len(parts) > 1 else parts[0] for name, parts in batch.items()}
         try:
@@ -112,15 +115,15 @@ class TritonPythonModel:
             first += count or 0
 
     def _answer(self, results):
-        """The response with these outputs. The native backend passes NaN on; nobody has a use for it."""
+        """The response with these outputs. NaN or infinite is an error here; the native backend returns such values."""
         for name, result in zip(self.outputs, results, strict=True):
             if result.dtype.kind == "f" and not np.isfinite(result).all():
-                return self._error(f"output {name} is NaN or infinite: an input is, or is too large")
+                return self._error(f"output {name} is NaN or infinite: an input is NaN, infinite or too large")
         tensors = [pb_utils.Tensor(name, result) for name, result in zip(self.outputs, results, strict=True)]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
     def _options(self, config, parameters):
-        """Session options, run options and CUDA options from config.pbtxt; unknown parameters are reported."""
+        """Session options, run options and CUDA options from config.pbtxt. Unknown parameters are logged."""
         options = ort.SessionOptions()
         run_options = ort.RunOptions()
         cuda = {}
@@ -151,7 +154,7 @@ class TritonPythonModel:
         return options, run_options, cuda
 
     def _providers(self, config, args, cuda):
-        """Execution providers for this instance; what was asked for and does not exist is refused."""
+        """Execution providers for this instance. One that is configured but not available is an error."""
         accelerators = config.get("optimization", {}).get("execution_accelerators", {})
         for accelerator in accelerators.get("cpu_execution_accelerator", []):
             raise self._refusal(
@@ -166,9 +169,9 @@ class TritonPythonModel:
                 )
             cuda = {**accelerator.get("parameters", {}), **cuda}
         if "CUDAExecutionProvider" not in ort.get_available_providers():
-            raise self._refusal("a GPU instance was asked for, but this ONNX Runtime has no CUDA provider")
+            raise self._refusal("config.pbtxt requires a GPU instance, but this ONNX Runtime has no CUDA provider")
         if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # finds CUDA and cuDNN where pip installed them
+            ort.preload_dlls()  # loads CUDA and cuDNN from pip's packages
         return [
             ("CUDAExecutionProvider", {**cuda, "device_id": args["model_instance_device_id"]}),
             "CPUExecutionProvider",
@@ -181,7 +184,7 @@ class TritonPythonModel:
 
     def _count(self, name, value):
         if not value.strip().isdecimal():
-            raise self._refusal(f"{name} is {value!r} in config.pbtxt; expected a whole number, 0 for the default")
+            raise self._refusal(f"{name} is {value!r} in config.pbtxt; expected an integer, 0 for the default")
         return int(value)
 
     def _refusal(self, text):

@@ -1,0 +1,190 @@
+"""The Python-based onnxruntime backend, in a real Triton server: the settings that it applies, and those it refuses."""
+
+import json
+import re
+import shutil
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import tritonclient.grpc as triton
+from tritonclient.utils import np_to_triton_dtype
+
+from gomin_client.transports.base import settled
+from gomin_export.networks import GomiGAN
+from tests.support import RunningServer, serving, start
+
+pytestmark = pytest.mark.server
+
+Change = tuple[str, str]
+
+
+def parameters(**values: str) -> Change:
+    """A change of a config.pbtxt that adds parameters."""
+    lines = [f'parameters {{ key: "{name}" value: {{ string_value: "{text}" }} }}' for name, text in values.items()]
+    return "# what a client must know\n", "\n".join(lines) + "\n"
+
+
+NO_DELAY = "dynamic_batching { max_queue_delay_microseconds: 0 }"
+BATCH_OF_FOUR = "dynamic_batching { max_queue_delay_microseconds: 2000000 preferred_batch_size: [ 4 ] }"
+SETTINGS = {
+    "intra_op_thread_count": "1",
+    "inter_op_thread_count": "1",
+    "execution_mode": "1",
+    "enable_mem_arena": "0",
+    "enable_mem_pattern": "false",
+    "intra_op_threads": "4",
+}
+ACCEPTED: dict[str, list[Change]] = {
+    "batched": [(NO_DELAY, BATCH_OF_FOUR)],
+    "configured": [
+        parameters(**SETTINGS),
+        ("optimization { execution", "optimization { graph { level: -1 } execution"),
+    ],
+    "cpu_arena": [parameters(**{"memory.enable_memory_arena_shrinkage": "cpu:0"})],
+    "no_arena": [parameters(**{"memory.enable_memory_arena_shrinkage": "nowhere:0"})],
+}
+GPU_OPTIONS = 'gpu_execution_accelerator: [ { name: "cuda" parameters { key: "use_tf32" value: "0" } }'
+OPENVINO = 'cpu_execution_accelerator: [ { name: "openvino" }'
+REFUSED: dict[str, tuple[Change, str]] = {
+    "gpu": (("KIND_AUTO", "KIND_GPU"), "instance group gpu"),
+    "mode": (parameters(execution_mode="2"), "execution_mode is '2' in config.pbtxt; expected one of 0, 1"),
+    "threads": (parameters(intra_op_thread_count="two"), "intra_op_thread_count is 'two'"),
+    "arena": (parameters(enable_mem_arena="maybe"), "enable_mem_arena is 'maybe'"),
+    "openvino": ((GPU_OPTIONS, OPENVINO), "CPU execution accelerator 'openvino' needs the native onnxruntime backend"),
+    "output": (('name: "audio"', 'name: "sound"'), "disagree about tensor sound"),
+}
+
+
+def place_variant(repository: Path, home: Path, name: str, *changes: Change) -> None:
+    """Copy the GAN under another name, with a changed config.pbtxt and without warm-up, which statistics count."""
+    shutil.copytree(repository / "gomin_gan", home / name)
+    config = home / name / "config.pbtxt"
+    text = re.sub(r"model_warmup \{\n.*?\n\}\n", "", config.read_text(), flags=re.DOTALL)
+    for old, new in (('name: "gomin_gan"', f'name: "{name}"'), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+
+
+def place_lookup(home: Path) -> None:
+    """A toy model that looks numbers up: an index beyond its table fails in ONNX Runtime, and its batch with it."""
+    (home / "lookup" / "1").mkdir(parents=True)
+    table = onnx.numpy_helper.from_array(np.arange(10, 20, dtype=np.float32), "table")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gather", ["table", "index"], ["number"])],
+        "lookup",
+        [onnx.helper.make_tensor_value_info("index", onnx.TensorProto.INT64, ["batch", 1])],
+        [onnx.helper.make_tensor_value_info("number", onnx.TensorProto.FLOAT, ["batch", 1])],
+        [table],
+    )
+    model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    onnx.save(model, home / "lookup" / "1" / "model.onnx")
+    (home / "lookup" / "config.pbtxt").write_text(
+        'name: "lookup" backend: "onnxruntime" max_batch_size: 8\n'
+        'input [ { name: "index" data_type: TYPE_INT64 dims: [ 1 ] } ]\n'
+        f'output [ {{ name: "number" data_type: TYPE_FP32 dims: [ 1 ] }} ]\n{BATCH_OF_FOUR}\n'
+    )
+
+
+@pytest.fixture(scope="module")
+def variants(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server with all models whose configuration is accepted."""
+    home = tmp_path_factory.mktemp("variants")
+    for name, changes in ACCEPTED.items():
+        place_variant(tiny_repository, home / "models", name, *changes)
+    place_lookup(home / "models")
+    with serving(home / "models", home / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def refusals(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The output of a server with the models whose configuration is refused."""
+    home = tmp_path_factory.mktemp("refused")
+    for name, (change, _) in REFUSED.items():
+        place_variant(tiny_repository, home, name, change)
+    result = start(home)
+    assert result.returncode == 1
+    return result.stdout + result.stderr
+
+
+def infer_at_once(server: RunningServer, model: str, requests: list[dict[str, Any]]) -> dict[int, Any]:
+    """Send requests without waiting for one another; request number → result, or error."""
+    client = triton.InferenceServerClient(server.grpc.removeprefix("grpc://"))
+    answers: dict[int, Any] = {}
+    for i, arrays in enumerate(requests):
+        inputs = [
+            triton.InferInput(name, a.shape, np_to_triton_dtype(a.dtype)).set_data_from_numpy(a)
+            for name, a in arrays.items()
+        ]
+        client.async_infer(model, inputs, lambda result, error, i=i: answers.__setitem__(i, error or result))
+    deadline = time.monotonic() + 60
+    while len(answers) < len(requests):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    client.close()
+    return answers
+
+
+def statistics(server: RunningServer, model: str) -> dict[str, Any]:
+    def ask() -> dict[str, Any]:
+        with urllib.request.urlopen(f"{server.http}/v2/models/{model}/stats") as answer:
+            return dict(json.load(answer)["model_stats"][0])
+
+    return settled(ask, enough=lambda stats: stats["execution_count"] > 0)
+
+
+def log_of(server: RunningServer, model: str) -> str:
+    return "\n".join(line for line in server.log_text.splitlines() if f"model {model}:" in line)
+
+
+def test_a_dynamic_batch_runs_as_one(variants: RunningServer, tiny_gan: GomiGAN) -> None:
+    mels = [np.random.default_rng(i).uniform(0, 1, (1, 128, 20)).astype(np.float32) for i in range(4)]
+
+    answers = infer_at_once(variants, "batched", [{"mel": mel} for mel in mels])
+
+    counts = statistics(variants, "batched")
+    assert (counts["inference_count"], counts["execution_count"]) == (4, 1)
+    for i, mel in enumerate(mels):
+        expected = tiny_gan(torch.from_numpy(mel)).numpy()
+        np.testing.assert_allclose(answers[i].as_numpy("audio"), expected, rtol=0, atol=1e-5)
+
+
+def test_parameters_are_applied_and_reported(variants: RunningServer) -> None:
+    log = log_of(variants, "configured")
+
+    assert "session: intra_op_num_threads 1, inter_op_num_threads 1, ORT_PARALLEL" in log
+    assert "enable_cpu_mem_arena False, enable_mem_pattern False, ORT_ENABLE_BASIC" in log
+    assert re.findall(r"unknown parameter '(.*?)'", log) == ["intra_op_threads"]
+
+
+@pytest.mark.parametrize(("model", "works"), [("cpu_arena", True), ("no_arena", False)])
+def test_arena_shrinkage_is_passed_on_to_every_run(variants: RunningServer, model: str, works: bool) -> None:
+    """ONNX Runtime refuses to run with an arena that it does not have, which proves that it was passed on."""
+    answers = infer_at_once(variants, model, [{"mel": np.zeros((1, 128, 3), np.float32)}])
+
+    assert "unknown parameter" not in log_of(variants, model)
+    assert hasattr(answers[0], "as_numpy") == works, answers[0]
+
+
+def test_a_bad_request_does_not_affect_its_batch(variants: RunningServer) -> None:
+    requests = [{"index": np.array([[i]], np.int64)} for i in (3, 4000, 5, 6)]
+
+    answers = infer_at_once(variants, "lookup", requests)
+
+    assert "model lookup" in str(answers[1])
+    assert [answers[i].as_numpy("number").tolist() for i in (0, 2, 3)] == [[[13.0]], [[15.0]], [[16.0]]]
+    batches = statistics(variants, "lookup")["batch_stats"]
+    assert [(batch["batch_size"], batch["compute_infer"]["count"]) for batch in batches] == [(4, 1)]
+
+
+@pytest.mark.parametrize("model", REFUSED)
+def test_a_setting_that_cannot_be_applied_is_refused(refusals: str, model: str) -> None:
+    assert REFUSED[model][1] in refusals

@@ -1,0 +1,38 @@
+"""What a server has on this machine: its processes, its shared memory and its temporary directories."""
+
+import re
+from pathlib import Path
+
+from tests.support import RunningServer
+
+
+def descendants(pid: int) -> set[int]:
+    """The live processes below one, as /proc shows them."""
+    found: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == pid:
+                found |= {int(entry.name)} | descendants(int(entry.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def leftovers(server: RunningServer) -> list[str]:
+    """Shared memory and temporary directories of this server that exist."""
+    shared_memory = [str(path) for path in Path("/dev/shm").glob(f"gomin_server_{server.process.pid}_*")]
+    return shared_memory + [path for path in temporary_directories(server) if Path(path).exists()]
+
+
+def temporary_directories(server: RunningServer) -> list[str]:
+    """The temporary backend directories that the server's log names."""
+    return sorted(set(re.findall(r'[^" ]*/gomin-server-\w+', server.log_text)))

@@ -1,0 +1,85 @@
+"""The choice of a tritonserver, and the requirements of pip's."""
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gomin_server import installation
+from tests.server.imitation import native_server
+
+
+@pytest.fixture
+def native(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An imitation of NVIDIA's installation, first on PATH."""
+    root = native_server(tmp_path / "tritonserver")
+    monkeypatch.setenv("PATH", f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return root
+
+
+def test_the_native_server_on_path_is_preferred(native: Path) -> None:
+    found = installation.find_server()
+
+    assert found == installation.NativeServer(native / "bin" / "tritonserver", native / "backends")
+
+
+def test_a_server_on_path_without_the_native_backend_is_ignored(native: Path) -> None:
+    shutil.rmtree(native / "backends")
+
+    assert isinstance(installation.find_server(), installation.PipServer)
+
+
+def test_a_given_backend_directory_is_searched(native: Path) -> None:
+    (native / "backends").rename(native / "elsewhere")
+
+    found = installation.find_server(str(native / "elsewhere"))
+
+    assert found == installation.NativeServer(native / "bin" / "tritonserver", native / "elsewhere")
+
+
+class TestMissingRequirements:
+    @pytest.fixture(autouse=True)
+    def no_native_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "/nonexistent")
+
+    def problems(self) -> str:
+        with pytest.raises(installation.SetupError) as caught:
+            installation.find_server()
+        return str(caught.value)
+
+    def test_all_are_reported_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(installation, "_installed", {"numpy": "2.3.1", "onnxruntime": "1.20.0"}.get)
+        monkeypatch.setattr(installation, "_has_libpython", lambda: False)
+        monkeypatch.setattr(installation.platform, "libc_ver", lambda: ("glibc", "2.31"))
+
+        problems = self.problems()
+
+        assert "numpy is 2.3.1" in problems
+        assert "libpython3." in problems
+        assert "glibc is 2.31; it needs 2.35 or newer" in problems
+        assert "onnxruntime-gpu is missing" not in problems
+
+    @pytest.mark.parametrize(
+        ("installed", "words"),
+        [
+            ({"numpy": "1.26.4"}, "package onnxruntime-gpu is missing"),
+            ({"onnxruntime-gpu": "1.20"}, "package numpy is missing"),
+            ({"numpy": "1.26", "onnxruntime-gpu": "1.20", "onnxruntime": "1.20"}, "are both installed"),
+        ],
+    )
+    def test_packages(self, monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], words: str) -> None:
+        monkeypatch.setattr(installation, "_installed", installed.get)
+
+        assert words in self.problems()
+
+    def test_the_pip_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(installation.importlib.util, "find_spec", {}.get)
+
+        assert "pip install 'gomin-triton[server]'" in self.problems()
+
+    def test_another_platform(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(installation, "platform", SimpleNamespace(system=lambda: "Darwin", machine=lambda: "arm64"))
+
+        assert "this is Darwin on arm64" in self.problems()
