@@ -1,6 +1,7 @@
 """The check of the server's ports."""
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,7 +18,7 @@ def options() -> dict[str, str]:
 
 
 @pytest.fixture
-def taken(options: dict[str, str]) -> str:
+def taken(options: dict[str, str]) -> Iterator[str]:
     """The HTTP port, which another program has; the line that reports it."""
     with socket.create_server(("127.0.0.1", int(options["--http-port"]))) as listener:
         yield (

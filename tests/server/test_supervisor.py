@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.server.processes import descendants, is_alive, leftovers, temporary_directories
-from tests.support import serving, start
+from tests.support import BIN, free_ports, serving
 
 pytestmark = pytest.mark.server
 
@@ -56,14 +57,25 @@ def test_tritonserver_does_not_outlive_a_killed_launcher(tiny_repository: Path, 
         shutil.rmtree(directory)
 
 
-def test_the_exit_status_of_the_server_is_passed_on(tmp_path: Path) -> None:
+def test_a_server_that_fails_to_start_passes_its_status_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
     broken = tmp_path / "models" / "broken"
     broken.mkdir(parents=True)
     (broken / "config.pbtxt").write_text('name: "broken"\nbackend: "onnxruntime"\n')
-    before = set(Path("/dev/shm").iterdir())
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    ports = zip(("--http-port", "--grpc-port", "--metrics-port"), map(str, free_ports(3)), strict=True)
+    command = [
+        BIN / "gomin-server",
+        "--model-repository",
+        broken.parent,
+        *(word for option in ports for word in option),
+    ]
 
-    result = start(broken.parent)
+    process = subprocess.Popen(
+        command, env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    _, stderr = process.communicate(timeout=60)
 
-    assert result.returncode == 1
-    assert "failed to load all models" in result.stderr
-    assert set(Path("/dev/shm").iterdir()) <= before
+    assert process.returncode == 1
+    assert b"failed to load all models" in stderr
+    assert list(temporary.iterdir()) == list(Path("/dev/shm").glob(f"gomin_server_{process.pid}_*")) == []
