@@ -47,7 +47,11 @@ def mel_file(extension: str, content: bytes) -> None:
             return
     assert loaded.mel.ndim == 3
     assert loaded.mel.size
-    blocks = list(loaded.blocks())
+    try:
+        blocks = list(loaded.blocks())
+    except GominError as error:
+        _check_message(error, path)
+        return
     assert sum(block.shape[-1] for block in blocks) == loaded.mel.shape[-1]
     assert all(block.dtype == np.float32 and np.isfinite(block).all() for block in blocks)
     suspicion(blocks[0])

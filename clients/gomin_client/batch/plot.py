@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gomin_client.errors import UsageError
-from gomin_client.files.atomic import appearing
+from gomin_client.files.atomic import atomic_write
 from gomin_client.mel.features import RANGE_DB, Mel, MelConfig, Wave, mel_spectrogram
 
 MAX_COLUMNS = 8
@@ -93,7 +93,7 @@ def save(path: Path, comparisons: Sequence[Comparison], config: MelConfig) -> No
         axes[2 * half, 0].set_ylabel(f"{name}\namplitude")
         axes[2 * half + 1, 0].set_ylabel("frequency\n(kHz, mel scale)")
     figure.colorbar(image, ax=axes[[1, 3], :], label="level in mel band (dB)")
-    with appearing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=110)
 
 

@@ -237,7 +237,9 @@ def _compute(
 
     def write(waves: Iterable[Wave]) -> None:
         if settings.live:
-            samples = stdio.write_live(unless_aborted(waves), config.sample_rate, settings.extension, settings.subtype)
+            samples = stdio.write_stream(
+                unless_aborted(waves), config.sample_rate, settings.extension, settings.subtype
+            )
         else:
             target = stack.enter_context(_target(job, settings.extension))
             samples = audio.write_blocks(
@@ -252,7 +254,7 @@ def _compute(
         return
     live = settings.live and job.source == STREAM
     reader = stack.enter_context(audio.AudioReader(0 if live else _source(stack, job)))
-    recorded = reader.blocks(stdio.LIVE_SAMPLES if live else audio.BLOCK)
+    recorded = reader.blocks(stdio.STREAM_SAMPLES if live else audio.BLOCK)
     mixed = recorded if settings.all_channels else map(audio.mix, recorded)
     waves = unless_aborted(resampling.resample_blocks(mixed, reader.rate, config.sample_rate))
     if job.task == ANALYZE:
@@ -285,7 +287,7 @@ def _mels(stack: ExitStack, job: Job, vocoder: Vocoder, settings: Settings) -> t
             yield to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized)
 
     if settings.live and job.source == STREAM:
-        return converted(stdio.live_mels(config.n_mels)), reading.force
+        return converted(stdio.mel_stream(config.n_mels)), reading.force
     loaded = mel_files.read(_source(stack, job), transpose=reading.transpose)
     if loaded.config is not None:
         vocoder.contract.check_mel(vocoder.model, loaded.config)
@@ -313,8 +315,8 @@ def _kept(waves: Iterable[Wave], into: list[Wave]) -> Iterator[Wave]:
 
 
 def _source(stack: ExitStack, job: Job) -> Path:
-    return stack.enter_context(stdio.from_stdin()) if job.source == STREAM else job.source
+    return stack.enter_context(stdio.stdin_as_file()) if job.source == STREAM else job.source
 
 
 def _target(job: Job, extension: str) -> AbstractContextManager[Path]:
-    return stdio.to_stdout(extension) if job.target == STREAM else nullcontext(job.target)
+    return stdio.stdout_as_file(extension) if job.target == STREAM else nullcontext(job.target)

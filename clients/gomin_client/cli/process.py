@@ -199,7 +199,7 @@ def _check(jobs: Sequence[Job], channels: str, subtype: str | None, extension: s
     if live:
         if any(job.target != STREAM for job in jobs):
             raise UsageError("--stream writes to standard output: give -o -")
-        stdio.check_live(extension, subtype)
+        stdio.check_stream_subtype(extension, subtype)
     for job in jobs:
         for path in (job.source, job.target):
             known = formats.of(path)

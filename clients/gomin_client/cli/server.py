@@ -10,7 +10,7 @@ import typer
 from gomin_client import DEFAULT_URL
 from gomin_client.cli import options as o
 from gomin_client.cli.records import with_records
-from gomin_client.errors import GominError, Interrupted, ServerError, UsageError
+from gomin_client.errors import GominError, Interrupted, ServerError
 
 
 @with_records
@@ -79,17 +79,13 @@ def bench(
     from gomin_client.tools import load_test
     from gomin_client.vocoder import Vocoder
 
-    levels: list[load_test.Level] = []
+    results: list[load_test.LoadResult] = []
     about: dict[str, Any] = {}
-    with Vocoder(url or DEFAULT_URL, model, connection=connection.build(), **how.build()) as vocoder:
-        mel = load_test.make_mel(vocoder, audio)
-        if how.window is None:
-            if audio > load_test.LONGEST_REQUEST_S:
-                raise UsageError(
-                    f"{audio:g} s of audio in one request to the server, which takes much memory beyond "
-                    f"{load_test.LONGEST_REQUEST_S} s; say with --window how many mel frames a request is to have"
-                )
-            vocoder.window = max(vocoder.window, mel.shape[-1])  # a request is a request to the server
+    options = {**how.build(), "connection": connection.build()}
+    vocoder, mel = load_test.open_vocoder(
+        lambda window: Vocoder(url or DEFAULT_URL, model, **{**options, "window": window}), how.window, audio
+    )
+    with vocoder:
         if not as_json:
             typer.echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio a request")
         about = {"model": vocoder.model, "version": vocoder.version, "url": vocoder.url, "audio_s": audio}
@@ -98,17 +94,17 @@ def bench(
             typer.echo(load_test.HEADER)
         try:
             for number in concurrency or [1, 2, 4, 8]:
-                levels.append(load_test.run_level(vocoder, mel, number, duration))
+                results.append(load_test.run_load(vocoder, mel, number, duration))
                 if not as_json:
-                    typer.echo(load_test.line(levels[-1]))
+                    typer.echo(load_test.row(results[-1]))
         except Interrupted as interrupted:
-            interrupted.so_far = "the lines above are complete" if levels else "no result was written"
+            interrupted.so_far = "the lines above are complete" if results else "no result was written"
             raise
         finally:
-            if as_json and levels:
-                about |= {"duration_s": duration, "levels": [level.to_dict() for level in levels]}
+            if as_json and results:
+                about |= {"duration_s": duration, "levels": [result.to_dict() for result in results]}
                 typer.echo(json.dumps(about, indent=2, ensure_ascii=False))
-    errors = [error for level in levels for error in level.errors]
+    errors = [error for result in results for error in result.errors]
     if errors:
         typer.echo(f"gomin-client: {len(errors)} requests failed; the first: {errors[0]}", err=True)
         raise typer.Exit(1)

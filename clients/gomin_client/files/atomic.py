@@ -1,4 +1,4 @@
-"""Writing files that appear complete or not at all."""
+"""Writing files atomically: a file is complete or it does not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _unfinished: set[Path] = set()
 
 
 def discard_unfinished() -> None:
-    """Remove what other threads are still writing: the program is about to end."""
+    """Remove the files that other threads are still writing; called when the program is about to end."""
     for part in list(_unfinished):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -25,8 +25,8 @@ def discard_unfinished() -> None:
 
 
 @contextmanager
-def scratch_directory() -> Iterator[Path]:
-    """A directory that is gone afterwards."""
+def temporary_directory() -> Iterator[Path]:
+    """A directory that is removed at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="gomin-") as name:
         directory = Path(name)
         _unfinished.add(directory)
@@ -37,11 +37,11 @@ def scratch_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its name when the block ends without an error.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which is renamed to `path` if the block ends without an error.
 
     Args:
-        path: the file to write; its directory is made if missing.
+        path: the file to write; its directory is created if it is missing.
 
     Raises:
         FileError: the file cannot be written.
@@ -50,7 +50,7 @@ def appearing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.parent / f".{path.name[:50]}.{secrets.token_hex(6)}.part"
-        # not by tempfile: its files are private, outputs have the permissions that the umask leaves
+        # not with tempfile: its files are private, and outputs are to have the permissions that the umask leaves
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         _unfinished.add(part)
         yield part

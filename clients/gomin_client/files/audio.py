@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from gomin_client.errors import FileError
 from gomin_client.files import formats
-from gomin_client.files.atomic import appearing
-from gomin_client.files.decoders import Decoder, DecodingError, SoundFileDecoder
+from gomin_client.files.atomic import atomic_write
+from gomin_client.files.decoders import Decoder, DecodingError, EncodingError
 from gomin_client.mel.features import Wave
 
 BLOCK = 65536  # samples read and written at a time
@@ -25,12 +23,12 @@ BLOCK = 65536  # samples read and written at a time
 
 @dataclass(frozen=True)
 class Recording:
-    """What an audio file holds.
+    """The content of an audio file.
 
     Attributes:
         samples: (channels, samples) float32, full scale ±1.
         rate: sample rate in Hz.
-        warning: what is odd about the file; empty if nothing is.
+        warning: a sentence about a defect of the file; empty if there is none.
     """
 
     samples: NDArray[np.float32]
@@ -45,19 +43,19 @@ class Recording:
 class AudioReader:
     """An audio file that is read block by block; a context manager.
 
-    A file that ends before its header says is read as far as it goes, with a warning.
+    A file that ends earlier than its header says is read as far as it goes, with a warning.
 
     Attributes:
         channels: number of channels.
         rate: sample rate in Hz.
-        warning: what was odd about the file, once it has been read; empty if nothing was.
+        warning: a sentence about a defect of the file, once it has been read to its end; empty if there is none.
     """
 
     def __init__(self, source: Path | int) -> None:
         """Open a file.
 
         Args:
-            source: its path, or the descriptor of a pipe; of formats that can be read without going back.
+            source: its path, or the descriptor of a pipe in a format that can be read without seeking.
 
         Raises:
             FileError: not an audio file.
@@ -74,15 +72,15 @@ class AudioReader:
             raise FileError(f"{self._name}: has a sample rate of {self.rate} Hz")
 
     def blocks(self, size: int = BLOCK) -> Iterator[Wave]:
-        """The samples, (channels, up to `size`) float32 each, at least one in all.
+        """The samples, (channels, up to `size`) float32 each; at least one sample in total.
 
         Raises:
-            FileError: the file is damaged, or has no samples, or samples that are NaN or infinite.
+            FileError: the file is damaged, or has no samples, or some are NaN or infinite.
         """
         total = 0
         while True:
             with self._lock, self._errors():
-                if self._is_closed:  # by a caller that has given up, while this is read in another thread
+                if self._is_closed:  # by a caller that gave up while another thread reads
                     return
                 samples = self._decoder.read(size).T
             if samples.shape[1] == 0:
@@ -114,7 +112,7 @@ class AudioReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # a decoder must not close what it reads; of a pipe, a read may take forever: it is left alone
+        # a read must have ended before its decoder is closed; a read from a pipe may never end: it is left open
         if isinstance(self._name, Path):
             with self._lock:
                 self._is_closed = True
@@ -122,7 +120,9 @@ class AudioReader:
 
 
 def _open(source: Path | int) -> Decoder:
-    """The decoder of the file's format; libsndfile, which recognises formats by their content, if that is unknown."""
+    """The decoder of the file's format. Unknown extensions: libsndfile, which recognises formats by their content."""
+    from gomin_client.files.sndfile import SoundFileDecoder
+
     if not isinstance(source, Path):
         return SoundFileDecoder(source)
     status = source.stat()
@@ -141,7 +141,7 @@ def read(path: Path) -> Recording:
     """Read a whole audio file; see `AudioReader`.
 
     Raises:
-        FileError: no audio file, no samples, or samples that are NaN or infinite.
+        FileError: not an audio file, no samples, or some are NaN or infinite.
     """
     with AudioReader(path) as reader:
         samples = np.concatenate(list(reader.blocks()), axis=1)
@@ -156,13 +156,13 @@ def mix(wave: Wave) -> Wave:
 
 
 def write(path: Path, wave: Wave, rate: int, subtype: str | None = None) -> None:
-    """Write an audio file in the format of its extension; it appears complete or not at all.
+    """Write an audio file in the format of its extension, atomically.
 
     Args:
-        path: its directory is made if missing.
-        wave: (samples,) or (channels, samples) waveform; what exceeds ±1 is clipped, but in float files.
-        rate: in Hz.
-        subtype: one of the format's subtypes in `formats.FORMATS`; its first by default.
+        path: the file; its directory is created if it is missing.
+        wave: (samples,) or (channels, samples) waveform; values beyond ±1 are clipped, except in float files.
+        rate: sample rate in Hz.
+        subtype: one of the format's subtypes in `formats.FORMATS`; the first by default.
 
     Raises:
         FileError: unknown extension, or the file cannot be written.
@@ -172,20 +172,20 @@ def write(path: Path, wave: Wave, rate: int, subtype: str | None = None) -> None
 
 
 def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | None = None, comment: str = "") -> int:
-    """`write` for a waveform that comes block by block.
+    """`write` for a waveform in blocks.
 
     Args:
         path: see `write`.
         waves: (channels, any number of samples) each; at least one block.
         rate: see `write`.
         subtype: see `write`.
-        comment: kept in the file, where its format has a place for it.
+        comment: stored in the file, if its format supports comments.
 
     Returns:
         Samples written.
 
     Raises:
-        FileError, UsageError: see `write`; and what `waves` raises: then there is no file.
+        FileError, UsageError: see `write`. Errors that `waves` raises are passed on, and no file is left.
     """
     known = formats.to_write(path)
     if known is None or known.kind != formats.AUDIO:
@@ -194,50 +194,9 @@ def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | No
     known.check_subtype(subtype)
     encoding = known.subtypes[subtype or next(iter(known.subtypes))] if known.subtypes else ""
     save = known.write_with()
-    with appearing(path) as part:
+    with atomic_write(path) as part:
         try:
             samples: int = save(part, waves, rate, encoding, comment)
         except EncodingError as error:
             raise FileError(f"{path}: cannot be written as {error}") from error
-    return samples
-
-
-class EncodingError(Exception):
-    """What a writer does not accept, for example a number of channels."""
-
-
-def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str, comment: str) -> int:
-    """Write an audio file with libsndfile.
-
-    Args:
-        path: see `write`.
-        waves: see `write_blocks`.
-        rate: see `write`.
-        encoding: libsndfile's names of format and encoding, as "WAV:PCM_16".
-        comment: see `write_blocks`.
-
-    Returns:
-        Samples written.
-
-    Raises:
-        EncodingError: the format does not take such audio.
-    """
-    file_format, _, name = encoding.partition(":")
-    samples = 0
-    with ExitStack() as stack:
-        file: soundfile.SoundFile | None = None
-        for wave in waves:
-            channels = len(wave)
-            try:
-                if file is None:
-                    opened = soundfile.SoundFile(os.fsencode(path), "w", rate, channels, name, format=file_format)
-                    file = stack.enter_context(opened)
-                    with suppress(soundfile.SoundFileError):  # of formats without comments
-                        file.comment = comment
-                for first in range(0, wave.shape[1], BLOCK):  # one long write overflows the Vorbis encoder's stack
-                    file.write(wave[:, first : first + BLOCK].T)
-            except (soundfile.SoundFileError, ValueError) as error:
-                reason = getattr(error, "error_string", None) or str(error)
-                raise EncodingError(f"{name} with {channels} channels at {rate} Hz: {reason}") from error
-            samples += wave.shape[1]
     return samples

@@ -116,8 +116,8 @@ def _resolved(function: Function) -> Callable[..., Any]:
     return found
 
 
-_READ_AUDIO = "gomin_client.files.decoders:open_soundfile"
-_WRITE_AUDIO = "gomin_client.files.audio:write_soundfile"
+_READ_AUDIO = "gomin_client.files.sndfile:SoundFileDecoder"
+_WRITE_AUDIO = "gomin_client.files.sndfile:write"
 _TORCH = Requirement("torch", "pip install torch; .npz keeps the same without it")
 _MELS = "gomin_client.files.mels"
 

@@ -1,6 +1,6 @@
-"""Mel spectrogram files: our .npz, bare .npy, and GOMIN's .pt.
+"""Mel spectrogram files: .npz with settings, bare .npy, and GOMIN's .pt; the extensions are listed in `formats`.
 
-Only .pt needs torch, which is imported for it alone. The extensions are in `formats`.
+Only .pt needs torch, which is imported for it alone.
 """
 
 from __future__ import annotations
@@ -18,47 +18,58 @@ from numpy.typing import NDArray
 
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import formats
-from gomin_client.files.atomic import appearing
+from gomin_client.files.atomic import atomic_write
 from gomin_client.files.formats import Format
 from gomin_client.files.npy import write_npy
 from gomin_client.mel.features import MelConfig
 from gomin_client.mel.scales import shape_hint
 
-# What GOMIN's own files call the array and its settings; ours say the same in .npz.
+# The names that GOMIN's own files give to the array and its settings; .npz files use the same.
 MEL_KEY = "melspec"
-_BLOCK_FRAMES = 4096
 SETTINGS = ("n_mels", "sample_rate", "win_length", "hop_length")
+_BLOCK_FRAMES = 4096
 
 
 @dataclass(frozen=True)
 class MelFile:
-    """What a mel file holds.
+    """The content of a mel file.
 
     Attributes:
-        mel: (channels, n_mels, frames) float32; of an .npy file a memory map, perhaps of other real numbers.
-        config: the settings that it was made with; None where the format does not tell.
+        path: the file.
+        mel: (channels, n_mels, frames), real numbers of any type, as stored: for .npy files a memory map.
+        config: the settings that the mel was made with; None if the file does not contain them.
     """
 
+    path: Path
     mel: NDArray[Any]
     config: MelConfig | None
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """(channels, n_mels, some frames) each; holds no more than that."""
-        yield from _blocks(self.mel)
+        """The values, (channels, n_mels, some frames) each; only one block is held in memory.
+
+        Raises:
+            FileError: NaN or infinite values, or values beyond the range of float32.
+        """
+        for first in range(0, self.mel.shape[-1], _BLOCK_FRAMES):
+            with np.errstate(over="ignore"):
+                block = np.ascontiguousarray(self.mel[..., first : first + _BLOCK_FRAMES], dtype=np.float32)
+            if not np.isfinite(block).all():
+                raise FileError(f"{self.path}: its mel contains NaN or infinite values")
+            yield block
 
 
 def read(path: Path, *, transpose: bool = False) -> MelFile:
-    """Read a mel file in the format of its extension.
+    """Open a mel file in the format of its extension. Its values are checked when `MelFile.blocks` reads them.
 
     Args:
-        path: of the file.
-        transpose: the file holds (frames, n_mels).
+        path: the file.
+        transpose: the file contains (frames, n_mels).
 
     Raises:
-        FileError: missing, damaged, or not a mel: other than 2 or 3 dimensions, no frames, NaN or infinite values.
-        UsageError: an unknown extension, or a .pt file where torch is not installed.
+        FileError: missing or damaged, or not a mel: other than 2 or 3 dimensions, no frames, not real numbers.
+        UsageError: an unknown extension, or a .pt file if torch is not installed.
     """
-    load = _known(formats.to_read(path), path, formats.readable(formats.MEL)).read_with()
+    load = _supported(formats.to_read(path), path, formats.readable(formats.MEL)).read_with()
     if path.is_dir():
         raise FileError(f"{path}: is a directory; expected a mel file")
     try:
@@ -74,26 +85,26 @@ def read(path: Path, *, transpose: bool = False) -> MelFile:
             f"{path}: says n_mels {config.n_mels}, but its mel has {mel.shape[1]} bands"
             + shape_hint(mel.shape, config.n_mels)
         )
-    return MelFile(mel, config)
+    return MelFile(path, mel, config)
 
 
 def write(path: Path, mel: NDArray[np.float32], config: MelConfig) -> None:
-    """Write a mel file in the format of its extension; it appears complete or not at all.
+    """Write a mel file in the format of its extension, atomically.
 
     Args:
-        path: its directory is made if missing.
-        mel: (channels, n_mels, frames) float32. One channel is written to .npy as (n_mels, frames).
-        config: the settings that it was made with; .npy does not keep them.
+        path: the file; its directory is created if it is missing.
+        mel: (channels, n_mels, frames) float32. A single channel is written to .npy as (n_mels, frames).
+        config: the settings that the mel was made with; .npy files do not store them.
 
     Raises:
         FileError: the file cannot be written.
-        UsageError: an unknown extension, or a .pt file where torch is not installed.
+        UsageError: an unknown extension, or a .pt file if torch is not installed.
     """
     write_blocks(path, [mel], config)
 
 
 def write_blocks(path: Path, mels: Iterable[NDArray[np.float32]], config: MelConfig) -> None:
-    """`write` for a mel spectrogram that comes block by block; only .npy is written without holding it whole.
+    """`write` for a mel spectrogram in blocks. Only .npy is written in constant memory.
 
     Args:
         path: see `write`.
@@ -101,10 +112,10 @@ def write_blocks(path: Path, mels: Iterable[NDArray[np.float32]], config: MelCon
         config: see `write`.
 
     Raises:
-        FileError, UsageError: see `write`; and what `mels` raises: then there is no file.
+        FileError, UsageError: see `write`. Errors that `mels` raises are passed on, and no file is left.
     """
-    save = _known(formats.to_write(path), path, formats.writable(formats.MEL)).write_with()
-    with appearing(path) as part:
+    save = _supported(formats.to_write(path), path, formats.writable(formats.MEL)).write_with()
+    with atomic_write(path) as part:
         save(part, mels, {name: getattr(config, name) for name in SETTINGS})
 
 
@@ -134,47 +145,19 @@ def load_npy(path: Path) -> tuple[Any, None]:
 
 
 def save_npy(path: Path, mels: Iterable[NDArray[np.float32]], _settings: Mapping[str, int]) -> None:
-    """Writer of .npy files; holds a block at a time."""
+    """Writer of .npy files, in constant memory; see `write_blocks`."""
     write_npy(path, mels)
 
 
-def _load_numpy(path: Path) -> Any:
-    """An array, or a dict of arrays; pickled objects, which could run code, are refused."""
-    if path.stat().st_size == 0:
-        raise FileError(f"{path}: is empty")
-    try:
-        loaded = _mapped(path)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                return {name: loaded[name] for name in loaded.files}
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise FileError(f"{path}: is not a numpy file: {error}") from error
-    # numpy's and zipfile's readers raise whatever the bytes lead them to
-    except Exception as error:
-        if isinstance(error, zipfile.BadZipFile):
-            raise FileError(f"{path}: is truncated or damaged: {_first_line(error)}") from error
-        raise FileError(f"{path}: is not a numpy file of numbers: {_first_line(error)}") from error
-    return loaded
-
-
-def _mapped(path: Path) -> Any:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # what cannot be mapped, an array without elements for example, may be read, or tells why not
-        return np.load(path, allow_pickle=False)
-
-
 def load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
-    """Reader of GOMIN's .pt files; code in them is not run."""
+    """Reader of GOMIN's .pt files: a dict or a bare tensor. Code in the file is not run."""
     import torch
 
     if path.stat().st_size == 0:
         raise FileError(f"{path}: is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
+            warnings.simplefilter("ignore")  # about pickle protocols; files that cannot be read are errors below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -197,20 +180,48 @@ def load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
 
 
 def save_pt(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
-    """Writer of GOMIN's .pt files."""
+    """Writer of GOMIN's .pt files; see `write_blocks`."""
     import torch
 
     mel = np.concatenate(list(mels), axis=-1)
-    content = io.BytesIO()  # torch's own errors of a full disk are no OSErrors
+    content = io.BytesIO()  # if the disk is full, torch raises errors of its own, which are not OSErrors
     torch.save({MEL_KEY: torch.from_numpy(np.ascontiguousarray(mel)), **settings}, content)
     path.write_bytes(content.getvalue())
 
 
+def _load_numpy(path: Path) -> Any:
+    """An array, or a dict of arrays. Pickled objects, which could run code, are refused."""
+    if path.stat().st_size == 0:
+        raise FileError(f"{path}: is empty")
+    try:
+        loaded = _map(path)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise FileError(f"{path}: is not a numpy file: {error}") from error
+    # damaged files make numpy and zipfile raise errors of many kinds
+    except Exception as error:
+        if isinstance(error, zipfile.BadZipFile):
+            raise FileError(f"{path}: is truncated or damaged: {_first_line(error)}") from error
+        raise FileError(f"{path}: is not a numpy file of numbers: {_first_line(error)}") from error
+    return loaded
+
+
+def _map(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # an array without elements, for example, cannot be mapped, but can be read
+        return np.load(path, allow_pickle=False)
+
+
 def _check_array(path: Path, array: Any, transpose: bool) -> NDArray[Any]:
-    """(channels, n_mels, frames) of real and finite numbers; a memory map stays one."""
+    """(channels, n_mels, frames) of real numbers; a memory map stays one."""
     if not isinstance(array, np.memmap):
         array = np.asarray(array)
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 16:
+    if array.dtype.kind not in "fiu":
         raise FileError(f"{path}: its mel is of type {array.dtype}; expected real numbers")
     if array.ndim == 2:
         array = array[np.newaxis]
@@ -218,24 +229,12 @@ def _check_array(path: Path, array: Any, transpose: bool) -> NDArray[Any]:
         raise FileError(f"{path}: its mel has shape {array.shape}; expected (n_mels, frames) or (channels, …, …)")
     if 0 in array.shape:
         raise FileError(f"{path}: its mel is empty: shape {array.shape}")
-    if transpose:
-        array = array.transpose(0, 2, 1)
-    if not all(np.isfinite(block).all() for block in _blocks(array)):
-        raise FileError(f"{path}: its mel contains NaN or infinite values")
-    if isinstance(array, np.memmap):
-        return array
-    mel: NDArray[np.float32] = np.ascontiguousarray(array, dtype=np.float32)
+    mel: NDArray[Any] = array.transpose(0, 2, 1) if transpose else array
     return mel
 
 
-def _blocks(mel: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
-    with np.errstate(over="ignore"):
-        for first in range(0, mel.shape[-1], _BLOCK_FRAMES):
-            yield np.ascontiguousarray(mel[..., first : first + _BLOCK_FRAMES], dtype=np.float32)
-
-
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> MelConfig | None:
-    """The settings in a file: all of them or, in a file that is not GOMIN's, none."""
+    """The settings in a file: all of them or, in a file that is not from GOMIN, none."""
     found = {name: settings[name] for name in SETTINGS if name in settings}
     if not found:
         return None
@@ -260,8 +259,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _known(found: Format | None, path: Path, extensions: Sequence[str]) -> Format:
-    """The format, if it is one of mels and what it needs is installed."""
+def _supported(found: Format | None, path: Path, extensions: Sequence[str]) -> Format:
+    """The format, if it is a mel format and the package that it needs is installed."""
     if found is None or found.kind != formats.MEL:
         raise UsageError(f"{path}: not a mel file; known are {', '.join(extensions)}")
     found.require(path)

@@ -1,4 +1,4 @@
-"""Arrays that grow along their last axis, written in C order without being held in memory."""
+"""Writing .npy arrays that grow along their last axis, in C order and in constant memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ _MEMORY = 32 << 20  # bytes held at a time
 
 
 def write_npy(path: Path, blocks: Iterable[NDArray[np.float32]]) -> None:
-    """Write (channels, rows, any number of columns) blocks as one .npy array; of one channel, without that axis.
+    """Write blocks of columns as one .npy array.
 
-    The blocks are kept, column by column, in a file without a name on the same disk, and turned round at the end.
+    The blocks are stored, column by column, in an unnamed temporary file on the same disk, which is transposed at the
+    end.
 
     Args:
         path: the file to write.
-        blocks: at least one.
+        blocks: at least one, (channels, rows, any number of columns) each. The channel axis of a single channel is not
+            written.
 
     Raises:
         OSError: the file cannot be written.
@@ -36,14 +38,14 @@ def write_npy(path: Path, blocks: Iterable[NDArray[np.float32]]) -> None:
             shape = (channels, rows_each, columns) if channels > 1 else (rows_each, columns)
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
-            at_once = max(1, _MEMORY // (4 * max(1, columns)))  # rows; each pass reads the whole spool
-            for first in range(0, rows, at_once):
+            rows_at_once = max(1, _MEMORY // (4 * max(1, columns)))  # each pass reads the whole spool
+            for first in range(0, rows, rows_at_once):
                 spool.seek(0, os.SEEK_SET)
-                count = min(at_once, rows - first)
-                turned = np.empty((count, columns), "<f4")
-                step = max(1, _MEMORY // (4 * rows))
-                for column in range(0, columns, step):
-                    data = spool.read(4 * rows * min(step, columns - column))
+                count = min(rows_at_once, rows - first)
+                transposed = np.empty((count, columns), "<f4")
+                columns_at_once = max(1, _MEMORY // (4 * rows))
+                for column in range(0, columns, columns_at_once):
+                    data = spool.read(4 * rows * min(columns_at_once, columns - column))
                     part = np.frombuffer(data, np.float32).reshape(-1, rows)
-                    turned[:, column : column + len(part)] = part[:, first : first + count].T
-                file.write(turned.data)
+                    transposed[:, column : column + len(part)] = part[:, first : first + count].T
+                file.write(transposed.data)

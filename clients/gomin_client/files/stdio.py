@@ -1,4 +1,4 @@
-"""Standard input and output: as files, which most formats need, or live, while they are still being made."""
+"""Standard input and output: as temporary files, which most formats need, or as streams, block by block."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import formats
-from gomin_client.files.atomic import scratch_directory
+from gomin_client.files.atomic import temporary_directory
 from gomin_client.mel.features import Wave
 
-LIVE_SAMPLES = 1024  # read at a time: a pipe is waited for until so many are there
-_UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs put into the header of a WAV stream
+STREAM_SAMPLES = 1024  # read at a time; a read from a pipe blocks until all of them have arrived
+_UNKNOWN_LENGTH = 0xFFFFFFFF  # the usual length in the header of a WAV stream
 
 
 @contextmanager
-def from_stdin() -> Iterator[Path]:
-    """Standard input as a file, which audio libraries can seek in; its extension is that of its content.
+def stdin_as_file() -> Iterator[Path]:
+    """Standard input, copied to a temporary file in which audio libraries can seek; the extension fits the content.
 
     Raises:
         FileError: it is empty or cannot be read.
     """
-    with scratch_directory() as directory:
+    with temporary_directory() as directory:
         path = directory / "stdin"
         with path.open("wb") as file:
             # not through sys.stdin: an interrupt could not end Python while another thread holds its lock
@@ -44,9 +44,9 @@ def from_stdin() -> Iterator[Path]:
 
 
 @contextmanager
-def to_stdout(extension: str) -> Iterator[Path]:
-    """A file that is copied to standard output once it is complete."""
-    with scratch_directory() as directory:
+def stdout_as_file(extension: str) -> Iterator[Path]:
+    """A temporary file that is copied to standard output at the end of the block."""
+    with temporary_directory() as directory:
         path = directory / f"stdout{extension}"
         yield path
         with path.open("rb") as file:
@@ -54,14 +54,14 @@ def to_stdout(extension: str) -> Iterator[Path]:
         _stdout().flush()
 
 
-def live_mels(n_mels: int) -> Iterator[NDArray[np.float32]]:
-    """Mel frames from standard input as they arrive: little-endian float32, `n_mels` values a frame, no header.
+def mel_stream(n_mels: int) -> Iterator[NDArray[np.float32]]:
+    """Mel frames from standard input as they arrive: little-endian float32, `n_mels` values per frame, no header.
 
     Yields:
         (1, n_mels, frames) each.
 
     Raises:
-        FileError: it ends within a frame, is empty, or holds a numpy file.
+        FileError: the input ends within a frame, is empty, or is a numpy file.
     """
     size = 4 * n_mels
     held = b""
@@ -69,7 +69,7 @@ def live_mels(n_mels: int) -> Iterator[NDArray[np.float32]]:
     while data := _read(1 << 16):
         held += data
         if not begun and _extension(held) != ".wav":
-            raise FileError("standard input is a numpy file: live mels are bare float32 frames; leave --stream out")
+            raise FileError("standard input is a numpy file: --stream expects bare float32 frames; leave --stream out")
         whole = len(held) // size * size
         if whole:
             begun = True
@@ -81,7 +81,7 @@ def live_mels(n_mels: int) -> Iterator[NDArray[np.float32]]:
         raise FileError(f"standard input ends within a frame: a frame is {size} bytes, {n_mels} little-endian float32")
 
 
-def check_live(extension: str, subtype: str | None) -> None:
+def check_stream_subtype(extension: str, subtype: str | None) -> None:
     """Refuse a subtype that cannot be written while the audio is still being computed.
 
     Args:
@@ -96,8 +96,8 @@ def check_live(extension: str, subtype: str | None) -> None:
         raise UsageError(f"--stream: --subtype {subtype}: expected {' or '.join(streamed.streamable)}")
 
 
-def write_live(waves: Iterable[Wave], rate: int, extension: str, subtype: str | None) -> int:
-    """Write audio to standard output as it comes, as a WAV file of unknown length or as bare samples.
+def write_stream(waves: Iterable[Wave], rate: int, extension: str, subtype: str | None) -> int:
+    """Write audio to standard output block by block, as a WAV file of unknown length or as bare samples.
 
     Args:
         waves: (channels, samples) each.

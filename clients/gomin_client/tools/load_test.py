@@ -1,4 +1,4 @@
-"""A load for a live server: so many requests at a time for so long, and what came of it."""
+"""A load test of a live server: a number of concurrent requests for a given time, and the results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,22 +21,22 @@ from gomin_client.transports.base import Statistics, settled
 from gomin_client.vocoder import Vocoder
 
 QUANTILES = (50, 95, 99)
-PAUSE_AFTER_FAILURE_S = 0.2  # a server in trouble is not to be hammered, and failures at such a rate tell nothing
-LONGEST_REQUEST_S = 60  # of audio; what a server holds for a request grows with it
+PAUSE_AFTER_FAILURE_S = 0.2  # spares a server in trouble; more failures per second would say nothing more
+LONGEST_REQUEST_S = 60  # of audio; the memory that a server needs for a request grows with it
 
 
 @dataclass(frozen=True)
-class Level:
-    """One number of requests at a time.
+class LoadResult:
+    """The results for one number of concurrent requests.
 
     Attributes:
-        concurrency: that number.
-        latencies_s: seconds that each answered request took, in the order of their ends.
-        errors: of those that failed.
-        audio_s: seconds of audio that were made.
-        elapsed_s: from the first request to the last answer.
-        counted: what the server counted meanwhile, of all its callers; None in-process, where it does not tell, and
-            where not all is in it that was answered, since a server was restarted or has gone.
+        concurrency: the number of concurrent requests.
+        latencies_s: seconds from request to response, of successful requests in the order of their ends.
+        errors: messages of failed requests.
+        audio_s: seconds of audio produced.
+        elapsed_s: seconds from the first request to the last response.
+        counted: the server's statistics for this time, of all its callers. None in-process; if the server does not
+            report statistics; and if they lack some of the responses, since a server was restarted or is gone.
     """
 
     concurrency: int
@@ -47,29 +48,29 @@ class Level:
 
     @property
     def times_real_time(self) -> float:
-        """Seconds of audio per second."""
+        """Seconds of audio produced per second."""
         return self.audio_s / self.elapsed_s
 
     @property
     def quantiles_s(self) -> dict[int, float | None]:
-        """Percent → seconds in which that many of the requests were answered."""
+        """Percent → the latency, in seconds, that this share of the requests did not exceed."""
         if not self.latencies_s:
             return dict.fromkeys(QUANTILES)
         return {quantile: float(np.percentile(self.latencies_s, quantile)) for quantile in QUANTILES}
 
     @property
     def queue_s(self) -> float | None:
-        """Seconds that a request waited on the server, on average."""
+        """Mean time that a request waited in the server's queue, in seconds."""
         return self._per_request(self.counted.queue_s) if self.counted else None
 
     @property
     def compute_s(self) -> float | None:
-        """Seconds that the model took for a request, or for the batch that it was in, on average."""
+        """Mean time that the model took for a request, or for the batch that contained it, in seconds."""
         return self._per_request(self.counted.compute_s) if self.counted else None
 
     @property
     def batch(self) -> float | None:
-        """Items that a call of the model had, on average."""
+        """Mean number of items in a call of the model."""
         return self.counted.inferences / self.counted.executions if self.counted and self.counted.executions else None
 
     def _per_request(self, seconds: float) -> float | None:
@@ -101,14 +102,14 @@ HEADER = (
 )
 
 
-def line(level: Level) -> str:
-    """A level as a line below `HEADER`."""
-    quantiles = " ".join(f"{_ms(seconds):>8}" for seconds in level.quantiles_s.values())
-    batch = "-" if level.batch is None else f"{level.batch:.1f}"
+def row(result: LoadResult) -> str:
+    """A result as a table row below `HEADER`."""
+    quantiles = " ".join(f"{_ms(seconds):>8}" for seconds in result.quantiles_s.values())
+    batch = "-" if result.batch is None else f"{result.batch:.1f}"
     return (
-        f"{level.concurrency:>9} {len(level.latencies_s):>9} {level.times_real_time:>12.2f} {quantiles} "
-        f"{_ms(level.queue_s):>9} {_ms(level.compute_s):>11} {batch:>6}"
-    ) + (f"  {len(level.errors)} failed" if level.errors else "")
+        f"{result.concurrency:>9} {len(result.latencies_s):>9} {result.times_real_time:>12.2f} {quantiles} "
+        f"{_ms(result.queue_s):>9} {_ms(result.compute_s):>11} {batch:>6}"
+    ) + (f"  {len(result.errors)} failed" if result.errors else "")
 
 
 def _ms(seconds: float | None) -> str:
@@ -116,10 +117,14 @@ def _ms(seconds: float | None) -> str:
 
 
 def make_mel(vocoder: Vocoder, seconds: float) -> Mel:
-    """(bands, frames) of noise, as long as it says; how long a model takes does not depend on what it is given.
+    """Uniform noise, (n_mels, frames): the time that a model takes does not depend on the values.
+
+    Args:
+        vocoder: the model that the mel is for.
+        seconds: duration of the audio that the model makes of it.
 
     Raises:
-        UsageError: not a length.
+        UsageError: a duration out of range.
     """
     settings = vocoder.contract.mel
     if not 0 < seconds < 86400:
@@ -129,14 +134,47 @@ def make_mel(vocoder: Vocoder, seconds: float) -> Mel:
     return mel
 
 
-def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -> Level:
-    """Keep so many requests under way for so long; those under way at the end are waited for.
+def open_vocoder(open_with: Callable[[int | None], Vocoder], window: int | None, seconds: float) -> tuple[Vocoder, Mel]:
+    """Connect to a model so that, unless a window is given, each mel is one request to the server.
 
     Args:
-        vocoder: where they go.
-        mel: of each request.
-        concurrency: requests at a time.
-        duration_s: seconds after which none is begun any more; each of them is begun once at least.
+        open_with: opens a `Vocoder` with a window, in frames; None for its default.
+        window: frames per request to the server, or None.
+        seconds: duration of the audio of one mel.
+
+    Returns:
+        The vocoder, to be closed by the caller, and a mel for `run_load`.
+
+    Raises:
+        UsageError: a duration out of range, or too long for one request.
+        ServerError: the server cannot be reached.
+    """
+    vocoder = open_with(window)
+    try:
+        mel = make_mel(vocoder, seconds)
+        if window is None and seconds > LONGEST_REQUEST_S:
+            raise UsageError(
+                f"{seconds:g} s of audio in one request to the server, which takes much memory beyond "
+                f"{LONGEST_REQUEST_S} s; give the number of mel frames of a request with --window"
+            )
+        frames = mel.shape[-1]
+        if window is None and frames > vocoder.window:  # the length of a mel depends on the model's settings
+            vocoder.close()
+            vocoder = open_with(frames)
+    except BaseException:
+        vocoder.close()
+        raise
+    return vocoder, mel
+
+
+def run_load(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -> LoadResult:
+    """Keep a number of requests in flight for a given time; requests in flight at the end are completed.
+
+    Args:
+        vocoder: sends the requests.
+        mel: the content of each request.
+        concurrency: the number of requests in flight.
+        duration_s: seconds after which no request is started. At least `concurrency` requests are made.
 
     Raises:
         UsageError: a number out of range.
@@ -152,7 +190,7 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
     before = _settled(vocoder)
     begin = time.monotonic()
 
-    def go_on() -> None:
+    def send_repeatedly() -> None:
         while True:
             started = time.monotonic()
             try:
@@ -166,19 +204,19 @@ def run_level(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -
 
     workers = Workers(concurrency)
     try:
-        for future in [workers.submit(go_on) for _ in range(concurrency)]:
+        for future in [workers.submit(send_repeatedly) for _ in range(concurrency)]:
             future.result()
     finally:
-        ended.set()  # interrupted: none is begun any more
+        ended.set()  # if interrupted: no further request is started
         workers.close()
     elapsed = time.monotonic() - begin
     counted = _counted(vocoder, before, len(latencies))
     audio_s = len(latencies) * mel.shape[-1] * vocoder.contract.mel.hop_length / vocoder.sample_rate
-    return Level(concurrency, latencies, errors, audio_s, elapsed, counted)
+    return LoadResult(concurrency, latencies, errors, audio_s, elapsed, counted)
 
 
 def _settled(vocoder: Vocoder) -> Statistics | None:
-    """What the server has counted so far, if it tells: a load can be put on it all the same."""
+    """The server's statistics so far; None if it does not report any, which does not prevent a load test."""
     try:
         return settled(vocoder.statistics)
     except (AccessError, InferenceError):
@@ -186,7 +224,7 @@ def _settled(vocoder: Vocoder) -> Statistics | None:
 
 
 def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Statistics | None:
-    """What the server has counted since, if that is all that it has answered."""
+    """The server's statistics since `before`, if they include all responses."""
     if before is None:
         return None
 
@@ -195,6 +233,6 @@ def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Stat
 
     try:
         now = settled(vocoder.statistics, is_all)
-    except GominError:  # it has gone, or the model; what was measured is there all the same
+    except GominError:  # the server or the model is gone; the latencies are valid all the same
         return None
     return now.since(before) if now is not None and is_all(now) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gomin_client.files.atomic import appearing
+from gomin_client.files.atomic import atomic_write
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_text("old")
 
     def fail_half_way() -> None:
-        with appearing(path) as part:
+        with atomic_write(path) as part:
             part.write_text("half of the n")
             raise RuntimeError
 
@@ -28,7 +28,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
-        with appearing(tmp_path / "a.txt") as part:
+        with atomic_write(tmp_path / "a.txt") as part:
             part.write_text("new")
     finally:
         os.umask(old)

@@ -104,7 +104,19 @@ def test_what_is_no_mel(tmp_path: Path, array: np.ndarray, words: str) -> None:
     np.save(tmp_path / "a.npy", array)
 
     with pytest.raises(FileError, match=words):
-        mel_files.read(tmp_path / "a.npy")
+        list(mel_files.read(tmp_path / "a.npy").blocks())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.longdouble, np.int8, np.int64, np.uint64, ">f4"])
+def test_real_numbers_of_every_type_are_read(tmp_path: Path, dtype: str) -> None:
+    mel = np.arange(12).reshape(4, 3).astype(dtype)
+    np.savez(tmp_path / "a.npz", melspec=mel)
+    np.save(tmp_path / "a.npy", mel)
+
+    for name in ("a.npz", "a.npy"):
+        (block,) = mel_files.read(tmp_path / name).blocks()
+        assert block.dtype == np.float32
+        np.testing.assert_array_equal(block, [np.arange(12).reshape(4, 3)])
 
 
 @pytest.mark.parametrize(
@@ -175,4 +187,5 @@ def test_damage_of_any_kind_is_a_mel_or_an_error_of_ours(
     path.write_bytes(content[: max(1, int(cut * len(content)))])
 
     with suppress(GominError):
-        assert np.isfinite(mel_files.read(path).mel).all()
+        for block in mel_files.read(path).blocks():
+            assert np.isfinite(block).all()

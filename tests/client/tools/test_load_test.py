@@ -20,7 +20,7 @@ from gomin_client import Vocoder
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import AccessError, GominError, InferenceError, ServerError, UsageError
 from gomin_client.tools import load_test
-from gomin_client.tools.load_test import Level
+from gomin_client.tools.load_test import LoadResult
 from gomin_client.transports.base import Statistics, settled
 from gomin_client.transports.local import LocalTransport
 from tests.support import BIN, RunningServer, assert_fails, run
@@ -28,51 +28,51 @@ from tests.support import BIN, RunningServer, assert_fails, run
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_level(server: RunningServer, scheme: str, concurrency: int) -> None:
+def test_a_load(server: RunningServer, scheme: str, concurrency: int) -> None:
     with Vocoder(getattr(server, scheme)) as vocoder:
         mel = load_test.make_mel(vocoder, 0.2)
-        level = load_test.run_level(vocoder, mel, concurrency, duration_s=1)
+        result = load_test.run_load(vocoder, mel, concurrency, duration_s=1)
 
     assert mel.shape == (128, 19)
-    assert not level.errors
-    assert len(level.latencies_s) >= concurrency
-    assert level.counted is not None
-    assert level.counted.requests == level.counted.inferences == len(level.latencies_s)  # nobody else was there
-    assert level.batch is not None
-    assert 1 <= level.batch <= concurrency
-    assert level.audio_s == pytest.approx(len(level.latencies_s) * 19 * 256 / 24000)
+    assert not result.errors
+    assert len(result.latencies_s) >= concurrency
+    assert result.counted is not None
+    assert result.counted.requests == result.counted.inferences == len(result.latencies_s)  # nobody else was there
+    assert result.batch is not None
+    assert 1 <= result.batch <= concurrency
+    assert result.audio_s == pytest.approx(len(result.latencies_s) * 19 * 256 / 24000)
     # as many as there are at a time fill the time
-    assert sum(level.latencies_s) <= concurrency * level.elapsed_s
-    assert level.elapsed_s >= 1
-    assert level.queue_s is not None
-    assert level.compute_s is not None
-    assert level.queue_s + level.compute_s < np.mean(level.latencies_s)
+    assert sum(result.latencies_s) <= concurrency * result.elapsed_s
+    assert result.elapsed_s >= 1
+    assert result.queue_s is not None
+    assert result.compute_s is not None
+    assert result.queue_s + result.compute_s < np.mean(result.latencies_s)
 
 
 def test_quantiles_and_ratios() -> None:
     counted = Statistics(200, 50, 1.0, 0.1, 4.0, 0.1, 100)
-    level = Level(4, [i / 100 for i in range(1, 102)], [], 60.0, 20.0, counted)
+    result = LoadResult(4, [i / 100 for i in range(1, 102)], [], 60.0, 20.0, counted)
 
-    assert level.times_real_time == 3
-    assert level.quantiles_s == pytest.approx({50: 0.51, 95: 0.96, 99: 1.0})
-    assert (level.queue_s, level.compute_s, level.batch) == (0.01, 0.04, 4.0)
+    assert result.times_real_time == 3
+    assert result.quantiles_s == pytest.approx({50: 0.51, 95: 0.96, 99: 1.0})
+    assert (result.queue_s, result.compute_s, result.batch) == (0.01, 0.04, 4.0)
     cells = ["4", "101", "3.00", "510", "960", "1000", "10", "40", "4.0"]
-    assert load_test.line(level).split() == cells
-    assert len(load_test.line(level)) == len(load_test.HEADER)
+    assert load_test.row(result).split() == cells
+    assert len(load_test.row(result)) == len(load_test.HEADER)
 
 
-def test_a_level_of_failures(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_counted(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise InferenceError("out of order")
 
     with Vocoder(server.grpc) as vocoder:
         mel = load_test.make_mel(vocoder, 0.1)
         monkeypatch.setattr(vocoder, "synthesize", fail)
-        level = load_test.run_level(vocoder, mel, 2, duration_s=0)
+        result = load_test.run_load(vocoder, mel, 2, duration_s=0)
 
-    assert level.errors == ["out of order"] * 2
-    assert "2 failed" in load_test.line(level)
-    assert level.to_dict()["errors"] == ["out of order"]
+    assert result.errors == ["out of order"] * 2
+    assert "2 failed" in load_test.row(result)
+    assert result.to_dict()["errors"] == ["out of order"]
 
 
 def test_what_was_measured_outlives_the_server(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,11 +92,11 @@ def test_what_was_measured_outlives_the_server(server: RunningServer, monkeypatc
         with Vocoder(server.grpc) as vocoder:
             mel = load_test.make_mel(vocoder, 0.1)
             monkeypatch.setattr(vocoder, "statistics", statistics)
-            level = load_test.run_level(vocoder, mel, 1, duration_s=0)
+            result = load_test.run_load(vocoder, mel, 1, duration_s=0)
 
-        assert len(level.latencies_s) == 1
-        assert level.counted is None
-        assert level.to_dict()["server"] == {"queue_s": None, "compute_s": None, "batch": None}
+        assert len(result.latencies_s) == 1
+        assert result.counted is None
+        assert result.to_dict()["server"] == {"queue_s": None, "compute_s": None, "batch": None}
 
 
 def test_counts_are_read_when_they_rest_and_are_enough() -> None:
@@ -113,9 +113,9 @@ def test_failures_are_not_hurried(server: RunningServer, monkeypatch: pytest.Mon
     with Vocoder(server.grpc) as vocoder:
         mel = load_test.make_mel(vocoder, 0.1)
         monkeypatch.setattr(vocoder, "synthesize", fail)
-        level = load_test.run_level(vocoder, mel, 2, duration_s=1)
+        result = load_test.run_load(vocoder, mel, 2, duration_s=1)
 
-    assert 2 <= len(level.errors) <= 2 * (1 + 1 / load_test.PAUSE_AFTER_FAILURE_S)
+    assert 2 <= len(result.errors) <= 2 * (1 + 1 / load_test.PAUSE_AFTER_FAILURE_S)
 
 
 def test_in_process_as_many_are_under_way_as_are_asked_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,15 +144,15 @@ def test_a_server_need_not_tell_what_it_counts(
 
     with Vocoder(server.grpc) as vocoder:
         monkeypatch.setattr(vocoder, "statistics", refuse)
-        level = load_test.run_level(vocoder, load_test.make_mel(vocoder, 0.1), 1, duration_s=0)
+        result = load_test.run_load(vocoder, load_test.make_mel(vocoder, 0.1), 1, duration_s=0)
 
-    assert (len(level.latencies_s), level.errors, level.counted) == (1, [], None)
+    assert (len(result.latencies_s), result.errors, result.counted) == (1, [], None)
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_refuses_durations_without_an_end(server: RunningServer, seconds: float) -> None:
     with Vocoder(server.grpc) as vocoder, pytest.raises(UsageError, match="an end"):
-        load_test.run_level(vocoder, load_test.make_mel(vocoder, 0.1), 1, seconds)
+        load_test.run_load(vocoder, load_test.make_mel(vocoder, 0.1), 1, seconds)
 
 
 def test_a_request_is_one_request_whatever_its_length(server: RunningServer) -> None:
@@ -168,7 +168,7 @@ def test_a_request_is_one_request_whatever_its_length(server: RunningServer) -> 
     assert before is not None
     assert between is not None
     assert after is not None
-    assert between.since(before).requests == 2  # the warm-up, and the level's
+    assert between.since(before).requests == 2  # the warm-up and one request
     assert after.since(between).requests > 4
 
 
@@ -200,12 +200,12 @@ def test_diffusion_in_process_as_json(repository: Path) -> None:
 
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
-    (level,) = told.pop("levels")
+    (result,) = told.pop("levels")
     about = {"model": "gomin_diffusion", "version": 1, "url": f"local:{repository}", "audio_s": 0.05, "duration_s": 0.0}
     assert told == about
-    assert (level["concurrency"], level["requests"], level["failed"]) == (2, 2, 0)
-    assert level["server"] == {"queue_s": None, "compute_s": None, "batch": None}
-    assert 0 < level["latency_s"]["p50"] <= level["latency_s"]["p99"] <= level["elapsed_s"]
+    assert (result["concurrency"], result["requests"], result["failed"]) == (2, 2, 0)
+    assert result["server"] == {"queue_s": None, "compute_s": None, "batch": None}
+    assert 0 < result["latency_s"]["p50"] <= result["latency_s"]["p99"] <= result["elapsed_s"]
 
 
 def test_interrupted(server: RunningServer) -> None:
