@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,17 @@ def test_python_examples(page: str, server: RunningServer, tmp_path: Path, monke
     for example in examples:
         code = example.replace("grpc://localhost:8001", server.grpc).replace("http://localhost:8000", server.http)
         exec(compile(code, page, "exec"), namespace)
+
+
+def test_the_recipes_work(repository: Path, tmp_path: Path) -> None:
+    """In a process of their own: they register a sampler and a format for good."""
+    (tmp_path / "model_repository").symlink_to(repository)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/contributing.md").read_text(), flags=re.DOTALL)
+    assert examples
+    command = [sys.executable, "-c", "\n".join(examples)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("page", PAGES)
