@@ -1,4 +1,4 @@
-"""How far two recordings are apart: log-mel distance, multi-resolution STFT distance, signal-to-noise ratio."""
+"""Objective distances between two recordings: log-mel, multi-resolution STFT, signal-to-noise ratio."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from gomin_client.mel.features import RANGE_DB, MelConfig, Wave, mel_spectrogram
 
 # Transform, hop and window lengths in samples: Yamamoto et al. 2020, Parallel WaveGAN, table 1.
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
-_FLOOR = 1e-7  # of magnitudes, before the logarithm
+_FLOOR = 1e-7  # smallest magnitude in logarithms
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a recording is from its reference.
+    """The distance between a recording and its reference.
 
     Attributes:
         log_mel_l1_db: mean absolute difference of the mel spectrograms, in dB.
-        spectral_convergence: Frobenius norm of the magnitudes' difference over that of the reference's; mean over
-            `RESOLUTIONS`.
-        log_magnitude_l1: mean absolute difference of the magnitudes' natural logarithms; mean over `RESOLUTIONS`.
-        snr_db: power of the reference over that of the difference, in dB; infinite for equal recordings.
-        seconds: compared; the longer one is cut.
-        length_difference: how many samples the second is longer.
+        spectral_convergence: Frobenius norm of the difference of the magnitudes, divided by the norm of the reference's
+            magnitudes; mean over `RESOLUTIONS`.
+        log_magnitude_l1: mean absolute difference of the natural logarithms of the magnitudes; mean over `RESOLUTIONS`.
+        snr_db: power of the reference divided by the power of the difference, in dB; infinite for equal recordings.
+        seconds: the duration compared; the longer recording is cut.
+        length_difference: samples of the recording minus samples of the reference.
     """
 
     log_mel_l1_db: float
@@ -48,18 +48,18 @@ class Distance:
     length_difference: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, which knows no infinity: it becomes null."""
+        """For JSON; infinity, which JSON does not have, becomes null."""
         return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One pair of recordings.
+    """The result for one pair of recordings.
 
     Attributes:
-        name: of the pair.
-        distance: how far they are apart; None where that cannot be told.
-        problem: why not.
+        name: the name of the pair.
+        distance: the distance; None if it could not be computed.
+        problem: the reason for that; empty otherwise.
     """
 
     name: str
@@ -73,10 +73,10 @@ class Comparison:
 
 
 def compare_files(reference: Path, other: Path, config: MelConfig) -> Distance:
-    """Compare two audio files, mixed down to mono, at the rate of the mel settings.
+    """Compare two audio files, mixed down to mono, at the sample rate of the mel settings.
 
     Raises:
-        FileError: one of them cannot be read.
+        FileError: a file cannot be read.
     """
     waves = []
     for path in (reference, other):
@@ -89,7 +89,7 @@ def compare_files(reference: Path, other: Path, config: MelConfig) -> Distance:
 
 
 def distance(reference: Wave, other: Wave, config: MelConfig) -> Distance:
-    """Compare two waveforms, (samples,) each, at the rate of the mel settings; the longer one is cut."""
+    """Compare two waveforms, (samples,) each, at the sample rate of the mel settings; the longer one is cut."""
     length = min(len(reference), len(other))
     if length == 0:
         raise FileError("there is nothing to compare: a recording is empty")
@@ -116,15 +116,15 @@ def distance(reference: Wave, other: Wave, config: MelConfig) -> Distance:
 
 
 def pair(references: Sequence[Source], others: Sequence[Source]) -> list[tuple[str, Path | None, Path | None]]:
-    """Files of two folders that belong together: the same subfolder and name, whatever the extension.
+    """Pair the files of two folders: files in the same subfolder with the same name, without its extension.
 
-    Where that leaves a choice, a.mp3 belongs to a.mp3.wav, as outputs are named that would have collided.
+    If that is ambiguous, a.mp3 is paired with a.mp3.wav: that is how outputs are named that would otherwise collide.
 
     Returns:
-        (name, reference, other), by name; None where a folder lacks one.
+        (name, reference, other), sorted by name; None for a file that one folder does not have.
 
     Raises:
-        UsageError: two files of one folder differ in nothing but their extension, and not that way either.
+        UsageError: two files of one folder have the same name and are not told apart by the rule above.
     """
     right: dict[PurePath, Path] = {}
     for source in others:
@@ -143,11 +143,11 @@ def _add(side: dict[PurePath, Path], name: PurePath, path: Path) -> None:
 
 
 def compare_paths(reference: Path, other: Path) -> list[Comparison]:
-    """Compare two recordings, or all of two folders, with GOMIN's mel settings.
+    """Compare two recordings, or all recordings of two folders, with GOMIN's mel settings.
 
     Raises:
-        UsageError: a file and a folder, a folder without recordings, or one that has two of a name.
-        FileError: a path that is not there.
+        UsageError: a file and a folder, a folder without recordings, or two recordings with one name in a folder.
+        FileError: a path that does not exist.
     """
     config = MelConfig()
     for path in (reference, other):
@@ -173,7 +173,7 @@ def compare_paths(reference: Path, other: Path) -> list[Comparison]:
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
-    """One line a comparison, and the means of several."""
+    """One line per comparison, and their mean if there are several."""
     width = max([4, *(len(comparison.name) for comparison in comparisons)])
     lines = [f"{'':<{width}}  mel L1 dB  spec. conv.  log mag. L1   SNR dB  seconds"]
     distances = [comparison.distance for comparison in comparisons if comparison.distance is not None]
@@ -200,7 +200,7 @@ def _magnitudes(wave: NDArray[np.float64], n_fft: int, hop_length: int, win_leng
     import librosa
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of recordings shorter than the transform, which zeros fill up
+        warnings.simplefilter("ignore")  # about recordings shorter than the transform, which are padded with zeros
         spectrum = librosa.stft(wave, n_fft=n_fft, hop_length=hop_length, win_length=win_length, pad_mode="constant")
     magnitudes: NDArray[np.float64] = np.abs(spectrum)
     return magnitudes

@@ -1,0 +1,96 @@
+"""Distances between recordings: values that are known in advance."""
+
+from pathlib import Path, PurePath
+
+import numpy as np
+import pytest
+
+from gomin_client.batch.outputs import Source
+from gomin_client.errors import FileError, UsageError
+from gomin_client.files import audio
+from gomin_client.mel.features import MelConfig
+from gomin_client.tools.compare import Comparison, Distance, compare_paths, distance, pair, table
+
+RATE = MelConfig().sample_rate
+WAVE = np.random.default_rng(0).uniform(-0.5, 0.5, RATE).astype(np.float32)
+
+
+def test_a_recording_at_half_the_amplitude() -> None:
+    measured = distance(WAVE, WAVE / 2, MelConfig())
+
+    half_db = 20 * np.log10(2)
+    assert measured.log_mel_l1_db == pytest.approx(half_db, abs=0.01)
+    assert measured.spectral_convergence == pytest.approx(0.5, abs=1e-6)
+    assert measured.log_magnitude_l1 == pytest.approx(np.log(2), abs=1e-3)
+    assert measured.snr_db == pytest.approx(half_db, abs=1e-4)
+    assert (measured.seconds, measured.length_difference) == (1.0, 0)
+
+
+def test_the_longer_recording_is_cut() -> None:
+    measured = distance(WAVE, np.concatenate([WAVE, WAVE[:500]]), MelConfig())
+
+    assert (measured.seconds, measured.length_difference) == (1.0, 500)
+    assert measured.snr_db == np.inf
+    assert measured.to_dict()["snr_db"] is None
+
+
+def test_silence_as_reference() -> None:
+    measured = distance(np.zeros_like(WAVE), WAVE, MelConfig())
+
+    assert (measured.snr_db, measured.spectral_convergence) == (-np.inf, np.inf)
+
+
+def test_an_empty_recording_cannot_be_compared() -> None:
+    with pytest.raises(FileError, match="nothing to compare"):
+        distance(WAVE, WAVE[:0], MelConfig())
+
+
+def test_sample_rates_may_differ(tmp_path: Path) -> None:
+    tone = np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / (2 * RATE)).astype(np.float32) / 2
+    audio.write(tmp_path / "a.wav", tone, 2 * RATE, "float")
+    audio.write(tmp_path / "b.wav", tone[::2], RATE, "float")
+
+    (compared,) = compare_paths(tmp_path / "a.wav", tmp_path / "b.wav")
+
+    assert compared.distance is not None
+    assert compared.distance.snr_db > 60
+
+
+def sources(*names: str) -> list[Source]:
+    return [Source(Path("root", name), PurePath(name).parent) for name in names]
+
+
+def test_files_are_paired_by_subfolder_and_name() -> None:
+    pairs = pair(sources("a.wav", "sub/a.flac", "b.wav"), sources("a.mp3", "sub/a.wav", "c.wav"))
+
+    assert pairs == [
+        ("a", Path("root/a.wav"), Path("root/a.mp3")),
+        ("b", Path("root/b.wav"), None),
+        ("c", None, Path("root/c.wav")),
+        ("sub/a", Path("root/sub/a.flac"), Path("root/sub/a.wav")),
+    ]
+
+
+def test_outputs_that_kept_the_extension_of_their_input_are_paired_with_it() -> None:
+    pairs = pair(sources("a.wav", "a.mp3"), sources("a.wav", "a.mp3.wav"))
+
+    assert pairs == [
+        ("a", Path("root/a.wav"), Path("root/a.wav")),
+        ("a.mp3", Path("root/a.mp3"), Path("root/a.mp3.wav")),
+    ]
+
+
+def test_two_files_of_one_name_are_ambiguous() -> None:
+    with pytest.raises(UsageError, match=r"a\.wav and root/a\.mp3 have one name"):
+        pair(sources("a.wav", "a.mp3"), sources("a.wav"))
+
+
+def test_the_table_has_a_mean_of_what_was_measured() -> None:
+    def made(value: float) -> Distance:
+        return Distance(value, value, value, value, value, 0)
+
+    text = table([Comparison("a", made(1)), Comparison("b", problem="damaged"), Comparison("c", made(3))])
+
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
+    assert rows["b"] == ["failed"]
+    assert rows["mean"] == ["2.00", "2.000", "2.000", "2.0", "2.00"]
