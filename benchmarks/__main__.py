@@ -1,6 +1,6 @@
 """make bench: our export against its peers on this machine, interleaved in one run.
 
-Writes results.json, results.md and results.png into bench/, anew after each part.
+Writes results.json, results.md and results.png into bench/, and updates them after each part.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Contenders = dict[str, Callable[[], Worker]]
 
 
 def main() -> None:
-    """Measure all, write the results."""
+    """Measure everything and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our export against its peers.")
     parser.add_argument(
         "--output", type=Path, default=Path("bench"), help="folder for models and results; default bench"
@@ -37,8 +37,10 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=12, help="rounds of one second of audio, 12 by default; half as many of ten"
     )
-    parser.add_argument("--only", choices=ALL, action="append", help="a part; may be given several times")
-    parser.add_argument("--quick", action="store_true", help="small networks and short mels: a try of the program")
+    parser.add_argument(
+        "--only", choices=ALL, action="append", help="measure this part only; may be given several times"
+    )
+    parser.add_argument("--quick", action="store_true", help="small networks and short mels, to test the program")
     asked = parser.parse_args()
     if asked.rounds < 1:
         parser.error(f"--rounds {asked.rounds}: expected 1 or more")
@@ -70,15 +72,15 @@ def main() -> None:
         results: dict[str, Any] = {"machine": found, "quick": asked.quick, "comparisons": []}
         for part in dict.fromkeys(asked.only or ALL):
             results["comparisons"].append(measure(models, *planned[part], in_chart=part != LOWERINGS))
-            if part != LOWERINGS:  # which no server has to do with
+            if part != LOWERINGS:  # measured without the server
                 results["server_peak_mb"] = machine.peak_of_server(server)
-            written = report.write(results, asked.output)  # what there is outlives what comes next
+            written = report.write(results, asked.output)  # a later part may fail
     print(report.table(results))
     print(*written, sep="\n")
 
 
 def gan_contenders(models: Models, grpc: str, http: str) -> Contenders:
-    """Everything that runs the GAN; the first is what the others are compared with."""
+    """Everything that runs the GAN. The others are compared with the first."""
     worker = partial(Worker, model=GAN_MODEL, quick=models.quick)
     return {
         "PyTorch": partial(worker, "eager", str(models.home)),
@@ -107,17 +109,17 @@ def denoiser_contenders(models: Models, grpc: str, http: str) -> Contenders:
 
 
 def peers(models: Models, model: str) -> Contenders:
-    """What need not be installed."""
+    """Contenders from optional packages."""
     try:
         import openvino  # noqa: F401
     except ModuleNotFoundError:
-        say("OpenVINO is not installed: left out")
+        say("OpenVINO is not installed: skipped")
         return {}
     return {"torch.onnx.export, OpenVINO": partial(Worker, "openvino", str(models.plain(model)), model, models.quick)}
 
 
 def lowered_contenders(models: Models) -> Contenders:
-    """The plain export and one lowering more each time, all in the same ONNX Runtime."""
+    """The plain export, then one more lowering each time, all in the same ONNX Runtime."""
     worker = partial(Worker, "onnxruntime", model=GAN_MODEL, quick=models.quick)
     files = {target: models.repository(target) / GAN_MODEL / "1" / "model.onnx" for target in ("any", "cpu")}
     return {
@@ -143,7 +145,7 @@ def measure(
 
 
 def say(line: str) -> None:
-    """Progress."""
+    """Print progress."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -151,5 +153,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        say("interrupted; the parts that were complete have been written")
+        say("interrupted; the completed parts have been written")
         sys.exit(128 + signal.SIGINT)

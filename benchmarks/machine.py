@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine that the figures were measured on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = 4096
 
 
 def describe() -> dict[str, Any]:
-    """Processor, vector extensions, versions, and what its matrix products reach."""
+    """Processor, vector extensions, package versions, and the speed of matrix products."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     flags = found.get("flags", "").split()
@@ -38,19 +38,19 @@ def describe() -> dict[str, Any]:
 
 
 def cores(count: int, allowed: Set[int] | None = None, system: Path = Path("/sys/devices/system/cpu")) -> set[int]:
-    """As many CPUs that this process may use, each of another core as long as there are cores."""
+    """`count` CPUs that this process may use, on different cores as far as possible."""
     seen: Counter[str] = Counter()
     turns = []
     for cpu in sorted(os.sched_getaffinity(0) if allowed is None else allowed):
         siblings = system / f"cpu{cpu}/topology/thread_siblings_list"
         core = siblings.read_text() if siblings.exists() else str(cpu)
-        turns.append((seen[core], cpu))  # the second of a core comes after the first of all others
+        turns.append((seen[core], cpu))  # a core's second CPU comes after the first CPU of every other core
         seen[core] += 1
     return {cpu for _, cpu in sorted(turns)[:count]}
 
 
 def peak_of_server(server: RunningServer) -> float:
-    """MB at most of the server and its model processes so far, the sum of each one's own peak."""
+    """Peak memory of the server and its model processes so far in MB: the sum of each process's own peak."""
     pids, total = [server.process.pid], 0.0
     while pids:
         pid = pids.pop()
@@ -94,7 +94,7 @@ def _torch_gflops() -> float:
 
 
 def _gflops(product: Callable[[], object]) -> float:
-    """Of the median of twenty products."""
+    """GFLOP/s from the median time of twenty products."""
     seconds = []
     for _ in range(20):
         started = time.perf_counter()

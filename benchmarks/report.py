@@ -15,12 +15,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 OURS = "gomin-triton"
-ONNXRUNTIME = "ONNX Runtime"  # whose matrix products are the measure
-QUICK = "A try of the program: small networks, about a tenth of the audio or less. These figures mean nothing."
+ONNXRUNTIME = "ONNX Runtime"  # the reference for "of sgemm"
+QUICK = "A test of the program: small networks, a tenth of the audio or less. These figures mean nothing."
 
 
 def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
-    """results.json, .md and .png in a folder, in place of older ones; returns those that there are."""
+    """Write results.json, .md and .png into a folder, replacing older ones; returns the files that exist."""
     files = [folder / f"results.{extension}" for extension in ("json", "md", "png")]
     files[0].write_text(json.dumps(results, indent=2) + "\n")
     files[1].write_text(table(results))
@@ -30,7 +30,7 @@ def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """All comparisons, a table each."""
+    """One table for each comparison."""
     machine = results["machine"]
     products = ", ".join(f"{name} {value:.0f}" for name, value in machine["sgemm_gflops"].items())
     lines = [
@@ -41,7 +41,7 @@ def table(results: Mapping[str, Any]) -> str:
         lines += ["", QUICK]
     if results.get("server_peak_mb"):
         peak = f"{results['server_peak_mb']:.0f} MB"
-        lines += ["", f"The server's processes, with all models, took {peak} at most, each one's peak added up."]
+        lines += ["", f"With all models loaded, the peaks of the server's processes add up to {peak}."]
     for comparison in results["comparisons"]:
         contenders = comparison["contenders"]
         first = next(iter(contenders))
@@ -61,7 +61,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def _served(contenders: Mapping[str, Any]) -> list[str]:
-    """What a server costs: its time by that in-process, round by round."""
+    """The cost of a server: its time divided by the time in-process, round by round."""
     inside = next((figures for name, figures in contenders.items() if name.endswith("cpu, in-process")), None)
     inside = inside or next((figures for name, figures in contenders.items() if name.endswith("in-process")), None)
     if inside is None:
@@ -79,7 +79,7 @@ def _served(contenders: Mapping[str, Any]) -> list[str]:
 
 
 def chart(results: Mapping[str, Any], path: Path) -> None:
-    """A bar for each contender: times as fast as the first, with the range over rounds. None to be drawn: no file."""
+    """A bar for each contender: speed relative to the first, with the range over rounds; no file without bars."""
     comparisons = [comparison for comparison in results["comparisons"] if comparison["in_chart"]]
     if not comparisons:
         return
@@ -104,7 +104,7 @@ def chart(results: Mapping[str, Any], path: Path) -> None:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     first = next(iter(comparisons[0]["contenders"]))
-    label = f"times as fast as {first}; {results['machine']['threads']} threads"
+    label = f"speed relative to {first}; {results['machine']['threads']} threads"
     axes[-1, 0].set_xlabel(QUICK if results.get("quick") else label, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)

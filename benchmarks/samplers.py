@@ -1,4 +1,4 @@
-"""What each diffusion sampler costs: python -m benchmarks.samplers.
+"""Cost of each diffusion sampler: python -m benchmarks.samplers.
 
 One second of audio from the golden denoiser (random weights, 0.55 million parameters: it shows cost, not quality), in
 rounds that interleave the samplers, through a real Triton server. Prints a table: denoiser steps, halo, median seconds
@@ -48,7 +48,7 @@ def main() -> None:
                     if turn:  # the first round warms up
                         seconds[chain].append(time.perf_counter() - started)
         whole = statistics.median(seconds["ddpm"])
-        print("| sampler | steps | halo, frames | s | of ddpm's time |")
+        print("| sampler | steps | halo, frames | s | time relative to ddpm |")
         print("|---|---|---|---|---|")
         for chain, vocoder in vocoders.items():
             median = statistics.median(seconds[chain])

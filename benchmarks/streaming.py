@@ -1,8 +1,8 @@
 """Memory, first sound and speed of recordings of any length: python -m benchmarks.streaming [MINUTES …].
 
 Reconstructs recordings of 1, 10 and 60 minutes with the demo model, in-process and through a real Triton server, each
-in a process of its own, and prints a table: peak memory of the client and of the server, seconds to the first sample
-of audio (`--stream`), and speed. Takes some ten minutes on two cores.
+in a separate process, and prints a table: peak memory of the client and of the server, seconds to the first sample
+of audio (`--stream`), and speed. Takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLIENT = BIN / "gomin-client"
 
 
 def recording(path: Path, minutes: float) -> None:
-    """The examples, one after the other, as often as it takes; 24 kHz."""
+    """Write a recording of this length: the examples, repeated, at 24 kHz."""
     waves = [resampling.resample(read.mono()[0], read.rate, 24000) for read in map(audio.read, EXAMPLES)]
     left = int(minutes * 60 * 24000)
     with soundfile.SoundFile(path, "w", 24000, 1, "PCM_16") as file:
@@ -36,7 +36,7 @@ def recording(path: Path, minutes: float) -> None:
 
 
 def timed(*arguments: str | Path) -> tuple[float, float]:
-    """Seconds and peak MiB of the client."""
+    """Run the client; returns its seconds and its peak MiB."""
     started = time.perf_counter()
     process = subprocess.Popen([CLIENT, *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def measure(source: Path, home: Path, url: str, server: RunningServer | None) -> tuple[float, str, float, float]:
-    """Client's peak in MiB, server's, seconds to the first sound, seconds in all."""
+    """Peak of the client in MiB, peak of the server, seconds to the first sound, total seconds."""
     sound = min(first_sound(source, url) for _ in range(3))
     elapsed, peak = timed("reconstruct", source, "-o", home / "out.wav", "--quiet", "--url", url)
     return peak, "" if server is None else f"{peak_of_server(server) * 1e6 / 2**20:.0f}", sound, elapsed

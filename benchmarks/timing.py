@@ -1,4 +1,4 @@
-"""Contenders in turn, round after round, so that what else a machine does meets all of them alike."""
+"""Runs contenders in turn, round after round, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.worker import Worker
 
-REST_S = 0.2  # for the threads of the one before to go to sleep
+REST_S = 0.2  # lets the threads of the previous contender go to sleep
 
 
 @dataclass
@@ -18,9 +18,9 @@ class Measured:
     """One contender in one comparison.
 
     Attributes:
-        seconds: of each round.
-        ratios: how many times as fast as the first contender, in each round.
-        peak_mb: the most memory that its process had, after the last call; of a server's client without the server.
+        seconds: time of each round.
+        ratios: speed relative to the first contender, in each round.
+        peak_mb: peak memory of its process after the last call; for a server's client without the server.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -48,8 +48,8 @@ def compare(
     Args:
         contenders: name → starts its process.
         frames: mel frames of each call.
-        rounds: how often each is called, after two calls to warm up.
-        say: is told of each round.
+        rounds: the number of calls for each, after two calls to warm up.
+        say: called with a line of progress for each round.
     """
     workers = {}
     for name, start in contenders.items():

@@ -1,7 +1,7 @@
-"""One contender in a process of its own, so that no other's threads, caches and memory get in its way.
+"""One contender in a separate process, undisturbed by the threads, caches and memory of the others.
 
-`python -m benchmarks.worker KIND PLACE MODEL QUICK` answers each line of standard input, a number of frames, with the
-seconds that one call took; at the end with the most memory that the process had, in MB.
+`python -m benchmarks.worker KIND PLACE MODEL QUICK` reads a number of frames from each line of standard input and
+prints the seconds that one call took; at an empty line it prints the peak memory of the process in MB and ends.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Call = Callable[[dict[str, Any]], Any]
 
 
 class Worker:
-    """The other end: starts such a process and asks it."""
+    """Starts such a process and sends it requests."""
 
     def __init__(self, kind: str, place: str, model: str, quick: bool) -> None:
-        """Args: kind: one of `_OPEN`; place: what it opens; model: which network that is."""
+        """Args: kind: one of `_OPEN`; place: file, repository or URL that it opens; model: the network."""
         command = [sys.executable, "-m", "benchmarks.worker", kind, place, model, str(int(quick))]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -35,7 +35,7 @@ class Worker:
         return float(self._ask(str(frames)))
 
     def close(self) -> float:
-        """End it; returns its peak memory in MB."""
+        """End the process; returns its peak memory in MB."""
         peak = float(self._ask(""))
         self._process.wait()
         return peak
@@ -89,7 +89,7 @@ def _openvino(place: str, _model: str, _quick: bool) -> Call:
 
 
 def _transport(place: str, model: str, _quick: bool) -> Call:
-    """Ours, in-process or through a server, as the client calls it."""
+    """Our model, in-process or through a server, as the client calls it."""
     from gomin_client.transports.registry import connect
 
     transport = connect(place)
@@ -108,7 +108,7 @@ _OPEN = {
 
 def main() -> None:
     """Answer until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it hears of it, and closes standard input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles it, and closes standard input
     kind, place, model, quick = sys.argv[1:]
     call = _OPEN[kind](place, model, quick == "1")
     inputs = {}
@@ -125,13 +125,13 @@ def main() -> None:
 
 
 def peak_mb(pid: int | str = "self") -> float:
-    """Of one process alone; getrusage's figure begins with that of the process that started it."""
+    """Peak memory of one process; getrusage would include the memory of the process that started it."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def _inputs(model: str, frames: int, as_tensors: bool) -> dict[str, Any]:
-    """One call's; made without torch where it is not measured, for its memory would count."""
+    """Inputs of one call. Imports torch only for contenders that use it, since its memory would count."""
     import numpy as np
 
     random = np.random.default_rng(frames)

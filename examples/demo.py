@@ -1,4 +1,4 @@
-"""The whole way, once: demo checkpoint → ONNX → Triton → client → audio and a picture, all under demo/.
+"""From the demo checkpoint to audio: export to ONNX, serve with Triton, reconstruct. Results are under demo/.
 
 Run by `make demo`. Every command is printed as a person would type it.
 """
@@ -24,13 +24,13 @@ READY_TIMEOUT_S = 120
 
 
 def main() -> int:
-    """Run the steps; returns the exit status."""
+    """Run all steps; returns the exit status."""
     os.chdir(ROOT)
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
     recordings = sorted(str(path) for path in Path("examples").glob("*.flac"))
 
-    step("1. Export the demo checkpoint, and prove that ONNX Runtime computes what PyTorch computes")
+    step("1. Export the demo checkpoint and compare ONNX Runtime with PyTorch")
     run(
         "gomin-export", "gan", "--ckpt", "checkpoints/demo_gan.pt", "--repository", str(REPOSITORY), "--target", "cpu"
     )  # fmt: skip
@@ -46,7 +46,7 @@ def main() -> int:
     try:
         wait_until_ready(server, f"http://127.0.0.1:{http}/v2/health/ready", log)
 
-        step("3. Verify that what it serves is what was exported")
+        step("3. Compare the running server with the export")
         run("gomin-export", "verify", "--url", f"grpc://localhost:{grpc}", "--repository", str(REPOSITORY))
 
         step("4. Reconstruct the example recordings through it")
@@ -61,11 +61,12 @@ def main() -> int:
         print(f"it ended with status {status}")
 
     print(
-        f"\nListen to       {DEMO}/*.wav, beside the originals in examples/*.flac"
-        f"\nLook at         {DEMO}/spectrograms.png"
-        f"\nThe models are  {REPOSITORY}/, the server's log is {log}"
+        f"\nListen to   {DEMO}/*.wav; the originals are in examples/*.flac"
+        f"\nLook at     {DEMO}/spectrograms.png"
+        f"\nModels      {REPOSITORY}/"
+        f"\nServer log  {log}"
         "\n\nThe demo model is small: expect intelligible, noisy sound. For GOMIN's own quality, get its checkpoints"
-        "\n(see README.md) and run the same commands with them."
+        "\n(see README.md) and run the same commands."
     )
     return 0
 
@@ -81,13 +82,13 @@ def show(command: list[str], redirection: str = "") -> None:
 
 
 def run(*command: str) -> None:
-    """Show a command and run it to its end; a failure ends the demo."""
+    """Show a command and run it; a failure ends the demo."""
     show(list(command))
     subprocess.run([BIN / command[0], *command[1:]], check=True)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, so that the demo does not meet a server that is running already."""
+    """Ports that are free, so that the demo does not conflict with a running server."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:
@@ -96,18 +97,18 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Wait until the server answers that all models are loaded."""
+    """Wait until the server reports that all models are loaded."""
     started = time.monotonic()
     while time.monotonic() - started < READY_TIMEOUT_S:
         if server.poll() is not None:
-            sys.exit(f"the server ended with status {server.returncode}; its last words:\n{tail(log)}")
+            sys.exit(f"the server ended with status {server.returncode}; the end of its log:\n{tail(log)}")
         try:
             with urllib.request.urlopen(url, timeout=1):
                 print(f"ready after {time.monotonic() - started:.1f} s")
                 return
         except OSError:
             time.sleep(0.2)
-    sys.exit(f"the server was not ready within {READY_TIMEOUT_S} s; its last words:\n{tail(log)}")
+    sys.exit(f"the server was not ready within {READY_TIMEOUT_S} s; the end of its log:\n{tail(log)}")
 
 
 def tail(log: Path, lines: int = 15) -> str:
