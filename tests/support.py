@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from gomin_client.cli.console import exit_status
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -37,6 +41,30 @@ def run(
     """Run one of our programs as a user would; never raises."""
     command = [str(BIN / program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=env, check=False)
+
+
+def invoke(
+    app: typer.Typer, *arguments: str | Path, env: dict[str, str | None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of our programs in this process: its output, messages and exit status, without its signal handlers.
+
+    Args:
+        app: the program's commands.
+        arguments: of the command line.
+        env: environment variables to set, or to unset if None.
+    """
+    program = app.info.name or "program"
+    words = [str(argument) for argument in arguments]
+    status = 0
+    with CliRunner().isolation(env=env) as (stdout, stderr, _):
+        try:
+            with exit_status(program, lambda: "so far"):
+                app(words, prog_name=program)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        sys.stdout.flush()
+        out, err = stdout.getvalue(), stderr.getvalue()
+    return subprocess.CompletedProcess([program, *words], status, out.decode(), err.decode())
 
 
 def assert_fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

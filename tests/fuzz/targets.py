@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from gomin_client.batch.inputs import find_outputs, find_sources
-from gomin_client.batch.outputs import STREAM, Naming, plan
+from gomin_client.batch.inputs import STREAM, find_sources
+from gomin_client.batch.outputs import Naming, find_outputs, plan_jobs
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import GominError
@@ -96,7 +96,7 @@ def path_forms(content: bytes) -> None:
             inputs = [line for line in given.split("\n") if not line.startswith(("/", "~")) and ".." not in line]
             sources = find_sources(inputs, kinds)
             outputs = [line for line in wanted.split("\n") if line]
-            jobs = plan(sources, find_outputs(outputs), Naming(".wav", label="gan"))
+            jobs = plan_jobs(sources, find_outputs(outputs), Naming(".wav", label="gan"))
             targets = [os.path.normpath(job.target) for job in jobs if job.target != STREAM]
             assert len(set(targets)) == len(targets), "two inputs, one output"
             assert not {os.path.normpath(job.source) for job in jobs} & set(targets), "an output that is an input"

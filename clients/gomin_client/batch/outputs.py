@@ -1,57 +1,32 @@
-"""From input paths to output paths, in all the forms that GOMIN's own program takes.
+"""From input files to jobs: the task and the output file of each, in all the forms that GOMIN's own program takes.
 
 Nothing here touches a file; only links to folders are followed, to see whether two paths are one.
-
-What an input argument stands for is looked up in `listing.py`; this module decides what is done with each file, and
-where the result goes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from gomin_client.batch.inputs import STREAM, Source, check_argument, is_list, read_list
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 from gomin_client.files.formats import AUDIO, MEL
 
-STREAM = Path("-")  # standard input or output
-
 ANALYZE, SYNTHESIZE, RECONSTRUCT = "analyze", "synthesize", "reconstruct"
-TASKS = {(AUDIO, MEL): ANALYZE, (MEL, AUDIO): SYNTHESIZE, (AUDIO, AUDIO): RECONSTRUCT}
+_TASKS = {(AUDIO, MEL): ANALYZE, (MEL, AUDIO): SYNTHESIZE, (AUDIO, AUDIO): RECONSTRUCT}
+_KINDS = {task: kinds for kinds, task in _TASKS.items()}
 
 
 @dataclass(frozen=True)
-class Source:
-    """One input file.
+class FileJob:
+    """One file to make from another.
 
     Attributes:
-        path: the file; `STREAM` for standard input.
-        folder: its folder below the directory, or the fixed part of the pattern, that it was found under.
-        matched: what the "*" in the pattern's name stood for; None where there was none.
-        searched: whether it was found in a directory or by a pattern, not named.
-    """
-
-    path: Path
-    folder: PurePath = field(default_factory=PurePath)
-    matched: str | None = None
-    searched: bool = False
-
-    @property
-    def stem(self) -> str:
-        """The name without its extension."""
-        return "stdin" if self.path == STREAM else self.path.stem
-
-
-@dataclass(frozen=True)
-class Job:
-    """One file to make of another.
-
-    Attributes:
-        source: the input file.
-        target: the output file.
+        source: the input file; `STREAM` for standard input.
+        target: the output file; `STREAM` for standard output.
         task: `ANALYZE`, `SYNTHESIZE` or `RECONSTRUCT`.
     """
 
@@ -62,32 +37,55 @@ class Job:
 
 @dataclass(frozen=True)
 class Naming:
-    """How outputs are named where the command line leaves it open.
+    """The names of outputs, as far as the command line does not give them.
 
     Attributes:
-        extension: of outputs whose name is not given, say ".wav".
-        label: added to the name of an output beside its input, if that has the same kind of content: a_LABEL.wav.
-        task: the task that every job must be, or None for whatever the extensions say.
+        extension: the extension of outputs whose name is not given, say ".wav"; of a format that can be written.
+        label: added to the name of an output beside its input, if both have the same kind of content: a_LABEL.wav.
+        task: the task that every job must have; None for the task that the extensions imply.
     """
 
     extension: str
     label: str
     task: str | None = None
 
+    @property
+    def kind(self) -> str:
+        """The kind of content of outputs whose name is not given."""
+        found = formats.of(PurePath(f"x{self.extension}"))
+        return AUDIO if found is None else found.kind
 
-def plan(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> list[Job]:
+
+def find_outputs(arguments: Sequence[str]) -> list[str]:
+    """The outputs that arguments stand for, in the forms that `plan_jobs` takes: lists in .txt files are read.
+
+    Raises:
+        UsageError: a list that cannot be read; an empty argument.
+    """
+    outputs: list[str] = []
+    for argument in arguments:
+        check_argument(argument)
+        if is_list(argument):
+            outputs += [str(path) for path in read_list(argument)]
+        else:
+            is_folder = os.path.isdir(argument) and not argument.endswith(("/", os.sep))
+            outputs.append(f"{argument}/" if is_folder else argument)
+    return outputs
+
+
+def plan_jobs(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> list[FileJob]:
     """Choose a task and an output file for every input.
 
     Args:
         sources: the input files, in order.
-        outputs: none, for files beside their inputs; a directory, in which the inputs' subfolders are kept; a pattern,
-            DIR/**/NAME*.EXT keeps subfolders, DIR/NAME*.EXT does not; or as many files as there are inputs; "-" for
-            standard output.
-        naming: what the outputs do not say.
+        outputs: none, for files beside their inputs; a folder, in which the inputs' subfolders are kept; a pattern,
+            DIR/**/NAME*.EXT keeps subfolders, DIR/NAME*.EXT does not; or one output for each input; "-" for standard
+            output.
+        naming: what the outputs leave open.
 
     Returns:
-        One job for each source. Where two results would get one name, or one that of an input, all but one keep their
-        input's extension in the name: a.mp3 becomes a.mp3.wav where a.wav is taken.
+        One job for each source, in order. If two results would get one name, or one of them the name of an input, all
+        but one keep their input's extension in the name: a.mp3 becomes a.mp3.wav if a.wav is taken.
 
     Raises:
         UsageError: counts that differ, a mel to be made into a mel, an extension that cannot be read or written, one
@@ -96,38 +94,24 @@ def plan(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> l
     sources = _without_results(sources, outputs, naming)
     if not sources:
         raise UsageError("no input files")
-    literal = len(outputs) > 1 or (len(outputs) == 1 and _is_file(outputs[0]))
-    if literal and len(outputs) != len(sources):
+    named = len(outputs) > 1 or (len(outputs) == 1 and _is_file(outputs[0]))
+    if named and len(outputs) != len(sources):
         raise UsageError(f"there are {len(sources)} inputs and {len(outputs)} outputs: give one output for each input")
-    if literal:
+    if named:
         targets = [Path(output) for output in outputs]
     elif outputs:
-        targets = [_by_pattern(source, *_split(outputs[0], naming.extension)) for source in sources]
+        pattern = _OutputPattern.parse(outputs[0], naming.extension)
+        targets = [pattern.path(source) for source in sources]
     else:
         targets = [_beside(source, naming) for source in sources]
     tasks = [_task(source, target, naming) for source, target in zip(sources, targets, strict=True)]
-    inputs = {_key(source.path): source.path for source in sources if source.path != STREAM}
-    taken: dict[str, Path] = {}
-    jobs: dict[int, Job] = {}
-    # of several that would get one name, the one that has its extension already comes first
-    own = [source.path.suffix.lower() == target.suffix.lower() for source, target in zip(sources, targets, strict=True)]
-    for index in sorted(range(len(sources)), key=lambda index: not own[index]):
-        source, target, task = sources[index], targets[index], tasks[index]
-        if target == STREAM:
-            if len(sources) > 1:
-                raise UsageError("only one result can be written to standard output")
-        elif literal:
-            _require_free(source.path, target, inputs, taken)
-        else:
-            while _key(target) in inputs or _key(target) in taken:
-                target = target.with_name(f"{target.stem}{source.path.suffix or '.stdin'}{target.suffix}")
-        taken[_key(target)] = source.path
-        jobs[index] = Job(source.path, target, task)
-    return [jobs[index] for index in range(len(sources))]
+    targets = _distinct(sources, targets, named=named)
+    jobs = zip(sources, targets, tasks, strict=True)
+    return [FileJob(source.path, target, task) for source, target, task in jobs]
 
 
-def check_extra(path: Path, jobs: Sequence[Job], extension: str) -> None:
-    """Refuse one more file to write, such as a picture, that is an input or an output, or misnamed.
+def check_extra_output(path: Path, jobs: Sequence[FileJob], extension: str) -> None:
+    """Refuse one more file to write, such as a plot, that is an input or an output, or misnamed.
 
     Raises:
         UsageError: the file would overwrite another, or has another extension.
@@ -138,34 +122,18 @@ def check_extra(path: Path, jobs: Sequence[Job], extension: str) -> None:
         raise UsageError(f"{path} is an input or an output; choose another name")
 
 
-def matched_part(name: str, pattern: str) -> str | None:
-    """What the "*" in a pattern's name stands for in a name that it matches, extensions left out.
-
-    Args:
-        name: for example "input12.wav".
-        pattern: for example "input*.wav"; None with none or several "*".
-    """
-    stem = PurePath(name).stem
-    before, star, after = PurePath(pattern).stem.partition("*")
-    if not star or any(sign in before + after for sign in "*?["):
-        return None
-    if len(stem) >= len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
-        return stem[len(before) : len(stem) - len(after)]
-    return None
-
-
 def _without_results(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> list[Source]:
-    """The inputs, but for those that a search found and that an earlier run of the same command made.
+    """The inputs without those that a search found and that an earlier run of the same command made.
 
-    That is what lies beside its input under the name that it would be given there, or below an output directory inside
-    the directory that was searched. So a command can be repeated, and gone on with.
+    Such a file is beside its input under the name that it would be given there, or below an output folder inside the
+    folder that was searched. So a command can be repeated and resumed.
     """
     if not outputs:
         made = {_key(_beside(source, naming)) for source in sources if source.path != STREAM}
         return [source for source in sources if not (source.searched and _key(source.path) in made)]
     if len(outputs) > 1 or _is_file(outputs[0]):
         return list(sources)
-    below = os.path.realpath(_split(outputs[0], naming.extension)[0])
+    below = os.path.realpath(_OutputPattern.parse(outputs[0], naming.extension).folder)
 
     def is_result(source: Source) -> bool:
         # the folder that was searched, by steps up: through links, the real path need not lead there
@@ -177,57 +145,76 @@ def _without_results(sources: Sequence[Source], outputs: Sequence[str], naming: 
 
 
 def _is_file(output: str) -> bool:
-    """Whether an output argument names one file: not a directory, not a pattern."""
+    """Whether an output argument names one file: not a folder, not a pattern."""
     return output == "-" or not ("*" in output or output.endswith(("/", os.sep)) or not PurePath(output).suffix)
 
 
-def _split(output: str, extension: str) -> tuple[Path, bool, str, str]:
-    """A directory or pattern -> directory, whether subfolders are kept, what stands before and after the "*" of names.
+@dataclass(frozen=True)
+class _OutputPattern:
+    """A folder or pattern that outputs are named by.
 
-    Raises:
-        UsageError: a "*" where none can stand.
+    Attributes:
+        folder: the folder that all outputs are in.
+        keeps_subfolders: whether the inputs' subfolders are kept.
+        before: the part of names before the "*".
+        after: the part of names after the "*", with the extension.
     """
-    if "*" not in output:
-        return Path(output), True, "", extension
-    folder, _, name = output.rpartition("/")
-    if name == "**":
-        folder, name = output, "*"
-    directory, _, deep = folder.partition("**") if "**" in folder else (folder, "", "")
-    before, star, after = name.partition("*")
-    if deep.strip("/") or "*" in directory or not star or "*" in after.removesuffix(".*"):
-        raise UsageError(
-            f"output {output!r}: expected a pattern such as out/*.wav, out/rec_*.wav, or out/**/*.wav, which keeps "
-            "subfolders"
-        )
-    suffix = PurePath(f"x{after}").suffix
-    if suffix in ("", ".*"):
-        after = after.removesuffix(".*") + extension
-    return Path(directory or ("/" if output.startswith("/") else ".")), "**" in folder, before, after
 
+    folder: Path
+    keeps_subfolders: bool
+    before: str
+    after: str
 
-def _by_pattern(source: Source, directory: Path, keep_folders: bool, before: str, after: str) -> Path:
-    # "*" alone stands for the whole name, as in GOMIN's own program; with something beside it, for what matched
-    plain = not before and not PurePath(f"x{after}").stem[1:]
-    name = source.stem if plain or source.matched is None else source.matched
-    return directory / (source.folder if keep_folders else PurePath()) / f"{before}{name}{after}"
+    @classmethod
+    def parse(cls, output: str, extension: str) -> _OutputPattern:
+        """Read an output argument.
+
+        Raises:
+            UsageError: a "*" in a place that has no meaning.
+        """
+        if "*" not in output:
+            return cls(Path(output), True, "", extension)
+        folder, _, name = output.rpartition("/")
+        if name == "**":
+            folder, name = output, "*"
+        fixed, _, deep = folder.partition("**") if "**" in folder else (folder, "", "")
+        before, star, after = name.partition("*")
+        if deep.strip("/") or "*" in fixed or not star or "*" in after.removesuffix(".*"):
+            raise UsageError(
+                f"output {output!r}: expected a pattern such as out/*.wav, out/rec_*.wav, or out/**/*.wav, which keeps "
+                "subfolders"
+            )
+        if PurePath(f"x{after}").suffix in ("", ".*"):
+            after = after.removesuffix(".*") + extension
+        return cls(Path(fixed or ("/" if output.startswith("/") else ".")), "**" in folder, before, after)
+
+    def path(self, source: Source) -> Path:
+        """The output of an input."""
+        # "*" alone stands for the whole name, as in GOMIN's own program; "NAME*" for the part that matched
+        alone = not self.before and not PurePath(f"x{self.after}").stem[1:]
+        name = source.stem if alone or source.matched is None else source.matched
+        folder = self.folder / source.folder if self.keeps_subfolders else self.folder
+        return folder / f"{self.before}{name}{self.after}"
 
 
 def _beside(source: Source, naming: Naming) -> Path:
+    """The output beside an input."""
     if source.path == STREAM:
         return STREAM
-    read, written = formats.to_read(source.path), formats.of(PurePath(f"x{naming.extension}"))
-    same = read is not None and written is not None and read.kind == written.kind
+    read = formats.to_read(source.path)
+    same = read is not None and read.kind == naming.kind
     label = f"_{naming.label.replace('/', '_')}" if same else ""
     return source.path.with_name(f"{source.stem}{label}{naming.extension}")
 
 
 def _task(source: Source, target: Path, naming: Naming) -> str:
-    """What turns the one file into the other, by their extensions; streams are what the command says."""
-    expected = next((kinds for kinds, task in TASKS.items() if task == naming.task), None)
-    default = formats.of(PurePath(f"x{naming.extension}"))
-    read = _kind(source.path, "read", expected[0] if expected else AUDIO)
-    written = _kind(target, "write", expected[1] if expected else default.kind if default is not None else AUDIO)
-    task = TASKS.get((read, written))
+    """The task that makes the one file from the other, by their extensions; streams are what the command says."""
+    read, written = _KINDS[naming.task] if naming.task else (AUDIO, naming.kind)
+    if source.path != STREAM:
+        read = _kind(source.path, formats.to_read(source.path), f"read {_what(source.path)}", formats.readable())
+    if target != STREAM:
+        written = _kind(target, formats.to_write(target), f"write {_what(target)}", formats.writable())
+    task = _TASKS.get((read, written))
     if task is None:
         raise UsageError(f"{source.path} -> {target}: both are mel files; there is nothing to do between mels")
     if naming.task not in (None, task):
@@ -235,15 +222,45 @@ def _task(source: Source, target: Path, naming: Naming) -> str:
     return task
 
 
-def _kind(path: Path, verb: str, of_streams: str) -> str:
-    if path == STREAM:
-        return of_streams
-    found = formats.to_read(path) if verb == "read" else formats.to_write(path)
+def _kind(path: Path, found: formats.Format | None, action: str, known: Sequence[str]) -> str:
     if found is None:
-        what = f"{path.suffix} files" if path.suffix else "files without extension"
-        known = formats.readable() if verb == "read" else formats.writable()
-        raise UsageError(f"{path}: cannot {verb} {what}; known are {', '.join(known)}")
+        raise UsageError(f"{path}: cannot {action}; known are {', '.join(known)}")
     return found.kind
+
+
+def _what(path: Path) -> str:
+    return f"{path.suffix} files" if path.suffix else "files without extension"
+
+
+def _distinct(sources: Sequence[Source], targets: Sequence[Path], *, named: bool) -> list[Path]:
+    """The targets, each of its own and none of them an input.
+
+    Args:
+        sources: the input files.
+        targets: the output of each.
+        named: the outputs were named one by one: a collision is an error, instead of a longer name.
+    """
+    inputs = {_key(source.path): source.path for source in sources if source.path != STREAM}
+    taken: dict[str, Path] = {}
+    chosen: dict[int, Path] = {}
+
+    def has_the_extension(index: int) -> bool:
+        return sources[index].path.suffix.lower() == targets[index].suffix.lower()
+
+    # of several that would get one name, the one whose input has its extension keeps it
+    for index in sorted(range(len(sources)), key=has_the_extension, reverse=True):
+        source, target = sources[index].path, targets[index]
+        if target == STREAM:
+            if len(sources) > 1:
+                raise UsageError("only one result can be written to standard output")
+        elif named:
+            _require_free(source, target, inputs, taken)
+        else:
+            while _key(target) in inputs or _key(target) in taken:
+                target = target.with_name(f"{target.stem}{source.suffix or '.stdin'}{target.suffix}")
+        taken[_key(target)] = source
+        chosen[index] = target
+    return [chosen[index] for index in range(len(sources))]
 
 
 def _require_free(source: Path, target: Path, inputs: Mapping[str, Path], taken: Mapping[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""A picture of reconstructions: waveform and mel spectrogram of the original, above what the vocoder made of it."""
+"""A plot of reconstructions: waveform and mel spectrogram of the original, above those of the reconstruction."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gomin_client.mel.features import RANGE_DB, Mel, MelConfig, Wave, mel_spectr
 
 MAX_COLUMNS = 8
 _TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
-_POINTS = 1200  # of a drawn waveform: a minimum and a maximum each
+_POINTS = 1200  # points of a drawn waveform: a minimum and a maximum each
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One column of the picture.
+class PlotColumn:
+    """One column of the plot.
 
     Attributes:
         name: its title.
@@ -31,11 +31,11 @@ class Comparison:
     waves: tuple[Wave, Wave]
     mels: tuple[Mel, Mel]
 
-
-def compare(name: str, original: Wave, reconstruction: Wave, config: MelConfig) -> Comparison:
-    """Analyze both recordings, (samples,) at the model's sample rate, for a picture."""
-    waves = (original, reconstruction)
-    return Comparison(name, waves, (mel_spectrogram(original, config), mel_spectrogram(reconstruction, config)))
+    @classmethod
+    def of(cls, name: str, original: Wave, reconstruction: Wave, config: MelConfig) -> PlotColumn:
+        """Analyze both recordings, (samples,) at the sample rate of `config`."""
+        waves = (original, reconstruction)
+        return cls(name, waves, (mel_spectrogram(original, config), mel_spectrogram(reconstruction, config)))
 
 
 def require_matplotlib() -> None:
@@ -50,8 +50,8 @@ def require_matplotlib() -> None:
         raise UsageError("plots need matplotlib: pip install 'gomin-triton[plot]'") from None
 
 
-def save(path: Path, comparisons: Sequence[Comparison], config: MelConfig) -> None:
-    """Draw the comparisons side by side, original above reconstruction, into a PNG.
+def save(path: Path, columns: Sequence[PlotColumn], config: MelConfig) -> None:
+    """Draw the columns side by side, original above reconstruction, into a PNG file.
 
     Raises:
         FileError: the file cannot be written.
@@ -60,16 +60,15 @@ def save(path: Path, comparisons: Sequence[Comparison], config: MelConfig) -> No
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = len(comparisons)
-    figure = Figure(figsize=(1.8 + 3.4 * columns, 7.6), layout="constrained")
+    figure = Figure(figsize=(1.8 + 3.4 * len(columns), 7.6), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(4, columns, squeeze=False, sharey="row", sharex="col", height_ratios=(1, 2.2, 1, 2.2))
+    axes = figure.subplots(4, len(columns), squeeze=False, sharey="row", sharex="col", height_ratios=(1, 2.2, 1, 2.2))
     bands = librosa.mel_frequencies(config.n_mels + 2, fmin=config.f_min, fmax=config.f_max, htk=False)[1:-1]
     ticks = [hertz for hertz in _TICKS_HZ if hertz < config.f_max]
-    largest = max(float(np.abs(wave).max()) for comparison in comparisons for wave in comparison.waves)
-    for column, comparison in enumerate(comparisons):
-        for half, (wave, mel) in enumerate(zip(comparison.waves, comparison.mels, strict=True)):
-            above, below = axes[2 * half, column], axes[2 * half + 1, column]
+    largest = max(float(np.abs(wave).max()) for column in columns for wave in column.waves)
+    for index, column in enumerate(columns):
+        for half, (wave, mel) in enumerate(zip(column.waves, column.mels, strict=True)):
+            above, below = axes[2 * half, index], axes[2 * half + 1, index]
             seconds = len(wave) / config.sample_rate
             time, low, high = _envelope(wave, config.sample_rate)
             above.fill_between(time, low, high, color="tab:blue", linewidth=0.4)
@@ -86,9 +85,9 @@ def save(path: Path, comparisons: Sequence[Comparison], config: MelConfig) -> No
             )
             below.set_yticks(np.interp(ticks, bands, np.arange(config.n_mels)), [f"{t / 1000:g}" for t in ticks])
             below.set_xlim(0, seconds)
-        # file names are no formulas, and need not be text
-        axes[0, column].set_title(comparison.name.encode(errors="replace").decode(), parse_math=False)
-        axes[3, column].set_xlabel("time (s)")
+        # file names are not formulas, and need not be text
+        axes[0, index].set_title(column.name.encode(errors="replace").decode(), parse_math=False)
+        axes[3, index].set_xlabel("time (s)")
     for half, name in enumerate(("original", "reconstruction")):
         axes[2 * half, 0].set_ylabel(f"{name}\namplitude")
         axes[2 * half + 1, 0].set_ylabel("frequency\n(kHz, mel scale)")
@@ -98,7 +97,7 @@ def save(path: Path, comparisons: Sequence[Comparison], config: MelConfig) -> No
 
 
 def _envelope(wave: Wave, sample_rate: int) -> tuple[Wave, Wave, Wave]:
-    """Time in seconds, and the least and the largest sample around it: what a line as long would show."""
+    """Time in seconds, and the smallest and the largest sample around it."""
     step = max(1, len(wave) // _POINTS)
     count = len(wave) // step
     blocks = wave[: count * step].reshape(count, step)

@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -32,37 +33,52 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
     """Run a command line program and exit with its status.
 
     Args:
-        app: the program; it raises `GominError` for what its user can mend.
+        app: the program; it raises `GominError` for what its user can correct.
         program: its name, in front of every message.
-        when_interrupted: tells a user who pressed Ctrl-C about the work so far.
+        when_interrupted: what to say of the work so far to a user who pressed Ctrl-C.
     """
-    logging.getLogger("gomin_client").addHandler(_Console(program))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
-    try:
+    with exit_status(program, when_interrupted):
         try:
             app()
         finally:
             sys.stdout.flush()
+
+
+@contextmanager
+def exit_status(program: str, when_interrupted: Callable[[], str]) -> Iterator[None]:
+    """Turn errors and interrupts into a line on standard error and a `SystemExit`; print what libraries log.
+
+    Args:
+        program: see `run`.
+        when_interrupted: see `run`.
+    """
+    handler = _StderrHandler(program)
+    logging.getLogger("gomin_client").addHandler(handler)
+    try:
+        yield
     except GominError as error:
         typer.echo(f"{program}: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is not None:  # of a file, which the libraries make errors of ours: a defect
+        if error.filename is not None:  # about a file, for which the libraries raise a FileError: a defect
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of its buffer cannot be written
         typer.echo(f"{program}: cannot write its output: {error.strerror}", err=True)
         sys.exit(1)
     except Interrupted as interrupted:
         typer.echo(f"{program}: interrupted; {interrupted.so_far or when_interrupted()}", err=True)
         sys.exit(128 + interrupted.number)
+    finally:
+        logging.getLogger("gomin_client").removeHandler(handler)
 
 
-class _Console(logging.Handler):
-    """What libraries of ours have to say, on standard error."""
+class _StderrHandler(logging.Handler):
+    """Prints the log messages of our libraries to standard error."""
 
     def __init__(self, program: str) -> None:
         super().__init__(logging.WARNING)
@@ -73,5 +89,5 @@ class _Console(logging.Handler):
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # asked twice, end at once
+    signal.signal(number, signal.SIG_DFL)  # a second signal ends the program at once
     raise Interrupted(number)

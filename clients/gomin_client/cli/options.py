@@ -1,166 +1,211 @@
-"""The options that several of gomin-client's commands have; typer reads these at run time, on Python 3.10 too."""
+"""The options of gomin-client's commands, in records; see `records`. Typer reads the annotations at run time."""
 
-# ruff: noqa: UP045
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gomin_client import DEFAULT_URL
 from gomin_client.contract.choices import MOST_CONCURRENT, SAMPLERS, SCHEDULES
+from gomin_client.errors import UsageError
 from gomin_client.files import formats
 from gomin_client.transports.connection import Connection, parse_headers
 
+if TYPE_CHECKING:
+    from gomin_client.mel.scales import Reading
+    from gomin_client.vocoder import Vocoder
+
 INPUT_FORMS = (
-    "files, directories (with their subfolders), patterns such as 'in/**/*.wav', .txt lists of paths, "
-    "or - for standard input"
+    "files, folders (with their subfolders), patterns such as 'in/**/*.wav', .txt lists of paths, or - for standard "
+    "input"
 )
+_MEL_FILES = f"Mel files ({', '.join(formats.readable(formats.MEL))})"
+_FORMAT = "Format of outputs whose name has no extension: {}."
+_LIVE_FORMATS = " or ".join(formats.names(formats.AUDIO, stream=True))
 
 AudioInputs = Annotated[list[str], typer.Argument(metavar="AUDIO", help=f"Audio of any sample rate: {INPUT_FORMS}.")]
-_MEL_FILES = f"Mel files ({', '.join(formats.readable(formats.MEL))})"
 MelInputs = Annotated[list[str], typer.Argument(metavar="MEL", help=f"{_MEL_FILES}: {INPUT_FORMS}.")]
-Inputs = Annotated[
-    Optional[list[str]],
-    typer.Argument(metavar="INPUT", help=f"Audio or mel files: {INPUT_FORMS}.", show_default=False),
-]
 Output = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option(
         "--output",
         "-o",
-        help="A file for each input; or a directory, where subfolders are kept; or a pattern: 'out/**/*.wav' keeps "
-        "subfolders, 'out/*.wav' does not, 'out/rec_*.wav' names; or - for standard output. Default: beside the input.",
+        metavar="PATH",
+        help="One file for each input; or a folder, in which subfolders are kept; or a pattern: 'out/**/*.wav' keeps "
+        "subfolders, 'out/*.wav' does not, 'out/rec_*.wav' renames; or - for standard output. Default: beside the "
+        "input.",
         show_default=False,
     ),
 ]
 Url = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option(
         envvar="GOMIN_URL",
-        help="Where the model runs: grpc://HOST:PORT, http://HOST:PORT, HOST:PORT (gRPC), or local:DIRECTORY for a "
-        "model repository run in-process; grpcs:// and https:// for TLS; dns:///NAME:PORT for all addresses of a name. "
-        f"Several gRPC servers share the work. Default: {DEFAULT_URL}.",
+        metavar="URL",
+        help="Address of the model: grpc://HOST:PORT, http://HOST:PORT, HOST:PORT (gRPC), or local:DIRECTORY for a "
+        "model repository that is run in-process; grpcs:// and https:// for TLS; dns:///NAME:PORT for all addresses of "
+        f"a name. Several gRPC servers share the work. Default: {DEFAULT_URL}.",
         show_default=False,
     ),
 ]
-OptionalUrl = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--url",
-        envvar="GOMIN_URL",
-        help=f"Where the model runs, as in the other commands. Default: {DEFAULT_URL}; where there is only audio to be "
-        "analyzed, no server is asked unless this stands on the command line.",
-        show_default=False,
-    ),
-]
-Model = Annotated[str, typer.Option("--model", "-m", envvar="GOMIN_MODEL", help="gan, diffusion, or a model's name.")]
-SettingsUrl = Annotated[
-    Optional[list[str]],
-    typer.Option("--url", help="Take the mel settings from the model there, not the defaults.", show_default=False),
-]
-SettingsModel = Annotated[
-    Optional[str],
-    typer.Option("--model", "-m", help="Which model's mel settings to take, with --url.", show_default=False),
-]
-Trim = Annotated[
-    bool, typer.Option("--trim/--no-trim", help="Cut to the input's length, or keep whole frames as GOMIN does.")
+Model = Annotated[
+    str, typer.Option("--model", "-m", envvar="GOMIN_MODEL", metavar="NAME", help="gan, diffusion, or a model's name.")
 ]
 Seed = Annotated[
-    Optional[int],
-    typer.Option(help="Seed of a diffusion model's noise. Default: a fresh one, which is printed.", show_default=False),
-]
-Channels = Annotated[
-    str, typer.Option(help="mono: mix down, as GOMIN does; all: keep every channel, each made on its own.")
-]
-Subtype = Annotated[
-    Optional[str],
-    typer.Option(help=f"Encoding of audio files: {formats.subtypes_help()}.", show_default=False),
-]
-_FORMAT = "Format of outputs whose name has no extension: {}."
-AudioFormat = Annotated[
-    str, typer.Option("--format", "-f", help=_FORMAT.format(", ".join(formats.names(formats.AUDIO))))
-]
-MelFormat = Annotated[str, typer.Option("--format", "-f", help=_FORMAT.format(", ".join(formats.names(formats.MEL))))]
-Plot = Annotated[
-    Optional[Path],
+    int | None,
     typer.Option(
-        help="PNG file for waveforms and mel spectrograms, originals above reconstructions (up to 8 files).",
+        metavar="NUMBER",
+        help="Seed of a diffusion model's noise. Default: a fresh seed, which is printed.",
         show_default=False,
     ),
 ]
-Jobs = Annotated[
-    int, typer.Option("--jobs", "-j", envvar="GOMIN_JOBS", min=1, max=64, help="Files that are worked on at a time.")
-]
-Stream = Annotated[
-    bool,
-    typer.Option(
-        "--stream",
-        help="With -o -: write while the audio is being computed, as --format "
-        f"{' or '.join(formats.names(formats.AUDIO, stream=True))}. Standard input is read as it comes: WAV or "
-        "AU audio; for synthesize bare frames of little-endian float32.",
-    ),
-]
-SkipExisting = Annotated[
-    bool,
-    typer.Option("--skip-existing", help="Leave out inputs whose output is there: goes on with an interrupted run."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print a summary as JSON, and nothing else, to standard output.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show where the time went on the server, by its own statistics.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")]
-Convention = Annotated[
+Channels = Annotated[
     str,
     typer.Option(
-        "--mel-convention",
-        help="What the mels' values are, if not GOMIN's: power, amplitude, db, ln-power, ln-amplitude, log10-power or "
-        "log10-amplitude, of GOMIN's bands; they are converted.",
+        metavar="mono|all",
+        help="mono: mix all channels down to one, as GOMIN does; all: keep every channel, each processed on its own.",
     ),
 ]
-StftNorm = Annotated[
-    str,
+Subtype = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=f"Encoding of audio files: {formats.subtypes_help()}.", show_default=False),
+]
+Plot = Annotated[
+    Path | None,
     typer.Option(
-        "--stft-norm",
-        help="With --mel-convention: window, if the STFT was divided by the root of the window's energy, as GOMIN's; "
-        "none, if not, as librosa's.",
+        metavar="FILE",
+        help="PNG file of waveforms and mel spectrograms, originals above reconstructions (up to 8 files).",
+        show_default=False,
     ),
 ]
-Transpose = Annotated[bool, typer.Option("--transpose", help="Mels are (frames, bands): turn them round.")]
-Force = Annotated[bool, typer.Option("--force", help="Take mels whose values do not look like GOMIN's.")]
+Json = Annotated[bool, typer.Option("--json", help="Print a JSON summary, and nothing else, to standard output.")]
 Concurrency = Annotated[
-    Optional[list[int]],
+    list[int] | None,
     typer.Option(
         "--concurrency",
         "-c",
+        metavar="NUMBER",
         min=1,
         max=MOST_CONCURRENT,
-        help="Requests at a time; may be given several times. Default: 1, 2, 4 and 8.",
+        help="Number of requests in flight; repeatable. Default: 1, 2, 4 and 8.",
         show_default=False,
     ),
 ]
-AudioSeconds = Annotated[float, typer.Option("--audio", metavar="SECONDS", help="Of audio, in each request.")]
+AudioSeconds = Annotated[
+    float, typer.Option("--audio", metavar="SECONDS", help="Duration of the audio of each request, in seconds.")
+]
 Duration = Annotated[
     float,
-    typer.Option(min=0, metavar="SECONDS", help="For each number of requests; those under way then are waited for."),
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Duration of the test at each concurrency, in seconds; requests in flight at its end are waited for.",
+    ),
 ]
-SampleRate = Annotated[
-    Optional[int],
-    typer.Option("--sample-rate", "--sample_rate", help="Of the mel, in Hz. Default: 24000.", show_default=False),
-]
-WinLength = Annotated[
-    Optional[int],
-    typer.Option("--win-length", "--win_length", help="Of the window, in samples. Default: 1024.", show_default=False),
-]
-HopLength = Annotated[
-    Optional[int],
-    typer.Option("--hop-length", "--hop_length", help="Between frames, in samples. Default: 256.", show_default=False),
-]
-NMels = Annotated[
-    Optional[int], typer.Option("--n-mels", "--n_mels", help="Mel bands. Default: 128.", show_default=False)
-]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How the files of a batch are worked through."""
+
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            "-j",
+            envvar="GOMIN_JOBS",
+            metavar="NUMBER",
+            min=1,
+            max=64,
+            help="Number of files that are worked on at a time.",
+        ),
+    ] = 2
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Skip inputs whose output exists; resumes an interrupted run."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class QuietReportOptions:
+    """What is printed."""
+
+    as_json: Json = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")] = False
+
+
+@dataclass(frozen=True)
+class ReportOptions(QuietReportOptions):
+    """What is printed, by commands that use a server."""
+
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print how the server spent its time, from its own statistics.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class AudioOutputOptions:
+    """Where audio is written to, and how."""
+
+    output: Output = None
+    extension: Annotated[
+        str,
+        typer.Option("--format", "-f", metavar="NAME", help=_FORMAT.format(", ".join(formats.names(formats.AUDIO)))),
+    ] = "wav"
+    subtype: Subtype = None
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help=f"With -o -: write while the audio is being computed, as --format {_LIVE_FORMATS}. Standard input is "
+            "read as it arrives: WAV or AU audio; for synthesize, frames of little-endian float32 without a header.",
+        ),
+    ] = False
+
+    @property
+    def format(self) -> str:
+        """The extension of outputs whose name has none.
+
+        Raises:
+            UsageError: not a format that can be written, or not as a stream.
+        """
+        return formats.named(self.extension, formats.AUDIO, stream=self.stream).extension
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """What is kept of recordings that are reconstructed."""
+
+    trim: Annotated[
+        bool,
+        typer.Option(
+            "--trim/--no-trim", help="Cut the result to the input's length, or keep whole frames as GOMIN does."
+        ),
+    ] = True
+    channels: Channels = "mono"
+
+
+@dataclass(frozen=True)
+class MelOutputOptions:
+    """Where mels are written to, and how."""
+
+    output: Output = None
+    extension: Annotated[
+        str,
+        typer.Option("--format", "-f", metavar="NAME", help=_FORMAT.format(", ".join(formats.names(formats.MEL)))),
+    ] = "npz"
+
+    @property
+    def format(self) -> str:
+        """The extension of outputs whose name has none.
+
+        Raises:
+            UsageError: not a format that can be written.
+        """
+        return formats.named(self.extension, formats.MEL).extension
 
 
 @dataclass(frozen=True)
@@ -235,17 +280,21 @@ class SamplingOptions:
     sampler: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help=f"Sampler of a diffusion model: {', '.join(SAMPLERS)}. Default: the model's (ddpm as released).",
             show_default=False,
         ),
     ] = None
     steps: Annotated[
         int | None,
-        typer.Option(help="Denoiser steps of ddim and dpm++. Default: the sampler's own.", show_default=False),
+        typer.Option(
+            metavar="NUMBER", help="Denoiser steps of ddim and dpm++. Default: the sampler's own.", show_default=False
+        ),
     ] = None
     schedule: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: the model's "
             "(linear as released).",
             show_default=False,
@@ -253,14 +302,16 @@ class SamplingOptions:
     ] = None
     eta: Annotated[
         float | None,
-        typer.Option(help="Share of fresh noise in each ddim step, 0 to 1. Default: 0.", show_default=False),
+        typer.Option(metavar="0…1", help="Share of fresh noise in each ddim step. Default: 0.", show_default=False),
     ] = None
 
 
 @dataclass(frozen=True)
-class VocodingOptions:
-    """How a vocoder works; see `Vocoder`."""
+class ModelOptions:
+    """The model that vocodes; see `Vocoder`."""
 
+    url: Url = None
+    model: Model = "gan"
     window: Annotated[
         int | None,
         typer.Option(
@@ -271,9 +322,157 @@ class VocodingOptions:
             show_default=False,
         ),
     ] = None
-    in_flight: Annotated[int, typer.Option(min=1, max=64, help="Windows of one file that are in flight at a time.")] = 2
+    in_flight: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, max=64, help="Number of windows of one file that are in flight.")
+    ] = 2
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
 
-    def build(self) -> dict[str, Any]:
-        """Keyword arguments of `Vocoder`."""
-        return {"window": self.window, "in_flight": self.in_flight, **vars(self.sampling)}
+    def open(self) -> Vocoder:
+        """Connect to the model.
+
+        Raises:
+            GominError: see `Vocoder`.
+        """
+        from gomin_client.vocoder import Vocoder
+
+        return Vocoder(
+            self.url or DEFAULT_URL,
+            self.model,
+            connection=self.connection.build(),
+            window=self.window,
+            in_flight=self.in_flight,
+            **vars(self.sampling),
+        )
+
+
+@dataclass(frozen=True)
+class MelModelOptions:
+    """The model whose mel settings are taken."""
+
+    url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Take the mel settings of the model at this address.", show_default=False),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="The model whose mel settings are taken, with --url.",
+            show_default=False,
+        ),
+    ] = None
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
+
+    def build(self) -> ModelOptions | None:
+        """The model; None if no server is asked.
+
+        Raises:
+            UsageError: a model without a server.
+        """
+        if self.model and not self.url:
+            raise UsageError(
+                f"--model {self.model}: give --url too; without it no server is asked, and the settings are GOMIN's"
+            )
+        if not self.url:
+            return None
+        return ModelOptions(url=self.url, model=self.model or "gan", connection=self.connection)
+
+
+@dataclass(frozen=True)
+class MelSettingsOptions:
+    """Settings of mels; see `MelConfig`."""
+
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--sample-rate",
+            "--sample_rate",
+            metavar="HZ",
+            help="Sample rate of the mel, in Hz. Default: 24000.",
+            show_default=False,
+        ),
+    ] = None
+    win_length: Annotated[
+        int | None,
+        typer.Option(
+            "--win-length",
+            "--win_length",
+            metavar="SAMPLES",
+            help="Length of the analysis window, in samples. Default: 1024.",
+            show_default=False,
+        ),
+    ] = None
+    hop_length: Annotated[
+        int | None,
+        typer.Option(
+            "--hop-length",
+            "--hop_length",
+            metavar="SAMPLES",
+            help="Distance between frames, in samples. Default: 256.",
+            show_default=False,
+        ),
+    ] = None
+    n_mels: Annotated[
+        int | None,
+        typer.Option(
+            "--n-mels", "--n_mels", metavar="NUMBER", help="Number of mel bands. Default: 128.", show_default=False
+        ),
+    ] = None
+
+    def given(self) -> dict[str, int]:
+        """The settings that were given, by the names of `MelConfig`."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class MelReadingOptions:
+    """How mel files are read; see `Reading`."""
+
+    convention: Annotated[
+        str,
+        typer.Option(
+            "--mel-convention",
+            metavar="NAME",
+            help="Scale of the mels' values, if not GOMIN's: power, amplitude, db, ln-power, ln-amplitude, log10-power "
+            "or log10-amplitude, of GOMIN's bands; they are converted.",
+        ),
+    ] = "gomin"
+    stft_norm: Annotated[
+        str,
+        typer.Option(
+            "--stft-norm",
+            metavar="window|none",
+            help="With --mel-convention: window, if the STFT was divided by the root of the window's energy, as "
+            "GOMIN's is; none, if not, as librosa's.",
+        ),
+    ] = "window"
+    transpose: Annotated[
+        bool, typer.Option("--transpose", help="Transpose the mels, whose shape is (frames, bands).")
+    ] = False
+    force: Annotated[bool, typer.Option("--force", help="Accept mels whose values do not look like GOMIN's.")] = False
+
+    def build(self) -> Reading:
+        """How mel files are read.
+
+        Raises:
+            UsageError: an unknown name; see `Reading`.
+        """
+        from gomin_client.mel.scales import Reading
+
+        if self.stft_norm not in ("window", "none"):
+            raise UsageError(f"--stft-norm {self.stft_norm}: expected window or none")
+        return Reading(self.convention, self.stft_norm == "window", self.transpose, self.force)
+
+
+def all_channels(channels: str) -> bool:
+    """Whether --channels asks for every channel.
+
+    Raises:
+        UsageError: it is neither mono nor all.
+    """
+    if channels not in ("mono", "all"):
+        raise UsageError(f"--channels {channels}: expected mono or all")
+    return channels == "all"

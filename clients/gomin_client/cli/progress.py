@@ -1,4 +1,4 @@
-"""What a person sees of a batch: a line for each file, a bar on a terminal, a summary; or JSON for machines."""
+"""What is printed of a batch: a line for each file, a progress bar on a terminal, a summary; or JSON."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gomin_client.batch.run import DONE, FAILED, NOT_TRIED, SKIPPED, Outcome
 
 
 class Display:
-    """Shows outcomes as they come; a context manager around a batch."""
+    """Prints outcomes as they arrive; a context manager around a batch."""
 
     def __init__(self, total: int, *, quiet: bool, as_json: bool, to_stderr: bool) -> None:
-        """Prepare to show a batch.
+        """Prepare to print a batch.
 
         Args:
-            total: files in it.
+            total: number of files.
             quiet: print errors and warnings only.
-            as_json: print nothing on standard output but the JSON at the end.
-            to_stderr: standard output is taken by the result.
+            as_json: print nothing to standard output; the caller prints JSON at the end.
+            to_stderr: print to standard error, since the result goes to standard output.
         """
         self._total = total
         self._quiet = quiet or as_json
@@ -47,8 +47,8 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def say(self, line: str) -> None:
-        """Print a line of the ordinary kind."""
+    def print(self, line: str) -> None:
+        """Print an ordinary line, unless the user wants quiet."""
         if self._quiet:
             return
         if self._bar is not None and (self._to_stderr or sys.stdout.isatty()):
@@ -56,31 +56,31 @@ class Display:
         else:
             typer.echo(line, err=self._to_stderr)
 
-    def complain(self, line: str) -> None:
-        """Print a line about something wrong."""
+    def print_error(self, line: str) -> None:
+        """Print an error or a warning."""
         if self._bar is not None:
             self._bar.console.print(f"gomin-client: {line}", markup=False, highlight=False, soft_wrap=True)
         else:
             typer.echo(f"gomin-client: {line}", err=True)
 
-    def show(self, outcome: Outcome) -> None:
-        """Show what became of a file."""
+    def print_outcome(self, outcome: Outcome) -> None:
+        """Print the outcome of one file, and advance the progress bar."""
         job = outcome.job
         if outcome.warning:
-            self.complain(f"warning: {outcome.warning}")
+            self.print_error(f"warning: {outcome.warning}")
         if outcome.status == FAILED:
-            self.complain(outcome.reason)
+            self.print_error(outcome.reason)
         elif outcome.status == SKIPPED:
-            self.say(f"{job.source} -> {job.target}  exists, skipped")
+            self.print(f"{job.source} -> {job.target}  exists, skipped")
         else:
             self._seconds += outcome.seconds
-            self.say(f"{job.source} -> {job.target}  {outcome.seconds:.2f} s of audio in {outcome.elapsed:.2f} s")
+            self.print(f"{job.source} -> {job.target}  {outcome.seconds:.2f} s of audio in {outcome.elapsed:.2f} s")
         if self._bar is not None:
             rate = self._seconds / (time.perf_counter() - self._started)
             self._bar.update(self._task, advance=1, rate=f"{rate:.2f} × real time")
 
-    def summarize(self, outcomes: Sequence[Outcome]) -> None:
-        """The last word on a batch."""
+    def print_summary(self, outcomes: Sequence[Outcome]) -> None:
+        """Print the totals of a batch."""
         counts = count(outcomes)
         failed = counts["failed"]
         if self._total > 1 and (failed or not self._quiet):
@@ -96,7 +96,7 @@ class Display:
 
 
 def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """How many files were done, skipped, failed, and not tried."""
+    """The numbers of files that were done, skipped, failed, and not tried."""
     statuses = [outcome.status for outcome in outcomes]
     return {
         "done": statuses.count(DONE),
@@ -107,7 +107,7 @@ def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 
 def to_json(outcomes: Sequence[Outcome], **facts: Any) -> str:
-    """A batch for machines."""
+    """A batch as JSON."""
     whole = {**facts, **count(outcomes), "files": [outcome.to_dict() for outcome in outcomes]}
     return json.dumps(whole, indent=2, ensure_ascii=False)
 

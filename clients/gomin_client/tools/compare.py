@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client.batch.inputs import find_sources
-from gomin_client.batch.outputs import Source
+from gomin_client.batch.inputs import Source, find_sources
 from gomin_client.errors import FileError, GominError, UsageError
 from gomin_client.files import audio
 from gomin_client.files.formats import AUDIO

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gomin_client.batch.inputs import find_outputs, find_sources
-from gomin_client.batch.outputs import Job, Naming, Source, check_extra, matched_part, plan
+from gomin_client.batch.inputs import Source, find_sources, matched_part
+from gomin_client.batch.outputs import FileJob, Naming, check_extra_output, find_outputs, plan_jobs
 from gomin_client.errors import UsageError
 
 WAV = Naming(".wav", "gan", "reconstruct")
@@ -21,7 +21,7 @@ def sources(*names: str) -> list[Source]:
 
 
 def targets(names: list[str], outputs: list[str], naming: Naming = WAV) -> list[str]:
-    return [str(job.target) for job in plan(sources(*names), outputs, naming)]
+    return [str(job.target) for job in plan_jobs(sources(*names), outputs, naming)]
 
 
 class TestPlan:
@@ -69,7 +69,7 @@ class TestPlan:
         ],
     )
     def test_extensions_choose_the_task(self, name: str, output: str, task: str) -> None:
-        assert plan(sources(name), [output], ANY) == [Job(Path(name), Path(output), task)]
+        assert plan_jobs(sources(name), [output], ANY) == [FileJob(Path(name), Path(output), task)]
 
     def test_another_kind_of_file_needs_no_label(self) -> None:
         assert targets(["in/a.wav"], [], Naming(".npz", "", "analyze")) == ["in/a.npz"]
@@ -100,7 +100,7 @@ class TestPlan:
         self, names: list[str], outputs: list[str], naming: Naming, words: str
     ) -> None:
         with pytest.raises(UsageError) as error:
-            plan(sources(*names), outputs, naming)
+            plan_jobs(sources(*names), outputs, naming)
         assert words in str(error.value)
 
     def test_a_command_can_be_repeated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +111,9 @@ class TestPlan:
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).touch()
 
-        beside = plan(find_sources(["in"], ("audio",)), [], WAV)
-        below = plan(find_sources(["in"], ("audio",)), ["in/out/"], WAV)
-        itself = plan(find_sources(["in"], ("audio",)), ["in/"], Naming(".flac", "gan"))
+        beside = plan_jobs(find_sources(["in"], ("audio",)), [], WAV)
+        below = plan_jobs(find_sources(["in"], ("audio",)), ["in/out/"], WAV)
+        itself = plan_jobs(find_sources(["in"], ("audio",)), ["in/"], Naming(".flac", "gan"))
 
         assert [str(job.source) for job in beside] == ["in/a.wav", "in/out/a.wav", "in/sub/b.flac"]
         assert [str(job.source) for job in below] == ["in/a.wav", "in/a_gan.wav", "in/sub/b.flac"]
@@ -124,7 +124,7 @@ class TestPlan:
         Path("in/a/b").mkdir(parents=True)
         Path("in/a/b/c").symlink_to("/", target_is_directory=True)
 
-        (job,) = plan([Source(Path("in/a/b/c/x.wav"), PurePath("a/b/c"), searched=True)], ["out/"], WAV)
+        (job,) = plan_jobs([Source(Path("in/a/b/c/x.wav"), PurePath("a/b/c"), searched=True)], ["out/"], WAV)
 
         assert job.target == Path("out/a/b/c/x.wav")
 
@@ -133,17 +133,17 @@ class TestPlan:
         (tmp_path / "in/a.wav").touch()
         (tmp_path / "link").symlink_to("in")
 
-        (job,) = plan(find_sources([str(tmp_path / "in")], ("audio",)), [f"{tmp_path}/link/"], WAV)
+        (job,) = plan_jobs(find_sources([str(tmp_path / "in")], ("audio",)), [f"{tmp_path}/link/"], WAV)
 
         assert job.target == tmp_path / "link/a.wav.wav"
 
     def test_one_more_file_overwrites_nothing(self) -> None:
-        jobs = plan(sources("a.wav"), ["b.wav"], WAV)
-        check_extra(Path("p.png"), jobs, ".png")
+        jobs = plan_jobs(sources("a.wav"), ["b.wav"], WAV)
+        check_extra_output(Path("p.png"), jobs, ".png")
         with pytest.raises(UsageError, match=r"expected a file name that ends with \.png"):
-            check_extra(Path("p.jpg"), jobs, ".png")
+            check_extra_output(Path("p.jpg"), jobs, ".png")
         with pytest.raises(UsageError, match="is an input or an output"):
-            check_extra(Path("./b.wav"), jobs, ".wav")
+            check_extra_output(Path("./b.wav"), jobs, ".wav")
 
 
 NAMES = st.text(string.ascii_lowercase + "0123456789 _", min_size=1, max_size=5).filter(lambda text: text.strip())
@@ -263,7 +263,7 @@ class TestListing:
             (["none.txt"], "none.txt: no such list of files"),
             (["a\0b.wav"], r"path 'a\x00b.wav': expected a file"),
             ([""], "path '': expected a file"),
-            (["slash.txt"], "path '/': is no file"),
+            (["slash.txt"], "path '/': is not a file"),
             (["-", "x.wav"], "standard input (-) must be the only input"),
         ],
     )
@@ -278,5 +278,5 @@ class TestListing:
         Path("outs.txt").write_text("a.wav\nb.wav\n")
         assert find_outputs(["v1.2"]) == ["v1.2/"]
         assert find_outputs(["outs.txt"]) == ["a.wav", "b.wav"]
-        with pytest.raises(UsageError, match="expected a file, a directory or a pattern"):
+        with pytest.raises(UsageError, match="expected a file, a folder or a pattern"):
             find_outputs([""])

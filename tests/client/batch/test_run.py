@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from gomin_client.batch.outputs import Job
-from gomin_client.batch.run import Settings, run_jobs
+from gomin_client.batch.outputs import FileJob
+from gomin_client.batch.run import run_jobs
+from gomin_client.batch.tasks import BatchSettings
 from gomin_client.files import audio
 from gomin_client.mel.features import MelConfig
 from tests.support import BIN, RunningServer, run
@@ -178,10 +179,10 @@ def test_a_defect_in_a_worker_ends_the_batch(inputs: Path, tmp_path: Path, monke
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(audio, "AudioReader", defective)
-    jobs = [Job(inputs / f"{index}.wav", tmp_path / f"{index}.npz", "analyze") for index in range(6)]
+    jobs = [FileJob(inputs / f"{index}.wav", tmp_path / f"{index}.npz", "analyze") for index in range(6)]
 
     with pytest.raises(ZeroDivisionError):
-        run_jobs(jobs, None, MelConfig(), Settings(jobs=2))
+        run_jobs(jobs, None, MelConfig(), BatchSettings(parallel=2))
 
 
 def test_a_bar_on_a_terminal_only(inputs: Path, repository: Path, tmp_path: Path) -> None:

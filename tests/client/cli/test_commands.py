@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 
-from gomin_client.cli import process
+from gomin_client.cli import run as cli_run
 from gomin_client.cli.progress import Display
 from gomin_client.errors import InferenceError
 from gomin_client.files import mels as mel_files
@@ -212,7 +212,7 @@ def test_verbose_needs_no_statistics(capsys: pytest.CaptureFixture[str]) -> None
     vocoder.statistics.side_effect = InferenceError("not found")
 
     with Display(1, quiet=False, as_json=False, to_stderr=False) as display:
-        assert process._statistics(vocoder, display) is None
+        assert cli_run._statistics(vocoder, display) is None
 
     assert "warning: no statistics: not found" in capsys.readouterr().err
 
@@ -221,7 +221,9 @@ def test_verbose_shows_the_servers_timings(tree: Path, server: RunningServer) ->
     for url in (server.grpc, server.http):
         result = run("gomin-client", "reconstruct", "a.wav", "b.wav", "-o", "out/", "--url", url, "--verbose")
 
-        assert re.search(r"2 requests, 2 items in \d calls of the model; per request queue [\d.]+ ms", result.stderr)
+        assert re.search(
+            r"2 requests, 2 items in \d calls of the model; mean per request: queue [\d.]+ ms", result.stderr
+        )
 
 
 def test_defaults_from_the_environment(tree: Path, server: RunningServer) -> None:

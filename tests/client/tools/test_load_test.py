@@ -186,7 +186,7 @@ def test_the_command(server: RunningServer) -> None:
 
     assert result.returncode == 0, result.stderr
     title, header, *lines = result.stdout.splitlines()
-    assert title == f"gomin_gan 1 at {server.grpc}, 0.2 s of audio a request"
+    assert title == f"gomin_gan 1 at {server.grpc}, 0.2 s of audio per request"
     assert header.split()[:4] == ["at", "a", "time", "requests"]
     assert [text.split()[0] for text in lines] == ["1", "3"]
     assert all("-" not in text for text in lines)

@@ -1,0 +1,228 @@
+"""The three tasks: analyze, synthesize and reconstruct one file, block by block.
+
+Memory does not grow with a file, except for mels in formats that have to be held whole (.npz, .pt). An output is
+complete or not there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from gomin_client.batch.inputs import STREAM
+from gomin_client.batch.outputs import ANALYZE, RECONSTRUCT, SYNTHESIZE, FileJob
+from gomin_client.batch.plot import PlotColumn
+from gomin_client.files import audio, stdio
+from gomin_client.files import mels as mel_files
+from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
+from gomin_client.mel.resampling import resample, resample_blocks
+from gomin_client.mel.scales import Reading, to_gomin
+from gomin_client.vocoder import Vocoder
+
+Block = TypeVar("Block")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What to do with files.
+
+    Attributes:
+        trim: see `Vocoder.reconstruct`.
+        seed: see `Vocoder.synthesize`; of all files.
+        reading: how the values of mel files are read.
+        all_channels: keep every channel; otherwise they are mixed down to one, as in GOMIN's own program.
+        subtype: see `audio.write`.
+        extension: the format of a result that is written to standard output.
+        plot: collect a column of a plot for each reconstruction.
+        skip_existing: skip files whose output exists.
+        parallel: number of files that are worked on at a time.
+        live: read standard input and write standard output while the audio is still being computed.
+    """
+
+    trim: bool = True
+    seed: int | None = None
+    reading: Reading = field(default_factory=Reading)
+    all_channels: bool = False
+    subtype: str | None = None
+    extension: str = ".wav"
+    plot: bool = False
+    skip_existing: bool = False
+    parallel: int = 1
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a task reports about its file.
+
+    Attributes:
+        seconds: duration of the audio, in seconds.
+        warning: what is odd about the input; empty if nothing is.
+        column: original and reconstruction, if a plot was asked for.
+    """
+
+    seconds: float
+    warning: str = ""
+    column: PlotColumn | None = None
+
+
+class AbortedError(Exception):
+    """The batch was interrupted while a file was being made."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What all files of a batch have in common.
+
+    Attributes:
+        vocoder: the model; None if nothing is vocoded.
+        config: the settings of mels.
+        settings: what to do with the files.
+        aborted: set when no more blocks are wanted.
+    """
+
+    vocoder: Vocoder | None
+    config: MelConfig
+    settings: BatchSettings
+    aborted: threading.Event = field(default_factory=threading.Event)
+
+    def required_vocoder(self) -> Vocoder:
+        """The model of a task that vocodes."""
+        assert self.vocoder is not None  # the command line opens one for these tasks
+        return self.vocoder
+
+    @property
+    def first_window(self) -> int | None:
+        """The size of the first window, if the output is a live stream; see `Vocoder.stream`."""
+        return self.required_vocoder().first_window if self.settings.live else None
+
+    def until_aborted(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The blocks, until the batch is aborted.
+
+        Raises:
+            AbortedError: it is.
+        """
+        for block in blocks:
+            if self.aborted.is_set():
+                raise AbortedError
+            yield block
+
+    def is_live(self, job: FileJob) -> bool:
+        """Whether the input is read while it is still being written by another program."""
+        return self.settings.live and job.source == STREAM
+
+    @contextmanager
+    def recording(self, job: FileJob) -> Iterator[audio.AudioReader]:
+        """The recording that a job reads."""
+        with nullcontext(0) if self.is_live(job) else _source(job) as source, audio.AudioReader(source) as reader:
+            yield reader
+
+    def channels(self, job: FileJob, reader: audio.AudioReader) -> Iterable[Wave]:
+        """The blocks of a recording, mixed down unless all channels are kept."""
+        blocks = reader.blocks(stdio.STREAM_SAMPLES if self.is_live(job) else audio.BLOCK)
+        return self.until_aborted(blocks if self.settings.all_channels else map(audio.mix, blocks))
+
+    def write_audio(self, job: FileJob, waves: Iterable[Wave]) -> float:
+        """Write a job's result, and return its duration in seconds."""
+        settings, vocoder, rate = self.settings, self.required_vocoder(), self.config.sample_rate
+        waves = self.until_aborted(waves)
+        if settings.live:
+            return stdio.write_stream(waves, rate, settings.extension, settings.subtype) / rate
+        with _target(job, settings.extension) as target:
+            return audio.write_blocks(target, waves, rate, settings.subtype, vocoder.comment(settings.seed)) / rate
+
+
+def analyze(job: FileJob, batch: Batch) -> Made:
+    """Make a mel file of a recording."""
+    config = batch.config
+    with batch.recording(job) as reader, _target(job, batch.settings.extension) as target:
+        kept = Tally(resample_blocks(batch.channels(job, reader), reader.rate, config.sample_rate))
+        mel_files.write_blocks(target, mel_blocks(kept, config), config)
+    return Made(kept.samples / config.sample_rate, reader.warning)
+
+
+def synthesize(job: FileJob, batch: Batch) -> Made:
+    """Make audio of a mel file, which is checked as a whole before any of it is vocoded; a stream, as it arrives."""
+    vocoder, settings = batch.required_vocoder(), batch.settings
+    reading, config = settings.reading, batch.config
+
+    def converted(blocks: Iterable[Mel]) -> Iterator[Mel]:
+        for block in blocks:
+            yield to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized)
+
+    def vocoded(mels: Iterable[Mel], force: bool) -> float:
+        made = vocoder.stream(mels, settings.seed, first_window=batch.first_window, force=force)
+        return batch.write_audio(job, made)
+
+    if batch.is_live(job):
+        return Made(vocoded(converted(stdio.mel_stream(config.n_mels)), reading.force))
+    with _source(job) as source:
+        loaded = mel_files.read(source, transpose=reading.transpose)
+        if loaded.config is not None:
+            vocoder.contract.check_mel(vocoder.model, loaded.config)
+        vocoder.check_mels(converted(loaded.blocks()), force=reading.force)
+        return Made(vocoded(converted(loaded.blocks()), force=True))
+
+
+def reconstruct(job: FileJob, batch: Batch) -> Made:
+    """Make audio of a recording by way of its mel."""
+    vocoder, settings = batch.required_vocoder(), batch.settings
+    with batch.recording(job) as reader:
+        original = Tally(batch.channels(job, reader), keep=settings.plot)
+        waves = vocoder.reconstruct_stream(
+            original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=batch.first_window
+        )
+        made = Tally(waves, keep=settings.plot)
+        seconds = batch.write_audio(job, made)
+    column = None
+    if settings.plot:
+        recorded = resample(original.first_channel(), reader.rate, batch.config.sample_rate)
+        column = PlotColumn.of(job.source.stem, recorded, made.first_channel(), batch.config)
+    return Made(seconds, reader.warning, column)
+
+
+TASKS: dict[str, Callable[[FileJob, Batch], Made]] = {
+    ANALYZE: analyze,
+    SYNTHESIZE: synthesize,
+    RECONSTRUCT: reconstruct,
+}
+
+
+class Tally:
+    """The blocks of a waveform, passed on and counted, and kept if asked to.
+
+    Attributes:
+        samples: the number that has been passed on, per channel.
+    """
+
+    def __init__(self, waves: Iterable[Wave], *, keep: bool = False) -> None:
+        """Wrap blocks of shape (channels, samples)."""
+        self._waves = waves
+        self._keep = keep
+        self._kept: list[Wave] = []
+        self.samples = 0
+
+    def __iter__(self) -> Iterator[Wave]:
+        for wave in self._waves:
+            self.samples += wave.shape[-1]
+            if self._keep:
+                self._kept.append(wave[0])
+            yield wave
+
+    def first_channel(self) -> Wave:
+        """(samples,): the first channel of all blocks that were kept."""
+        return np.concatenate(self._kept)
+
+
+def _source(job: FileJob) -> AbstractContextManager[Path]:
+    return stdio.stdin_as_file() if job.source == STREAM else nullcontext(job.source)
+
+
+def _target(job: FileJob, extension: str) -> AbstractContextManager[Path]:
+    return stdio.stdout_as_file(extension) if job.target == STREAM else nullcontext(job.target)

@@ -1,0 +1,215 @@
+"""What the commands that make files have in common: check, open the model, run the batch, report, exit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from gomin_client.cli.options import ModelOptions, QuietReportOptions, ReportOptions
+from gomin_client.errors import GominError, ServerError, UsageError
+
+if TYPE_CHECKING:
+    from gomin_client.batch.outputs import FileJob
+    from gomin_client.batch.run import Outcome
+    from gomin_client.batch.tasks import BatchSettings
+    from gomin_client.cli.progress import Display
+    from gomin_client.mel.features import MelConfig
+    from gomin_client.transports.base import Statistics
+    from gomin_client.vocoder import Vocoder
+
+
+@dataclass(frozen=True)
+class Vocoding:
+    """How to vocode.
+
+    Attributes:
+        model: the model; None if no server is asked.
+        mel: mel settings that were given, by the names of `MelConfig`; a model must have the same.
+    """
+
+    model: ModelOptions | None
+    mel: Mapping[str, int] = field(default_factory=dict)
+
+    def open(self, stack: ExitStack) -> tuple[Vocoder | None, MelConfig]:
+        """The model, if there is one, and the settings of mels.
+
+        Raises:
+            UsageError: mel settings that make no sense.
+            ContractError: mel settings that are not the model's.
+            GominError: see `Vocoder`.
+        """
+        from gomin_client.mel.features import MelConfig
+
+        try:
+            if self.model is None:
+                return None, MelConfig(**self.mel)
+            vocoder = stack.enter_context(self.model.open())
+            contract = vocoder.contract
+            contract.check_mel(vocoder.model, replace(contract.mel, **self.mel))
+        except ValueError as error:
+            raise UsageError(f"mel settings: {error}") from error
+        return vocoder, contract.mel
+
+
+def run_batch(
+    jobs: Sequence[FileJob],
+    settings: BatchSettings,
+    vocoding: Vocoding,
+    report: QuietReportOptions,
+    plot: Path | None = None,
+) -> None:
+    """Run the jobs, report, and exit with the status of the batch.
+
+    Args:
+        jobs: what to make.
+        settings: what to do with files.
+        vocoding: how to vocode.
+        report: what to print.
+        plot: a PNG file to draw, if any.
+
+    Raises:
+        GominError: what is found before the first file is begun.
+        typer.Exit: some files failed.
+    """
+    from gomin_client.batch.inputs import STREAM
+    from gomin_client.batch.run import run_jobs
+    from gomin_client.cli.progress import Display, to_json
+
+    to_stderr = any(job.target == STREAM for job in jobs)
+    _check_files(jobs, settings)
+    if to_stderr and report.as_json:
+        raise UsageError("--json and -o - would both write to standard output")
+    if plot is not None:
+        _check_plot(plot, jobs)
+    verbose = isinstance(report, ReportOptions) and report.verbose
+    with ExitStack() as stack:
+        vocoder, config = vocoding.open(stack)
+        _check_seed(settings.seed, vocoder)
+        display = stack.enter_context(
+            Display(len(jobs), quiet=report.quiet, as_json=report.as_json, to_stderr=to_stderr)
+        )
+        settings = _with_seed(settings, vocoder, display)
+        before = _statistics(vocoder, display) if verbose else None
+        outcomes = run_jobs(jobs, vocoder, config, settings, display.print_outcome)
+        failures = [outcome.error for outcome in outcomes if outcome.error is not None]
+        server_lost = any(isinstance(error, ServerError) for error in failures)
+        try:
+            if plot is not None:
+                _draw(plot, outcomes, config, display)
+        except GominError as error:  # the files exist all the same, and are reported
+            display.print_error(str(error))
+            failures.append(error)
+        if verbose and not server_lost:
+            typer.echo(_timings(vocoder, before, _statistics(vocoder, display)), err=True)
+    display.print_summary(outcomes)
+    if report.as_json:
+        typer.echo(to_json(outcomes, model=vocoder.model if vocoder else None, seed=settings.seed))
+    if failures:
+        # one file has the status of its failure; many files have 1, or the status of a server that is gone
+        raise typer.Exit(ServerError.exit_code if server_lost else failures[0].exit_code if len(jobs) == 1 else 1)
+
+
+def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
+    """Refuse settings that have no meaning for the files, before any work is done."""
+    from gomin_client.batch.inputs import STREAM
+    from gomin_client.batch.outputs import ANALYZE, SYNTHESIZE
+    from gomin_client.files import formats, stdio
+    from gomin_client.mel.scales import Reading
+
+    if settings.live:
+        if any(job.target != STREAM for job in jobs):
+            raise UsageError("--stream writes to standard output: give -o -")
+        stdio.check_stream_subtype(settings.extension, settings.subtype)
+    for job in jobs:
+        for path in (job.source, job.target):
+            known = formats.of(path)
+            if known is not None:
+                known.require(path)
+        written = formats.to_write(Path(f"x{settings.extension}") if job.target == STREAM else job.target)
+        if written is not None and job.task != ANALYZE and not settings.live:
+            written.check_subtype(settings.subtype)
+    if settings.subtype is not None and all(job.task == ANALYZE for job in jobs):
+        raise UsageError(f"--subtype {settings.subtype}: there is no audio to be written")
+    if settings.reading != Reading() and not any(job.task == SYNTHESIZE for job in jobs):
+        raise UsageError("--mel-convention, --stft-norm, --transpose and --force are for mel files: there are none")
+
+
+def _check_plot(path: Path, jobs: Sequence[FileJob]) -> None:
+    from gomin_client.batch import plot
+    from gomin_client.batch.outputs import check_extra_output
+
+    plot.require_matplotlib()
+    check_extra_output(path, jobs, extension=".png")
+    if len(jobs) > plot.MAX_COLUMNS:
+        raise UsageError(f"--plot shows up to {plot.MAX_COLUMNS} files; there are {len(jobs)}")
+
+
+def _check_seed(seed: int | None, vocoder: Vocoder | None) -> None:
+    if seed is None:
+        return
+    if vocoder is None:
+        raise UsageError("--seed: there is nothing to be synthesized")
+    vocoder.check_seed(seed)
+
+
+def _with_seed(settings: BatchSettings, vocoder: Vocoder | None, display: Display) -> BatchSettings:
+    """The settings with a fresh seed, if the model needs one and none was given."""
+    from gomin_client.vocoder import fresh_seed
+
+    if vocoder is None or not vocoder.takes_seed or settings.seed is not None:
+        return settings
+    settings = replace(settings, seed=fresh_seed())
+    display.print(f"seed {settings.seed}")
+    return settings
+
+
+def _draw(path: Path, outcomes: Sequence[Outcome], config: MelConfig, display: Display) -> None:
+    from gomin_client.batch import plot
+
+    columns = [outcome.column for outcome in outcomes if outcome.column is not None]
+    if not columns:
+        display.print_error(f"warning: {path}: not drawn, there is no new reconstruction to show")
+        return
+    plot.save(path, columns, config)
+    display.print(str(path))
+
+
+def _statistics(vocoder: Vocoder | None, display: Display) -> Statistics | None:
+    """The server's statistics; None, with a warning, if it does not report them."""
+    from gomin_client.transports.base import settled
+
+    try:
+        return None if vocoder is None else settled(vocoder.statistics)
+    except GominError as error:
+        display.print_error(f"warning: no statistics: {error.problem if isinstance(error, ServerError) else error}")
+        return None
+
+
+def _timings(vocoder: Vocoder | None, before: Statistics | None, now: Statistics | None) -> str:
+    """How the server spent its time between two readings of its statistics."""
+    from gomin_client.inference.windows import overhead
+
+    if vocoder is None or now is None or before is None:
+        return "there are no statistics of a server"
+    spent = now.since(before)
+    if not spent.is_growth:
+        return "a server was restarted during the run: its statistics begin at the restart"
+    requests = max(spent.requests, 1)
+    parts = {
+        "queue": spent.queue_s,
+        "input": spent.compute_input_s,
+        "model": spent.compute_s,
+        "output": spent.compute_output_s,
+    }
+    means = ", ".join(f"{name} {1000 * seconds / requests:.1f} ms" for name, seconds in parts.items())
+    halo = vocoder.halo_frames
+    return (
+        f"windows of {vocoder.window} frames, {2 * halo} of them halo: {100 * overhead(vocoder.window, halo):.0f} % "
+        f"more work for long files than without windows; server, for all its callers during the run: {spent.requests} "
+        f"requests, {spent.inferences} items in {spent.executions} calls of the model; mean per request: {means}"
+    )
