@@ -13,7 +13,9 @@ import pytest
 import soundfile
 import typer
 
-from tests.support import ROOT, RunningServer
+from gomin_client.files import formats
+from gomin_client.inference import windows
+from tests.support import DEMO_CHECKPOINT, ROOT, RunningServer
 
 WIDTH = 100
 FOLDERS = (".", "docs", "checkpoints", "examples", "model_repository")
@@ -102,6 +104,36 @@ def test_the_example_of_a_bad_option_is_noticed() -> None:
     assert "--url" in command_options()["gomin-client info"]
 
 
+def test_the_table_of_formats_is_that_of_the_code() -> None:
+    rows = [
+        f"| {' '.join(known.extensions)} | {known.description} | {'yes' if known.reader else ''} "
+        f"| {known.extension if known.writer else ''} | {', '.join(known.subtypes)} | {', '.join(known.streamable)} |"
+        for known in sorted(formats.FORMATS, key=lambda known: known.kind)
+    ]
+    table = re.sub(r" +", " ", "\n".join(rows))
+
+    assert f"\n{table}\n\n" in (ROOT / "docs/client.md").read_text(), f"docs/client.md should have\n{table}"
+
+
+def test_halos_and_windows_are_those_of_the_code() -> None:
+    from gomin_export.networks import DiffusionConfig, GANConfig, GomiGAN
+
+    gan = GANConfig().halo_frames
+    demo = GomiGAN.from_pretrained(str(DEMO_CHECKPOINT)).halo_frames
+    step = DiffusionConfig().halo_frames
+    chain, fast = 50 * step, 6 * step
+    window = windows.default_size(chain)
+    streaming, diffusion = ((ROOT / f"docs/{name}.md").read_text() for name in ("streaming", "diffusion"))
+
+    assert f"| halo, in frames of 10.7 ms | {gan} | {demo} |" in streaming
+    sizes = [windows.default_size(halo) for halo in (gan, demo)]
+    assert f"| default window, in frames | {sizes[0]} | {sizes[1]} |" in streaming
+    work = [100 * windows.overhead(size, halo) for size, halo in zip(sizes, (gan, demo), strict=True)]
+    assert f"| extra work for halos, in long recordings | {work[0]:.0f} % | {work[1]:.0f} % |" in streaming
+    assert f"{step} frames per step: {chain} for the released chain and {fast} for `fast`" in joined(diffusion)
+    assert f"this is {window} frames or {window * 256 / 24000:.0f} s of audio" in joined(diffusion)
+
+
 def test_pre_commit_runs_what_make_check_runs() -> None:
     hooks = re.findall(r"entry: \.venv/bin/(.*)", (ROOT / ".pre-commit-config.yaml").read_text())
     recipe = re.search(r"^check: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -125,6 +157,11 @@ OTHER_OPTIONS = {
 def prose(page: str) -> str:
     """A page without its code blocks."""
     return re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def joined(text: str) -> str:
+    """A text without its line breaks."""
+    return " ".join(text.split())
 
 
 def anchors(file: Path) -> set[str]:
