@@ -20,7 +20,8 @@ from gomin_export import pipeline
 from gomin_export.lowering import LoweredGAN
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.export import DenoiserStep, Graph
+from gomin_export.onnx.forms import DenoiserStep, GraphOptions, vocoder_form
+from gomin_export.plan import ExportOptions
 from gomin_export.repository.config import Deployment
 
 SMALL_GAN: dict[str, Any] = {"upsample_in_channels": 192}
@@ -59,7 +60,7 @@ class Models:
 
     def network(self, model: str) -> nn.Module:
         """The reference network with its weights."""
-        network = _network(model, self.quick)
+        network: nn.Module = _network(model, self.quick)
         network.load_state_dict(torch.load(self.checkpoint(model), mmap=True), assign=True)
         return network.eval()
 
@@ -102,18 +103,18 @@ def build(models: Models, say: Any) -> None:
     gan = _network(GAN_MODEL, models.quick)
     assert isinstance(gan, GomiGAN)
     say("exporting the GAN with polyphase activations alone")
-    onnx_export.export_gan_form(LoweredGAN(gan, fold=False), gan.n_mels, models.polyphase, {})
+    onnx_export.write(vocoder_form(LoweredGAN(gan, fold=False), gan.n_mels), models.polyphase, {})
     deployment = Deployment(threads=THREADS)
     for target in ("any", "cpu"):
         say(f"gomin-export gan --target {target}")
-        options = pipeline.Options(graph=Graph(target=target), deployment=deployment)
+        options = ExportOptions(graph=GraphOptions(target=target), deployment=deployment)
         pipeline.export("gan", models.checkpoint(GAN_MODEL), models.repository(target), options)
     say("gomin-export diffusion")
     pipeline.export(
         "diffusion",
         models.checkpoint(DENOISER_MODEL),
         models.repository("cpu"),
-        pipeline.Options(deployment=deployment),
+        ExportOptions(deployment=deployment),
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gomin_client.errors import UsageError
 from gomin_export.errors import CheckpointError
+from gomin_export.networks.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from gomin_export.networks.base import MelInverter
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     Network = TypeVar("Network", bound=MelInverter)
 
 WRAPPER_KEYS = ("state_dict", "generator", "model", "ema")
-
-# A tensor that one network has and the other lacks tells which network a checkpoint is of.
-SIGNATURES = {"gan": "conv_pre.", "diffusion": "model.residual_layers."}
 
 _NO_CHECKPOINT = "is not a checkpoint, or a damaged one: expected a state dict saved by torch.save or safetensors"
 _MELSPEC_PREFIX = "melspec_layer."
@@ -284,18 +282,23 @@ def _check_kind(path: Path, tensors: Mapping[str, Tensor], kind: str) -> None:
     if found:
         raise _error(
             path,
-            f"is a {found[0]} checkpoint (it has tensors {SIGNATURES[found[0]]}*), not a {kind} one; "
+            f"is a {found[0]} checkpoint (it has tensors {ARCHITECTURES[found[0]].signature}*), not a {kind} one; "
             f"use gomin-export {found[0]}",
         )
     raise _error(
-        path, f"is not a GOMIN {kind} checkpoint: no tensor {SIGNATURES[kind]}*; it has {_some_names(tensors)}"
+        path,
+        f"is not a GOMIN {kind} checkpoint: no tensor {ARCHITECTURES[kind].signature}*; it has {_some_names(tensors)}",
     )
 
 
 def _kinds(names: Iterable[Any]) -> list[str]:
     """The kinds of network that have tensors of these names, whatever stands in front of the names."""
     names = [str(name) for name in names]
-    return [kind for kind, mark in SIGNATURES.items() if any(mark in name.replace("module.", "") for name in names)]
+    return [
+        kind
+        for kind, architecture in ARCHITECTURES.items()
+        if any(architecture.signature in name.replace("module.", "") for name in names)
+    ]
 
 
 def _check_tensors(reader: CheckpointReader, expected: Mapping[str, tuple[int, ...]]) -> None:

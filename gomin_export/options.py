@@ -1,16 +1,28 @@
-"""The options of gomin-export's commands, in groups; typer reads these at run time, on Python 3.10 too."""
+"""The options of gomin-export's commands, in records; see `gomin_client.cli.records`.
 
-# ruff: noqa: UP045
+A record is a frozen dataclass whose fields are options. `Architecture.options` names the record of options that only
+the command of one network has: its method `applied_to` adds them to the `ExportOptions` of all networks.
+"""
+
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from gomin_client.contract.choices import SAMPLERS, SCHEDULES
-from gomin_client.contract.model import PRECISIONS
+from gomin_client.contract.model import FP32, PRECISIONS
+from gomin_client.errors import UsageError
 from gomin_export.choices import TARGETS
+
+if TYPE_CHECKING:
+    from gomin_export.plan import ExportOptions
+    from gomin_export.repository.config import Deployment
+
+DEFAULT_REPOSITORY = Path("model_repository")
 
 _MODEL = "Model"
 _PARITY = "Parity gate"
@@ -19,230 +31,379 @@ _PLACING = "Placing"
 
 Checkpoint = Annotated[Path, typer.Option("--ckpt", help="The checkpoint: a state dict (.pt, .pth, .safetensors).")]
 Repository = Annotated[Path, typer.Option(help="The Triton model repository to export into; made if missing.")]
-Config = Annotated[
-    Optional[Path],
-    typer.Option(
-        help="JSON file of config values that win over what the checkpoint's tensors show.", rich_help_panel=_MODEL
-    ),
-]
-Key = Annotated[
-    Optional[str],
-    typer.Option(
-        help="Which state dict to take from a checkpoint that holds several, say ema.", rich_help_panel=_MODEL
-    ),
-]
-Precision = Annotated[
-    str,
-    typer.Option(
-        help=f"Number format inside: {' or '.join(PRECISIONS)}. Inputs and outputs are float32 either way.",
-        rich_help_panel=_MODEL,
-    ),
-]
-Lowering = Annotated[
-    bool,
-    typer.Option(
-        "--lowering/--no-lowering",
-        help="Rewrite the network exactly into fewer operators, or export its plain form.",
-        rich_help_panel=_MODEL,
-    ),
-]
-Target = Annotated[
-    Optional[str],
-    typer.Option(
-        help=f"Where the model is to run: {' or '.join(TARGETS)}. cpu multiplies half as often, in twice the weights: "
-        "faster on CPUs, of no use to GPUs. Default: any.",
-        rich_help_panel=_MODEL,
-        show_default=False,
-    ),
-]
-Atol = Annotated[
-    Optional[float],
-    typer.Option(
-        help="Largest difference allowed from PyTorch in float64. Default: for fp32 1e-5, or 4 times what PyTorch "
-        "float32 is off if that is more; for fp16 no bound.",
-        rich_help_panel=_PARITY,
-        show_default=False,
-    ),
-]
-MinSnr = Annotated[
-    Optional[float],
-    typer.Option(
-        help="Least ratio of signal to error, in dB. Default: 40 for fp16, no bound for fp32.",
-        rich_help_panel=_PARITY,
-        show_default=False,
-    ),
-]
-MaxBatchSize = Annotated[
-    Optional[int],
-    typer.Option(
-        help="Items that one call of the model may hold. Default: 16.", rich_help_panel=_DEPLOYMENT, show_default=False
-    ),
-]
-BatchDelay = Annotated[
-    Optional[int],
-    typer.Option(
-        "--batch-delay-us",
-        help="Microseconds that a request may wait for others of its length, to run as one batch. Default: 0, for a "
-        "denoiser 500.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-Instances = Annotated[
-    Optional[int],
-    typer.Option(
-        help="Copies of the ONNX model that run at the same time, on each GPU. Default: 1.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-InstanceKind = Annotated[
-    Optional[str],
-    typer.Option(
-        help="Where they run: auto (GPUs if there are any), cpu, or gpu. Default: auto.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-Threads = Annotated[
-    Optional[int],
-    typer.Option(
-        help="CPU threads of each instance. Default: as many as there are cores.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-WarmUp = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        metavar="FRAMES|BATCHxFRAMES|none",
-        help="A request that each instance answers before it counts as ready; may be given several times. Default: 64.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-CudnnSearch = Annotated[
-    Optional[str],
-    typer.Option(
-        help="How cuDNN chooses an algorithm for each new length: heuristic, default, or exhaustive (slow where "
-        "lengths vary). Default: heuristic.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-Tf32 = Annotated[
-    Optional[bool],
-    typer.Option(
-        "--tf32/--no-tf32",
-        help="Let GPUs round float32 products to TensorFloat-32. Default: no.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-Accelerator = Annotated[
-    Optional[str],
-    typer.Option(
-        help="What must run the model in NVIDIA's container: cuda or tensorrt (GPU instances only), openvino (CPU "
-        "instances only); written from documentation, not measured. Default: CUDA on GPUs, else the CPU.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-Sampler = Annotated[
-    Optional[str],
-    typer.Option(
-        help=f"Chain of requests that do not choose theirs: {', '.join(SAMPLERS)}. Default: ddpm, the released one.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-Steps = Annotated[
-    Optional[int],
-    typer.Option(
-        help="Its denoiser steps: of ddim and dpm++, as many as you like. Default: the sampler's own number.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-Schedule = Annotated[
-    Optional[str],
-    typer.Option(
-        help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: linear.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-Eta = Annotated[
-    Optional[float],
-    typer.Option(
-        help="Share of fresh noise in ddim's steps, 0 to 1. Default: 0.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-TileFrames = Annotated[
-    Optional[int],
-    typer.Option(
-        help="Mel frames that a denoiser call may hold, which bound its memory; longer mels are denoised in tiles. "
-        "Default: 512.",
-        rich_help_panel=_DEPLOYMENT,
-        show_default=False,
-    ),
-]
-OverwriteConfig = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite-config",
-        help="Write an existing config.pbtxt anew; edits made there by hand are lost.",
-        rich_help_panel=_DEPLOYMENT,
-    ),
-]
-ModelVersion = Annotated[
-    Optional[int],
-    typer.Option(
-        "--version",
-        help="Version number in the repository. Default: the next free one.",
-        rich_help_panel=_PLACING,
-        show_default=False,
-    ),
-]
-Keep = Annotated[
-    Optional[int],
-    typer.Option(
-        help="Keep this many versions of a model, remove older ones. Default: all.",
-        rich_help_panel=_PLACING,
-        show_default=False,
-    ),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be written, write nothing.", rich_help_panel=_PLACING)
-]
-VerifiedRepository = Annotated[
-    Optional[Path],
-    typer.Option(
-        "--repository",
-        help="The repository to verify; with --url, the one that holds the reference. Default: model_repository.",
-        show_default=False,
-    ),
-]
-Url = Annotated[
-    Optional[str], typer.Option(help="A live server to verify: grpc://HOST:PORT, http://HOST:PORT or HOST:PORT (gRPC).")
-]
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="gan, diffusion, a model's name, or all that the reference knows.")
-]
-ReferenceCheckpoint = Annotated[
-    Optional[Path],
-    typer.Option("--ckpt", help="Compare with this checkpoint, run by PyTorch, not with what the export recorded."),
-]
-VerifiedVersion = Annotated[
-    Optional[int],
-    typer.Option(
-        "--version", help="Version to verify. Default: the reference's newest, or with --ckpt the deployed one."
-    ),
-]
-ExpectedPrecision = Annotated[
-    Optional[str],
-    typer.Option("--precision", help="Expected number format. Default: what the export recorded, or with --ckpt fp32."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")]
+
+
+class OwnOptions(Protocol):
+    """A record of options that only the command of one network has."""
+
+    def applied_to(self, options: ExportOptions) -> ExportOptions:
+        """The options of an export with these options added."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The record of a network without options of its own."""
+
+    def applied_to(self, options: ExportOptions) -> ExportOptions:
+        """The same options."""
+        return options
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """How a checkpoint is read."""
+
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of config values that win over the values that the checkpoint's tensors show.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    key: Annotated[
+        str | None,
+        typer.Option(help="State dict to take from a checkpoint with several, such as ema.", rich_help_panel=_MODEL),
+    ] = None
+
+
+@dataclass(frozen=True)
+class GraphFormOptions:
+    """The form of the ONNX graph.
+
+    Raises:
+        UsageError: the precision is unknown.
+    """
+
+    precision: Annotated[
+        str,
+        typer.Option(
+            help=f"Number format inside the model: {' or '.join(PRECISIONS)}. Inputs and outputs are always float32.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = FP32
+    lowering: Annotated[
+        bool,
+        typer.Option(
+            "--lowering/--no-lowering",
+            help="Export an exact rewrite of the network with fewer operators, or its plain form.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = True
+
+    def __post_init__(self) -> None:
+        _require_precision(self.precision)
+
+
+@dataclass(frozen=True)
+class ToleranceOptions:
+    """The tolerance of the parity gate.
+
+    Raises:
+        UsageError: a bound is out of range.
+    """
+
+    atol: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest difference allowed from PyTorch in float64. Default: 1e-5 for fp32, or 4 times the error of "
+            "PyTorch in float32 if that is more; no bound for fp16. An explicit bound is exact.",
+            rich_help_panel=_PARITY,
+            show_default=False,
+        ),
+    ] = None
+    min_snr: Annotated[
+        float | None,
+        typer.Option(
+            help="Lowest ratio of signal to error allowed, in dB. Default: 40 for fp16, no bound for fp32.",
+            rich_help_panel=_PARITY,
+            show_default=False,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.atol is not None and not 0 <= self.atol < math.inf:
+            raise UsageError(f"--atol {self.atol}: expected 0 or more")
+        if self.min_snr is not None and not math.isfinite(self.min_snr):
+            raise UsageError(f"--min-snr {self.min_snr}: expected a number of dB")
+
+
+@dataclass(frozen=True)
+class DeploymentOptions:
+    """Settings of config.pbtxt that all networks have."""
+
+    max_batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest batch of one call of the model. Default: 16.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    batch_delay_us: Annotated[
+        int | None,
+        typer.Option(
+            help="Time that a request may wait for others of its length, to run as one batch, in microseconds. "
+            "Default: 0; 500 for a denoiser.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    instances: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of copies of the ONNX model that run at the same time, on each GPU. Default: 1.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    instance_kind: Annotated[
+        str | None,
+        typer.Option(
+            help="Hardware of the instances: auto (GPUs if there are any), cpu, or gpu. Default: auto.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of CPU threads of each instance. Default: the number of cores.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    warm_up: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FRAMES|BATCHxFRAMES|none",
+            help="A request that each instance answers before it counts as ready; repeatable. Default: 64.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    cudnn_search: Annotated[
+        str | None,
+        typer.Option(
+            help="How cuDNN chooses an algorithm for each new length: heuristic, default, or exhaustive (slow if "
+            "lengths vary). Default: heuristic.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    tf32: Annotated[
+        bool | None,
+        typer.Option(
+            "--tf32/--no-tf32",
+            help="Let GPUs round float32 products to TensorFloat-32. Default: no.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    accelerator: Annotated[
+        str | None,
+        typer.Option(
+            help="Accelerator in NVIDIA's container: cuda or tensorrt (GPU instances only), openvino (CPU instances "
+            "only); written from documentation, not measured. Default: CUDA on GPUs, otherwise the CPU.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+
+    def build(self) -> Deployment:
+        """The settings, without those of a single network.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        from gomin_export.repository.config import Deployment
+
+        values = {name: value for name, value in vars(self).items() if name != "warm_up"}
+        return Deployment(**values, warm_up=_warm_up_shapes(self.warm_up))
+
+
+@dataclass(frozen=True)
+class PlacingOptions:
+    """How models are placed in the repository."""
+
+    overwrite_config: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-config",
+            help="Replace an existing config.pbtxt; manual edits are lost.",
+            rich_help_panel=_DEPLOYMENT,
+        ),
+    ] = False
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--version",
+            help="Version number in the repository. Default: the next free one.",
+            rich_help_panel=_PLACING,
+            show_default=False,
+        ),
+    ] = None
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of versions of a model to keep; older ones are removed. Default: all.",
+            rich_help_panel=_PLACING,
+            show_default=False,
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the changes without writing anything.", rich_help_panel=_PLACING),
+    ] = False
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """Options of a GAN."""
+
+    target: Annotated[
+        str,
+        typer.Option(
+            help=f"Hardware that the model runs on: {' or '.join(TARGETS)}. cpu needs half of the multiplications and "
+            "twice the weights: faster on CPUs, of no use on GPUs.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = TARGETS[0]
+
+    def applied_to(self, options: ExportOptions) -> ExportOptions:
+        """See `OwnOptions`.
+
+        Raises:
+            UsageError: the target is unknown, or is combined with an option that excludes it.
+        """
+        return replace(options, graph=replace(options.graph, target=self.target))
+
+
+@dataclass(frozen=True)
+class ChainOptions:
+    """Options of a diffusion model."""
+
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Sampler of requests that choose none: {', '.join(SAMPLERS)}. Default: ddpm, as released.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of its denoiser steps; any number for ddim and dpm++. Default: the sampler's own number.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: linear.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    eta: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of fresh noise in each ddim step, 0 to 1. Default: 0.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+    tile_frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest number of mel frames in one denoiser call, which bounds its memory; longer mels are denoised "
+            "in tiles. Default: 512.",
+            rich_help_panel=_DEPLOYMENT,
+            show_default=False,
+        ),
+    ] = None
+
+    def applied_to(self, options: ExportOptions) -> ExportOptions:
+        """See `OwnOptions`."""
+        from gomin_client.sampling.settings import SamplerSettings
+
+        asked = SamplerSettings(self.sampler, self.steps, self.schedule, self.eta)
+        sampling = asked if asked.to_parameters() else None
+        deployment = replace(options.deployment, sampling=sampling, tile_frames=self.tile_frames)
+        return replace(options, deployment=deployment)
+
+
+@dataclass(frozen=True)
+class DeployedOptions:
+    """The deployed models to verify."""
+
+    repository: Annotated[
+        Path | None,
+        typer.Option(
+            help="The repository to verify; with --url, the repository of the reference. Default: model_repository.",
+            show_default=False,
+        ),
+    ] = None
+    url: Annotated[
+        str | None,
+        typer.Option(help="A live server to verify: grpc://HOST:PORT, http://HOST:PORT or HOST:PORT (gRPC)."),
+    ] = None
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="gan, diffusion, the name of a model, or all models of the reference."),
+    ] = "all"
+
+
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """The reference that deployed models are compared with.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    ckpt: Annotated[
+        Path | None,
+        typer.Option(help="Compare with this checkpoint, run by PyTorch, and not with the cases that were recorded."),
+    ] = None
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--version", help="Version to verify. Default: the reference's newest, or with --ckpt the deployed one."
+        ),
+    ] = None
+    precision: Annotated[
+        str | None, typer.Option(help="Expected number format. Default: as recorded, or with --ckpt fp32.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.precision is not None:
+            _require_precision(self.precision)
+        if self.version is not None and self.version < 1:
+            raise UsageError(f"--version {self.version}: Triton's versions begin at 1")
+
+
+def _require_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
+
+
+def _warm_up_shapes(texts: list[str] | None) -> list[tuple[int, int]] | None:
+    """Warm-up requests as (batch, frames); empty for "none", None if the option was not given.
+
+    Raises:
+        UsageError: a text is not of the form that the option's help shows.
+    """
+    if not texts:
+        return None
+    if texts == ["none"]:
+        return []
+    shapes = []
+    for text in texts:
+        numbers = text.split("x")
+        if not all(number.isdecimal() for number in numbers) or len(numbers) > 2:
+            raise UsageError(f"--warm-up {text}: expected FRAMES, BATCHxFRAMES, or none alone")
+        shapes.append((int(numbers[0]) if len(numbers) == 2 else 1, int(numbers[-1])))
+    return shapes

@@ -1,7 +1,7 @@
-"""The parity gate replayed against what is deployed: a repository on disk, or a live server.
+"""The parity gate repeated with deployed models: in a repository on disk, or on a live server.
 
-The reference is a checkpoint, computed by PyTorch, or the vectors that an export recorded beside its models, which need
-no PyTorch.
+The reference is a checkpoint, run by PyTorch, or the cases that an export recorded beside its models, which need no
+PyTorch.
 """
 
 from __future__ import annotations
@@ -15,27 +15,45 @@ from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.model import ModelContract, Provenance
 from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UnknownModelError
-from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import ModelInfo, Parameters, Transport
 from gomin_export.errors import RepositoryError
+from gomin_export.networks.registry import Architecture
 from gomin_export.parity import gate, record
-from gomin_export.parity.gate import Case, Expectation, Report, Tolerance
+from gomin_export.parity.gate import Case, Outcome, Report, Tolerance
+from gomin_export.repository.config import Deployment
 
 
 @dataclass(frozen=True)
-class Truth:
+class Criteria:
+    """What the caller of a verification asks for; None leaves it to the reference.
+
+    Attributes:
+        version: version of the models.
+        precision: number format of the models.
+        atol: largest max abs error allowed.
+        min_snr: lowest SNR allowed, in dB.
+    """
+
+    version: int | None = None
+    precision: str | None = None
+    atol: float | None = None
+    min_snr: float | None = None
+
+
+@dataclass(frozen=True)
+class Expectation:
     """What a deployed model must be.
 
     Attributes:
-        contract: what it tells clients.
-        checkpoint_sha256: of its checkpoint.
-        precision: what it computes in.
-        version: its version; None where the newest deployed one is meant.
-        newest: whether no newer version may be deployed.
-        files: file name → SHA-256 of what its version directory serves; None where that is not known.
-        expectations: what it must answer.
-        tolerance: how far off it may be.
-        parameters: of the requests.
+        contract: its contract with clients.
+        checkpoint_sha256: SHA-256 of its checkpoint.
+        precision: its number format.
+        version: its version; None for the newest deployed one.
+        newest: no newer version may be deployed.
+        files: file name → SHA-256 of what its version directory serves; None if unknown.
+        cases: inputs and expected outputs.
+        tolerance: for the outputs.
+        parameters: parameters of the requests.
     """
 
     contract: ModelContract
@@ -44,40 +62,30 @@ class Truth:
     version: int | None
     newest: bool
     files: Mapping[str, str] | None
-    expectations: Sequence[Expectation]
+    cases: Sequence[Case]
     tolerance: Tolerance
     parameters: Parameters = field(default_factory=dict)
 
 
 class Reference(Protocol):
-    """Where the truth comes from."""
+    """A source of expectations."""
 
     def models(self) -> list[str]:
-        """The models that it knows."""
+        """The names of the models that it knows."""
         ...
 
-    def truth(self, model: str) -> Truth:
+    def expectation(self, model: str) -> Expectation:
         """What a model must be."""
         ...
 
 
 class RecordedReference:
-    """The vectors and reports that exports left in a model repository."""
+    """The cases and reports that exports recorded in a model repository."""
 
-    def __init__(
-        self,
-        repository: Path,
-        version: int | None = None,
-        precision: str | None = None,
-        atol: float | None = None,
-        min_snr: float | None = None,
-    ) -> None:
-        """Arguments: see `verify`; the tolerance is that of the export where none is given."""
+    def __init__(self, repository: Path, criteria: Criteria = Criteria()) -> None:
+        """Args: criteria: the tolerance is the export's unless it is given."""
         self._repository = repository
-        self._version = version
-        self._precision = precision
-        self._atol = atol
-        self._min_snr = min_snr
+        self._criteria = criteria
 
     def models(self) -> list[str]:
         """Every model of the repository that an export recorded, whether it can be served or not.
@@ -90,33 +98,34 @@ class RecordedReference:
             raise RepositoryError(f"{self._repository}: has no models that gomin-export wrote")
         return names
 
-    def truth(self, model: str) -> Truth:
-        """What the newest version in the repository was when it was exported, or the version asked for.
+    def expectation(self, model: str) -> Expectation:
+        """The newest version in the repository as it was exported, or the version asked for.
 
         Raises:
-            RepositoryError: the version is not there, or was exported without records.
+            RepositoryError: the version does not exist, or was exported without records.
         """
+        asked = self._criteria
         there = model_repository.versions(self._repository / model)
-        version = self._version or max(there, default=0)
+        version = asked.version or max(there, default=0)
         if version not in there:
             known = ", ".join(map(str, there)) or "no versions at all"
-            raise RepositoryError(f"{self._repository}: {model} has no version {self._version}; it has {known}")
+            raise RepositoryError(f"{self._repository}: {model} has no version {asked.version}; it has {known}")
         files = self._repository / model / str(version)
         report = record.read_report(files)
-        asked = Tolerance(
-            report.tolerance.atol if self._atol is None else self._atol,
-            report.tolerance.min_snr if self._min_snr is None else self._min_snr,
-            report.tolerance.own_errors if self._atol is None else 0,
+        tolerance = Tolerance(
+            report.tolerance.atol if asked.atol is None else asked.atol,
+            report.tolerance.min_snr if asked.min_snr is None else asked.min_snr,
+            report.tolerance.own_errors if asked.atol is None else 0,
         )
-        return Truth(
+        return Expectation(
             ModelContract.from_parameters(model, report.facts["contract"]),
             report.facts["checkpoint_sha256"],
-            self._precision or report.facts["precision"],
+            asked.precision or report.facts["precision"],
             version,
-            self._version is None,
+            asked.version is None,
             report.facts["files"],
             record.read_vectors(files),
-            asked,
+            tolerance,
             report.facts.get("parameters", {}),
         )
 
@@ -126,67 +135,64 @@ class CheckpointReference:
 
     def __init__(
         self,
+        architecture: Architecture,
         checkpoint: Path,
-        overrides: Mapping[str, Any] | None = None,
-        key: str | None = None,
-        version: int | None = None,
-        precision: str | None = None,
-        atol: float | None = None,
-        min_snr: float | None = None,
+        overrides: Mapping[str, Any],
+        key: str | None,
+        criteria: Criteria = Criteria(),
     ) -> None:
         """Load the checkpoint.
 
-        Raises:
-            CheckpointError: it is not usable.
-        """
-        from gomin_export import pipeline
-        from gomin_export.checkpoints import detect_kind, load_network
+        Args:
+            architecture: the network's record.
+            checkpoint: the checkpoint file.
+            overrides: config values of the network that win over the values that the tensors show.
+            key: entry of a checkpoint with several state dicts.
+            criteria: the precision is fp32 unless it is given.
 
-        kind = detect_kind(checkpoint, key)
-        self._network = load_network(pipeline.NETWORKS[kind], checkpoint, overrides, key)
-        self._contracts = pipeline.describe(kind, self._network)
+        Raises:
+            CheckpointError: the file is not a usable checkpoint of this network.
+        """
+        self._network = architecture.load(checkpoint, overrides, key)
+        self._models = {model.name: model for model in architecture.models}
+        self._contracts = architecture.contracts(self._network)
         self._sha256 = record.sha256(checkpoint)
-        self._version = version
-        self._precision = precision or contract.FP32
-        self._tolerance = Tolerance.of(self._precision, atol, min_snr)
+        self._version = criteria.version
+        self._precision = criteria.precision or contract.FP32
+        self._tolerance = Tolerance.of(self._precision, criteria.atol, criteria.min_snr)
 
     def models(self) -> list[str]:
-        """The models that an export makes of this checkpoint."""
-        return list(self._contracts)
+        """The names of the models that an export makes from this checkpoint."""
+        return list(self._models)
 
-    def truth(self, model: str) -> Truth:
+    def expectation(self, model: str) -> Expectation:
         """What a model of this checkpoint must be."""
-        from gomin_export.parity.cases import EXPECTATIONS
-
         described = self._contracts[model]
-        expectations = EXPECTATIONS[described.kind](self._network)
-        parameters: Parameters = {}
-        if described.kind == contract.DIFFUSION and described.num_diffusion_steps is not None:
-            parameters = SamplerSettings().resolved(described.num_diffusion_steps).to_parameters()
-        return Truth(
+        parameters = self._models[model].request_parameters(described, Deployment(), None)
+        return Expectation(
             described,
             self._sha256,
             self._precision,
             self._version,
             False,
             None,
-            expectations,
+            self._models[model].gate_cases(self._network, parameters),
             self._tolerance,
             parameters,
         )
 
 
-def verify(target: Transport, model: str, truth: Truth, repository: Path | None = None) -> Report:
-    """Hold one deployed model to the truth.
+def verify(target: Transport, model: str, expected: Expectation, repository: Path | None = None) -> Report:
+    """Compare one deployed model with the expectation.
 
     Args:
-        target: where it is deployed.
+        target: the server or repository.
         model: its name.
-        truth: what it must be.
-        repository: the target's directory, if it is one: its files are checked too.
+        expected: what it must be.
+        repository: the target's directory, if it is a repository on disk: its files are compared too.
 
     Returns:
-        A report; what is wrong but for values are cases that failed.
+        A report. Everything that differs, not only outputs, is a failed case.
 
     Raises:
         ServerError: the server cannot be reached.
@@ -194,32 +200,32 @@ def verify(target: Transport, model: str, truth: Truth, repository: Path | None 
     try:
         info = target.describe(model)
     except (UnknownModelError, ModelNotReadyError, ContractError) as error:
-        return Report(model, [_failed("deployed", str(error))], truth.tolerance, {})
-    version = truth.version or info.versions[-1]
-    problems = _check_identity(info, version, truth)
+        return Report(model, [_failed("deployed", str(error))], expected.tolerance, {})
+    version = expected.version or info.versions[-1]
+    problems = _check_identity(info, version, expected)
     if repository is not None and version in info.versions:
-        problems += _check_files(repository / model / str(version), truth.files)
-    cases: list[Case] = []
+        problems += _check_files(repository / model / str(version), expected.files)
+    outcomes: list[Outcome] = []
     if version in info.versions:
-        output = contract.OUTPUTS[truth.contract.kind]
+        output = contract.OUTPUTS[expected.contract.kind]
 
         def infer(inputs: gate.Inputs) -> Any:
-            answer = target.infer(model, version, inputs, parameters=truth.parameters)
+            answer = target.infer(model, version, inputs, parameters=expected.parameters)
             if output not in answer:
                 raise ContractError(f"answered without the tensor {output}; it gave {', '.join(answer)}")
             return answer[output]
 
         try:
-            cases = gate.compare(infer, truth.expectations, info.max_batch_size or None)
+            outcomes = gate.compare(infer, expected.cases, info.max_batch_size or None)
         except ServerError as error:
             if repository is None:
                 raise
-            cases = [_failed("runs", str(error))]  # no server involved: a file that cannot be loaded
-    return Report(f"{model} version {version}", [*problems, *cases], truth.tolerance, {"version": version})
+            outcomes = [_failed("runs", str(error))]  # there is no server: a file cannot be loaded
+    return Report(f"{model} version {version}", [*problems, *outcomes], expected.tolerance, {"version": version})
 
 
-def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[Case]:
-    """The files of a version directory against their SHA-256, by default as its own gate.json has them."""
+def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[Outcome]:
+    """Compare the files of a version directory with their SHA-256, by default those in its own parity.json."""
     if expected is None:
         try:
             expected = record.read_report(files).facts["files"]
@@ -233,32 +239,32 @@ def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[Case]:
     return problems
 
 
-def _check_identity(info: ModelInfo, version: int, truth: Truth) -> list[Case]:
-    """What a model says of itself, against what it should be."""
+def _check_identity(info: ModelInfo, version: int, expected: Expectation) -> list[Outcome]:
+    """Compare version, contract and provenance of a deployed model with the expectation."""
     if version not in info.versions:
         serves = ", ".join(map(str, info.versions))
         return [_failed("version", f"{version} is not deployed; what is: {serves}")]
     problems = []
-    if truth.newest and info.versions[-1] > version:
+    if expected.newest and info.versions[-1] > version:
         problems.append(_failed("version", f"{info.versions[-1]} is deployed, the reference is {version}"))
     try:
         described = ModelContract.from_parameters(info.name, info.parameters)
     except ContractError as error:
         return [*problems, _failed("contract", str(error))]
-    for name, value in truth.contract.to_parameters().items():
+    for name, value in expected.contract.to_parameters().items():
         actual = described.to_parameters().get(name)
         if actual != value:
             problems.append(_failed(name, f"is {actual}; expected {value}"))
     made = described.provenance.get(version, Provenance("not recorded", "not recorded"))
-    for name, actual, expected in (
-        ("checkpoint_sha256", made.checkpoint_sha256, truth.checkpoint_sha256),
-        ("precision", made.precision, truth.precision),
+    for name, actual, wanted in (
+        ("checkpoint_sha256", made.checkpoint_sha256, expected.checkpoint_sha256),
+        ("precision", made.precision, expected.precision),
     ):
-        if actual != expected:
-            problems.append(_failed(name, f"is {actual}; expected {expected}"))
+        if actual != wanted:
+            problems.append(_failed(name, f"is {actual}; expected {wanted}"))
     return problems
 
 
-def _failed(name: str, problem: str) -> Case:
+def _failed(name: str, problem: str) -> Outcome:
     nan = float("nan")
-    return Case(name, nan, nan, 0.0, problem)
+    return Outcome(name, nan, nan, 0.0, problem)

@@ -21,7 +21,7 @@ _TAPS = 3  # the frame before, the frame, the one after
 _WORTH = 3  # times fewer multiplications, for the transposition that follows
 
 
-def pays(conv: nn.ConvTranspose1d, n_mels: int) -> bool:
+def composition_pays(conv: nn.ConvTranspose1d, n_mels: int) -> bool:
     """Whether a layer is better made from the mel than from the layer before: it has two taps for each sample."""
     return 2 * conv.in_channels >= _WORTH * _TAPS * n_mels
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gomin_export.lowering import film as film_lowering
 from gomin_export.lowering.activations import (
     FoldedSnake,
     HalfFoldedSnake,
@@ -19,9 +18,9 @@ from gomin_export.lowering.activations import (
     UnfoldedSnake,
     frequencies,
 )
-from gomin_export.lowering.film import ComposedModulation, FrameEdges
+from gomin_export.lowering.film import ComposedModulation, FrameEdges, composition_pays
 from gomin_export.lowering.folding import scale_inputs, scale_outputs
-from gomin_export.lowering.polyphase import PhasedResBlock, from_phases, pays, to_phases
+from gomin_export.lowering.polyphase import PhasedResBlock, from_phases, phases_pay, to_phases
 from gomin_export.networks.gan import FILM_SCALE, GomiGAN, ResBlock
 
 
@@ -77,11 +76,11 @@ class LoweredGAN(nn.Module):
     Runtime then leaves them until they are needed (see `LoweredDenoiser`), which takes less memory.
     """
 
-    def __init__(self, network: GomiGAN, fold: bool = True, minimal: bool = False) -> None:
-        """Args: fold: fold factors into weights; minimal: use `PhasedResBlock` where it pays, which always folds."""
+    def __init__(self, network: GomiGAN, fold: bool = True, winograd: bool = False) -> None:
+        """Args: fold: fold factors into weights; winograd: use `PhasedResBlock` where it pays, which always folds."""
         super().__init__()
-        if minimal and not fold:
-            raise ValueError("minimal filtering folds factors into weights")
+        if winograd and not fold:
+            raise ValueError("Winograd convolutions fold factors into weights")
         self.blocks_per_stage = len(network.resblocks) // len(network.ups)
         # what is left to do after the resblocks of a stage have been added up
         self.mean = 1.0 if fold else 1 / self.blocks_per_stage
@@ -94,7 +93,7 @@ class LoweredGAN(nn.Module):
         self.resblocks = nn.ModuleList()
         for i, block in enumerate(blocks):
             samples_per_frame = math.prod(network.config.upsample_strides[: i // self.blocks_per_stage + 1])
-            phased = minimal and pays(block, samples_per_frame)
+            phased = winograd and phases_pay(block, samples_per_frame)
             self.resblocks.append(PhasedResBlock(block) if phased else LoweredResBlock(block, fold))
         snakes = [*network.snake_ups, network.snake_post]
         if not fold:
@@ -113,7 +112,7 @@ class LoweredGAN(nn.Module):
             for snake, layer in zip(snakes, [*self.ups, self.conv_post], strict=True):
                 scale_inputs(layer, 1 / frequencies(snake))
         chain = [*self.film_generator.convs]
-        composed = [i for i, conv in enumerate(chain) if minimal and i and film_lowering.pays(conv, network.n_mels)]
+        composed = [i for i, conv in enumerate(chain) if winograd and i and composition_pays(conv, network.n_mels)]
         self.edges = FrameEdges(chain[0].weight.dtype) if composed else None
         for i in composed:
             self.film_generator.convs[i] = ComposedModulation(chain[: i + 1])

@@ -3,7 +3,7 @@
 A stage's signals are kept as `PHASES` interleaved ones, (B, rows, 1, C, T / PHASES), row p of column j being the sample
 PHASES·j + p. All that mixes samples in time but not channels is then a small matrix over rows and neighbouring columns,
 the same for all channels, and runs as one matrix product: the anti-aliasing filters, and the analysis and synthesis of
-minimal filtering (`minimal.py`). All that mixes channels is an ordinary grouped convolution over columns. Nothing is
+minimal filtering (`winograd.py`). All that mixes channels is an ordinary grouped convolution over columns. Nothing is
 transposed on the way. The axis of one is there because ONNX Runtime pads the channels of four-dimensional convolutions
 to its vector length, and rows are few.
 
@@ -12,7 +12,7 @@ tiles further on, so that at the points a layer is a convolution of s taps over 
 PHASES·j + i·d, i = 0 … PHASES-1: for odd d, it has one sample of each row, and the tiles cover all samples once.
 
 Only for stages whose length is a multiple of PHASES for every mel, odd dilations, and low-pass filters that are the
-same for all channels; `pays` says whether that is so, and whether it pays.
+same for all channels; `phases_pay` says whether that is so, and whether it pays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from gomin_export.lowering.activations import FoldedSnake, frequencies
 from gomin_export.lowering.folding import scale_inputs, scale_outputs
-from gomin_export.lowering.winograd import UNIT, MinimalFilter
+from gomin_export.lowering.winograd import UNIT, WinogradFilter
 from gomin_export.networks.gan import LPF_TAPS, ResBlock
 
 PHASES = 4
@@ -112,7 +112,7 @@ class PhasedSnake(nn.Module):
         return self.down(self.snake(self.up(self.gain * x)))  # type: ignore[no-any-return]
 
 
-class MinimalConv(nn.Module):
+class WinogradConv(nn.Module):
     """A `Conv1d` of stride 1 and the same length, on phases, by minimal filtering."""
 
     weight: Tensor
@@ -122,15 +122,15 @@ class MinimalConv(nn.Module):
         super().__init__()
         (kernel,), (dilation,) = conv.kernel_size, conv.dilation
         taps, sub_filters = split(kernel)
-        minimal = MinimalFilter.of(PHASES, taps)
-        points = len(minimal.taps)
+        winograd = WinogradFilter.of(PHASES, taps)
+        points = len(winograd.taps)
         dtype = conv.weight.dtype
         self.points, self.channels, self.dilation = points, conv.out_channels, dilation
         reach = (sub_filters - 1) * dilation  # columns that the products take beyond the last
         delay = (PHASES - 1) * dilation // PHASES  # columns that a tile's last output lies beyond its first
         self.analysis = RowFilter(
             (
-                (point, *_place((i - kernel // 2) * dilation), float(minimal.analysis[point, i]))
+                (point, *_place((i - kernel // 2) * dilation), float(winograd.analysis[point, i]))
                 for point in range(points)
                 for i in range(points)
             ),
@@ -142,10 +142,10 @@ class MinimalConv(nn.Module):
         synthesis: list[Entry] = []
         for i in range(PHASES):
             row, column = _place(i * dilation)
-            synthesis += [(row, point, -column, float(minimal.synthesis[i, point])) for point in range(points)]
+            synthesis += [(row, point, -column, float(winograd.synthesis[i, point])) for point in range(points)]
         self.synthesis = RowFilter(synthesis, dtype, before=-delay, after=0)
         weight = F.pad(conv.weight.double(), (0, taps * sub_filters - kernel))
-        products = torch.einsum("pr,oisr->pois", minimal.taps, torch.unflatten(weight, 2, (sub_filters, taps)))
+        products = torch.einsum("pr,oisr->pois", winograd.taps, torch.unflatten(weight, 2, (sub_filters, taps)))
         bias = torch.zeros(points, conv.out_channels, dtype=torch.float64)
         if conv.bias is not None:
             bias[UNIT] = conv.bias.double()  # the point 1 is a part of every output
@@ -177,9 +177,9 @@ class PhasedResBlock(nn.Module):
         for snake1, conv1, snake2, conv2 in zip(*layers, strict=True):
             first, second = frequencies(snake1), frequencies(snake2)
             self.snakes1.append(PhasedSnake(block.lpf[0, 0], first))
-            self.convs1.append(MinimalConv(scale_outputs(scale_inputs(_widened(conv1), 1 / first), second)))
+            self.convs1.append(WinogradConv(scale_outputs(scale_inputs(_widened(conv1), 1 / first), second)))
             self.snakes2.append(FoldedSnake())
-            self.convs2.append(MinimalConv(scale_inputs(_widened(conv2), 1 / second)))
+            self.convs2.append(WinogradConv(scale_inputs(_widened(conv2), 1 / second)))
         self.to(block.lpf.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ _ACTIVATED = 300  # for each pair of convolutions: the row that `PhasedSnake` ha
 _WORTH = 0.95  # the weights double: it must be worth that
 
 
-def pays(block: ResBlock, samples_per_frame: int) -> bool:
+def phases_pay(block: ResBlock, samples_per_frame: int) -> bool:
     """Whether a block can be computed on phases, and is expected to take clearly less time there.
 
     Args:
@@ -220,7 +220,7 @@ def pays(block: ResBlock, samples_per_frame: int) -> bool:
 
 
 def _cost(conv: nn.Conv1d) -> float:
-    """Of `MinimalConv`: analysis, products on blocks of channels, synthesis."""
+    """Of `WinogradConv`: analysis, products on blocks of channels, synthesis."""
     (kernel,), (dilation,) = conv.kernel_size, conv.dilation
     taps, sub_filters = split(kernel)
     points = PHASES + taps - 1

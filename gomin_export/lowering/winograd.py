@@ -25,7 +25,7 @@ UNIT = 1  # the index of the point 1, whose column in `synthesis` is all ones
 
 
 @dataclass(frozen=True)
-class MinimalFilter:
+class WinogradFilter:
     """The matrices of one F(m, r), in float64.
 
     Attributes:
@@ -39,7 +39,7 @@ class MinimalFilter:
     synthesis: Tensor
 
     @classmethod
-    def of(cls, outputs: int, taps: int) -> MinimalFilter:
+    def of(cls, outputs: int, taps: int) -> WinogradFilter:
         """F(outputs, taps).
 
         Raises:

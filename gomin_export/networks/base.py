@@ -17,6 +17,11 @@ from gomin_export.checkpoints import CheckpointReader, load_network
 class NetworkConfig(Protocol):
     """A frozen dataclass of constructor arguments that can be read from a checkpoint's tensors."""
 
+    @property
+    def halo_frames(self) -> int:
+        """Mel frames to either side that the output of one call depends on."""
+        ...
+
     @classmethod
     def from_tensors(cls, tensors: CheckpointReader, overrides: Mapping[str, Any]) -> NetworkConfig:
         """The config that the tensors' shapes show; `overrides` win."""
@@ -46,10 +51,12 @@ class MelInverter(nn.Module):
 
     Attributes:
         mel_config: the mel spectrograms that the network was trained on.
+        config: the constructor arguments.
     """
 
     kind: ClassVar[str]
     config_class: ClassVar[type[Any]]
+    config: NetworkConfig
 
     def __init__(self, n_mels: int, sample_rate: int, win_length: int, hop_length: int) -> None:
         super().__init__()
@@ -71,6 +78,16 @@ class MelInverter(nn.Module):
     def n_mels(self) -> int:
         """Mel bands."""
         return self.mel_config.n_mels
+
+    @property
+    def halo_frames(self) -> int:
+        """Mel frames to either side that the output of one call depends on."""
+        return self.config.halo_frames
+
+    @property
+    def num_diffusion_steps(self) -> int | None:
+        """Timesteps that the network was trained with; None for a network that makes the waveform in one pass."""
+        return None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_path: str | Path, **config: Any) -> Self:

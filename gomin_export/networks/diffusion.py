@@ -229,6 +229,7 @@ class DiffusionWrapper(MelInverter):
 
     kind = "diffusion"
     config_class = DiffusionConfig
+    config: DiffusionConfig
 
     def __init__(
         self,
@@ -257,9 +258,9 @@ class DiffusionWrapper(MelInverter):
         )
 
     @property
-    def halo_frames(self) -> int:
-        """Mel frames to either side that one denoiser step depends on."""
-        return self.config.halo_frames
+    def num_diffusion_steps(self) -> int:
+        """Timesteps that the denoiser was trained with."""
+        return self.model.num_diffusion_steps
 
     @torch.no_grad()
     def forward(

@@ -215,6 +215,7 @@ class GomiGAN(MelInverter):
 
     kind = "gan"
     config_class = GANConfig
+    config: GANConfig
 
     def __init__(
         self,
@@ -253,11 +254,6 @@ class GomiGAN(MelInverter):
                 self.resblocks.append(ResBlock(channels[i + 1], kernel_size, dilations, filter_rate))
         self.snake_post = Snake(channels[-1])
         self.conv_post = nn.Conv1d(channels[-1], 1, 7, padding=3)
-
-    @property
-    def halo_frames(self) -> int:
-        """Mel frames to either side that an output sample may depend on."""
-        return self.config.halo_frames
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, in_channels, T) -> (B, 1, hop_length·T)."""

@@ -1,8 +1,8 @@
-"""Number formats of exported models.
+"""float16 convolutions in a float32 network.
 
-float16 is made in PyTorch, before the export: the convolutions that hold nearly all weights and multiplications are
-converted by `nn.Module.half`, and the casts around them stand just where they are written here. Converters of finished
-ONNX graphs round whatever passes between two nodes that were to stay in float32.
+The conversion is done in PyTorch, before the export: `nn.Module.half` converts the convolutions, which have nearly all
+weights and multiplications, and a cast is added before and after each. Converters of finished ONNX graphs also round
+values between two nodes that should stay in float32.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from gomin_export.errors import CheckpointError
 
-# What is not below stays in float32: activations and their filters (the sine of a large float16 number is far off),
-# sums over many layers, modulations, the timestep embedding, and the last layers, whose rounding would be heard in
-# silence.
+# All other blocks stay in float32: activations and their filters (the sine of a large float16 number has a large
+# error), sums over many layers, modulations, the timestep embedding, and the last layers, whose rounding would be
+# audible in silence.
 HEAVY_BLOCKS = ("resblocks", "ups", "residual_layers")
 
 

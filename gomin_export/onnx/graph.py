@@ -1,4 +1,4 @@
-"""Changes to a finished ONNX graph: names for people, constant shapes, nothing of the machine that exported it."""
+"""Changes to a finished ONNX graph: readable names, constant shapes, no traces of the exporting machine."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from onnx import numpy_helper
 
 
 def name_by_block(graph: onnx.GraphProto) -> None:
-    """Name nodes, and the values between them, by the module that they come from: resblocks.3/snakes1.0/Sin.
+    """Name nodes and values after the module that made them: resblocks.3/snakes1.0/Sin.
 
-    The exporter notes the path of modules at each node; nodes that its optimizer made have none, and take that of the
-    node before.
+    The exporter stores the path of modules with each node. Nodes made by its optimizer have none, and take the path of
+    the node before.
     """
-    blocks: dict[str, str] = {}  # of the node that makes a value
+    blocks: dict[str, str] = {}  # value → block of the node that makes it
     taken: Counter[str] = Counter()
     renamed: dict[str, str] = {}
     fixed = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
@@ -42,10 +42,10 @@ def name_by_block(graph: onnx.GraphProto) -> None:
 
 
 def make_shapes_constant(graph: onnx.GraphProto) -> None:
-    """Write the shapes that Reshape gets as constants, where only the batch and one other size are not known.
+    """Make the shapes of Reshape nodes constant if at most the batch and one other size are unknown.
 
-    The exporter computes each from the sizes of the graph's inputs; that is a node for every reshape, and ONNX's own
-    shape inference cannot follow it. The batch is the first axis of every tensor here, and is copied.
+    The exporter computes each shape from the sizes of the graph's inputs: a node for every reshape, which ONNX's shape
+    inference cannot follow. The batch is the first axis of every tensor here; a size of 0 copies it.
     """
     made_by = {name: node for node in graph.node for name in node.output}
     inputs = {value.name for value in graph.input}
@@ -68,21 +68,21 @@ def make_shapes_constant(graph: onnx.GraphProto) -> None:
         constant = np.array([-1 if size is None else size for size in sizes], np.int64)
         graph.initializer.append(numpy_helper.from_array(constant, name))
         node.input[1] = name
-        del node.attribute[:]  # allowzero, by which 0 would be a size
+        del node.attribute[:]  # allowzero, which would make 0 a size
     _remove_unused(graph)
 
 
 def _is_batch(node: onnx.NodeProto, inputs: Set[str]) -> bool:
-    """Whether a node takes the first size of one of the graph's inputs."""
+    """Whether a node returns the first size of one of the graph's inputs."""
     limits = {attribute.name: attribute.i for attribute in node.attribute}
     return node.op_type == "Shape" and node.input[0] in inputs and limits == {"start": 0, "end": 1}
 
 
 def _remove_unused(graph: onnx.GraphProto) -> None:
-    """Remove nodes and weights whose values nothing reads."""
+    """Remove nodes and weights that no node reads."""
     wanted = {value.name for value in graph.output}
     kept = []
-    for node in reversed(graph.node):  # those that read come after those that are read
+    for node in reversed(graph.node):  # readers come after the nodes that they read
         if wanted & set(node.output):
             kept.append(node)
             wanted.update(node.input)
@@ -95,12 +95,12 @@ def _remove_unused(graph: onnx.GraphProto) -> None:
 
 
 def forget_shapes(graph: onnx.GraphProto) -> None:
-    """Remove the shapes of values inside the graph, which ONNX Runtime infers again as far as it needs them.
+    """Remove the shapes of values inside the graph; ONNX Runtime infers the ones that it needs.
 
-    Where it knows that two are equal it keeps the memory of the one until the other comes: a network whose values have
-    many different lengths then holds memory of each. The GAN takes a quarter less at the peak without, and is no
-    slower. The denoiser keeps its shapes: its values have one length, and only where it knows that two shapes are equal
-    does ONNX Runtime add while it convolves.
+    If two shapes are known to be equal, ONNX Runtime keeps the memory of one value for the other. A network whose
+    values have many different lengths then holds memory for each length: without shapes the GAN's peak is a quarter
+    lower, at the same speed. The denoiser keeps its shapes. Its values have one length, and ONNX Runtime fuses an
+    addition into a convolution only if it knows that both shapes are equal.
     """
     del graph.value_info[:]
 
@@ -116,7 +116,7 @@ def _block(scopes: Sequence[str]) -> str:
 
 
 def strip_traces(model: onnx.ModelProto) -> None:
-    """Remove the exporter's own notes: they hold stack traces, with the paths of the machine that exported."""
+    """Remove the exporter's notes, which contain stack traces with paths of the exporting machine."""
     graph = model.graph
     for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del item.metadata_props[:]

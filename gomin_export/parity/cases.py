@@ -1,7 +1,7 @@
-"""What the parity gate feeds a model, and what the PyTorch network answers.
+"""The parity gate's cases: inputs, and the outputs of the PyTorch network for them.
 
-A grid of batches and lengths: one frame, odd and prime counts, shorter and longer than the traced one; with mels as
-recordings give them (silence, clipped noise, values up to 1.2) and normal values, which no recording gives.
+A grid of batch sizes and lengths: one frame, odd and prime counts, shorter and longer than the traced example. The mels
+are those of recordings (silence, a tone, clipped noise, values up to 1.2), and normal values, which no recording has.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from gomin_client.contract import model as contract
 from gomin_client.mel.features import MelConfig, mel_spectrogram
 from gomin_client.sampling.settings import SamplerSettings
-from gomin_export.networks import DiffusionWrapper, GomiGAN
+from gomin_export.networks.base import MelInverter
+from gomin_export.networks.diffusion import DiffusionWrapper
 from gomin_export.parity import windows
-from gomin_export.parity.gate import Expectation, Inputs
+from gomin_export.parity.gate import Case, Inputs
+
+Grid = Sequence[tuple[int, int]]
 
 GRID = ((1, 1), (2, 7), (3, 5), (1, 17))  # (batch, frames)
 SOUNDS = SILENCE, MUSIC, CLIPPED, RANDOM, NORMAL = (
@@ -33,25 +36,24 @@ SOUNDS = SILENCE, MUSIC, CLIPPED, RANDOM, NORMAL = (
 CHAIN_FRAMES = 3  # the whole chain takes dozens of denoiser steps
 _SEED = 20
 
-Probe = tuple[str, Inputs]
-Grid = Sequence[tuple[int, int]]
+NamedInputs = tuple[str, Inputs]
 Compute = Callable[[Inputs, torch.dtype], NDArray[np.floating[Any]]]
 
 
-def expect_gan(network: GomiGAN, grid: Grid = GRID, sounds: Sequence[str] = SOUNDS) -> list[Expectation]:
-    """What a FiLM-GAN must answer: mel (B, M, T) -> audio (B, 1, N)."""
+def vocoder_cases(network: MelInverter, grid: Grid = GRID, sounds: Sequence[str] = SOUNDS) -> list[Case]:
+    """Cases of a network that makes the waveform in one pass: mel (B, M, T) -> audio (B, 1, N)."""
     networks = _in_both_precisions(network)
 
     def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
         return networks[dtype](torch.from_numpy(inputs[contract.MEL]).to(dtype)).numpy()  # type: ignore[no-any-return]
 
     rng = np.random.default_rng(_SEED)
-    probes: list[Probe] = [(name, {contract.MEL: mel}) for name, mel in _mels(rng, network.mel_config, grid, sounds)]
-    return _expect(probes, compute)
+    mels = _mels(rng, network.mel_config, grid, sounds)
+    return _expected([(name, {contract.MEL: mel}) for name, mel in mels], compute)
 
 
-def expect_denoiser(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequence[str] = SOUNDS) -> list[Expectation]:
-    """What a denoiser step must answer: first, last and fractional timesteps, different ones in a batch."""
+def denoiser_cases(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequence[str] = SOUNDS) -> list[Case]:
+    """Cases of one denoiser step: first, last and fractional timesteps, different ones in a batch."""
     networks = _in_both_precisions(network.model)
 
     def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
@@ -63,7 +65,7 @@ def expect_denoiser(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequen
     rng = np.random.default_rng(_SEED)
     last = network.model.num_diffusion_steps - 1
     timesteps = np.array([0, last, last / 2 + 0.25], dtype=np.float32).clip(0, last)
-    probes: list[Probe] = []
+    named: list[NamedInputs] = []
     for index, (name, mel) in enumerate(_mels(rng, network.mel_config, grid, sounds)):
         batch, _, frames = mel.shape
         timestep = np.roll(timesteps, index)[:batch, np.newaxis]
@@ -73,15 +75,14 @@ def expect_denoiser(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequen
             contract.TIMESTEP: timestep,
             contract.MEL: mel,
         }
-        probes.append((f"{name}, t = {words}", inputs))
-    return _expect(probes, compute)
+        named.append((f"{name}, t = {words}", inputs))
+    return _expected(named, compute)
 
 
-def expect_chain(network: DiffusionWrapper, chain: SamplerSettings | None = None) -> list[Expectation]:
-    """What a whole diffusion chain must answer, two items with noise of their own."""
+def chain_cases(network: DiffusionWrapper, settings: SamplerSettings) -> list[Case]:
+    """The case of a whole sampling chain: two items with different noise."""
     networks = _in_both_precisions(network)
-    chain = (chain or SamplerSettings()).resolved(network.model.num_diffusion_steps)
-    sampler = chain.make(network.model.num_diffusion_steps)
+    sampler = settings.make(network.model.num_diffusion_steps)
 
     def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
         mel = torch.from_numpy(inputs[contract.MEL]).to(dtype)
@@ -95,42 +96,38 @@ def expect_chain(network: DiffusionWrapper, chain: SamplerSettings | None = None
         contract.SEED: np.array([[1], [2**40]], np.uint64),
         contract.FIRST_SAMPLE: np.zeros((2, 1), np.int64),
     }
-    name = f"2 × {CHAIN_FRAMES} frames, music and clipped noise, {chain.sampler}, {len(sampler.timesteps)} steps"
-    return _expect([(name, inputs)], compute)
+    name = f"2 × {CHAIN_FRAMES} frames, music and clipped noise, {settings.sampler}, {len(sampler.timesteps)} steps"
+    return _expected([(name, inputs)], compute)
 
 
-# kind of model -> what a model of that kind must answer
-EXPECTATIONS: dict[str, Callable[..., list[Expectation]]] = {
-    contract.GAN: expect_gan,
-    contract.DENOISER: expect_denoiser,
-    contract.DIFFUSION: expect_chain,
-}
+def windowed(cases: Callable[..., list[Case]], network: MelInverter) -> list[Case]:
+    """The case that is sent in windows: a mel of three windows. See `parity.windows`.
 
-
-def expect_windows(kind: str, network: GomiGAN | DiffusionWrapper) -> list[Expectation]:
-    """What a model must answer window by window; none for a chain, whose windows are those of the denoiser."""
-    if kind == contract.DIFFUSION:
-        return []
+    Args:
+        cases: `vocoder_cases` or `denoiser_cases`, or a function with the same arguments.
+        network: the reference.
+    """
     halo = network.halo_frames
-    (found,) = EXPECTATIONS[kind](network, ((1, windows.frames(halo)),), (RANDOM,))
-    return [replace(found, name=f"{found.name}, in windows of {windows.size(halo)}, halo {halo}")]
+    (case,) = cases(network, ((1, windows.frames(halo)),), (RANDOM,))
+    return [replace(case, name=f"{case.name}, in windows of {windows.size(halo)}, halo {halo}")]
 
 
-def to_record(expectations: list[Expectation]) -> list[Expectation]:
-    """A few of them, different in batch, length and content, to be stored beside the model."""
-    if len(expectations) < 20:
-        return expectations
-    return [expectations[index] for index in (0, 6, 7, -2, -1)]  # 1 × 1 silence, 2 × 7 sounds, 1 × 17 random
+def to_record(cases: list[Case]) -> list[Case]:
+    """The cases to store beside the model: a few that differ in batch size, length and content."""
+    if len(cases) < len(GRID) * len(SOUNDS):
+        return cases
+    return [cases[index] for index in (0, 6, 7, -2, -1)]  # 1 × 1 silence, 2 × 7 sounds, 1 × 17 random
 
 
-def _expect(probes: Sequence[Probe], compute: Compute) -> list[Expectation]:
-    expectations = []
+def _expected(named: Sequence[NamedInputs], compute: Compute) -> list[Case]:
+    """Cases with the network's output in float64, and the error of its output in float32."""
+    cases = []
     with torch.no_grad():
-        for name, inputs in probes:
+        for name, inputs in named:
             exact = compute(inputs, torch.float64).astype(np.float64)
             torch_error = float(np.abs(compute(inputs, torch.float32) - exact).max())
-            expectations.append(Expectation(name, inputs, exact, torch_error))
-    return expectations
+            cases.append(Case(name, inputs, exact, torch_error))
+    return cases
 
 
 def _in_both_precisions(network: Any) -> dict[torch.dtype, Any]:
@@ -140,7 +137,7 @@ def _in_both_precisions(network: Any) -> dict[torch.dtype, Any]:
 def _mels(
     rng: np.random.Generator, config: MelConfig, grid: Grid, sounds: Sequence[str]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Name and (batch, n_mels, frames) mel, over a grid."""
+    """Name and mel (batch, n_mels, frames) for each point of the grid and each sound."""
     for batch, frames in grid:
         for sound in sounds:
             mels = [_mel(rng, config, frames, sound) for _ in range(batch)]
@@ -169,6 +166,6 @@ def _music(rng: np.random.Generator, config: MelConfig, frames: int) -> NDArray[
 
 
 def _clipped(rng: np.random.Generator, config: MelConfig, frames: int) -> NDArray[np.float32]:
-    """Mel (n_mels, frames) of noise driven far into clipping: as loud as a recording gets."""
+    """Mel (n_mels, frames) of noise driven far into clipping: the loudest that a recording can be."""
     wave = np.clip(20 * rng.standard_normal(frames * config.hop_length), -1, 1)
     return mel_spectrogram(wave.astype(np.float32), config)[:, :frames]

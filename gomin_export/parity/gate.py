@@ -1,12 +1,12 @@
-"""The parity gate: a model must compute what the PyTorch network computes, or it is not placed anywhere.
+"""The parity gate: a model must compute what the PyTorch network computes, or it is not placed in a repository.
 
-Checked in the order in which a failure explains itself: names, types, shapes, then values.
+Names, types, shapes and values are checked in this order, in which a failure explains itself.
 
-The yardstick is the network in float64. In float32 PyTorch is itself off by its own rounding, which grows with the
-gains of a checkpoint: a float32 export may be off by `ATOL`, or by `OWN_ERRORS` times what PyTorch's float32 is off,
-whichever is more. A float16 export must stay `FP16_SNR_DB` above its error.
+The reference is the network in float64. PyTorch's own float32 result has a rounding error, which grows with the gains
+of a checkpoint. The error of a float32 export may reach `ATOL`, or `OWN_ERRORS` times PyTorch's float32 error,
+whichever is larger. A float16 export needs an SNR of at least `FP16_SNR_DB`.
 
-Imports no torch: with recorded expectations (`records.py`) a deployment is verified without it.
+Imports no torch: with recorded cases (`record.py`) a deployment is verified without it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Infer = Callable[[Inputs], NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True)
-class Expectation:
-    """What a model must answer.
+class Case:
+    """One request to a model, and the answer of the network in float64.
 
     Attributes:
-        name: what is fed, in words.
-        inputs: tensor name → array, the batch first.
-        output: (B, 1, N) float64, what the network gives in float64.
-        torch_error: how far PyTorch's float32 is off, max abs.
+        name: describes the inputs.
+        inputs: tensor name → array, batch axis first.
+        output: (B, 1, N) float64, the network's output in float64.
+        torch_error: max abs error of the network in float32.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far off a model may be; None sets no bound.
+    """The largest error allowed; None sets no bound.
 
     Attributes:
-        atol: max abs error, or `own_errors` times what PyTorch's float32 is off, if that is more.
-        min_snr: least ratio of signal to error, in dB.
-        own_errors: 0 where `atol` itself is the bound.
+        atol: max abs error; the bound is `own_errors` times PyTorch's float32 error if that is larger.
+        min_snr: lowest ratio of signal to error, in dB.
+        own_errors: 0 if `atol` is an exact bound.
     """
 
     atol: float | None
@@ -64,7 +64,7 @@ class Tolerance:
 
     @classmethod
     def of(cls, precision: str, atol: float | None = None, min_snr: float | None = None) -> Tolerance:
-        """The tolerance for a precision; a bound that the caller asks for is kept to as it is."""
+        """The tolerance for a precision. An explicit bound is exact."""
         if precision == FP32:
             return cls(ATOL, min_snr, OWN_ERRORS) if atol is None else cls(atol, min_snr)
         return cls(atol, FP16_SNR_DB if min_snr is None else min_snr)
@@ -80,15 +80,15 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One comparison with the network in float64.
+class Outcome:
+    """The outcome of one case: the model's error against the network in float64.
 
     Attributes:
-        name: what was fed.
-        max_abs_error: of the model; NaN where it answered NaN, or not at all.
-        snr_db: signal over error, in dB; infinite where there is no error.
-        torch_error: of the network in float32, max abs.
-        problem: why there is nothing to compare; empty otherwise.
+        name: the case's.
+        max_abs_error: the model's; NaN if it answered NaN, or did not answer.
+        snr_db: ratio of signal to error, in dB; infinite if there is no error.
+        torch_error: max abs error of the network in float32.
+        problem: the reason if there is nothing to compare; empty otherwise.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Case:
     problem: str = ""
 
     def passes(self, tolerance: Tolerance) -> bool:
-        """Whether the model is near enough. NaN is not: it compares as neither greater nor smaller."""
+        """Whether the error is within the tolerance. NaN is not: it compares as neither greater nor smaller."""
         if self.problem or not math.isfinite(self.max_abs_error):
             return False
         if tolerance.atol is not None and not self.max_abs_error <= self.limit(tolerance):
@@ -106,11 +106,11 @@ class Case:
         return tolerance.min_snr is None or self.snr_db >= tolerance.min_snr
 
     def limit(self, tolerance: Tolerance) -> float:
-        """The error allowed in this case."""
+        """The max abs error allowed in this case."""
         return math.inf if tolerance.atol is None else max(tolerance.atol, tolerance.own_errors * self.torch_error)
 
     def excess(self, tolerance: Tolerance) -> float:
-        """How bad the case is, to find the worst: above 1 it fails."""
+        """The error in units of the tolerance, to find the worst case: above 1 the case fails."""
         if self.problem or not math.isfinite(self.max_abs_error):
             return math.inf
         by_error = self.max_abs_error / max(self.limit(tolerance), 1e-300)
@@ -120,60 +120,60 @@ class Case:
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate found for one model.
+    """The gate's outcomes for one model.
 
     Attributes:
         model: its name.
-        cases: the comparisons.
-        tolerance: what was allowed.
-        facts: what was compared with what, for parity.json: versions, digests, execution providers.
+        outcomes: one for each case.
+        tolerance: the one that they are judged by.
+        facts: circumstances of the comparison, for parity.json: versions, digests, execution providers.
     """
 
     model: str
-    cases: Sequence[Case]
+    outcomes: Sequence[Outcome]
     tolerance: Tolerance
     facts: Mapping[str, Any]
 
     @property
-    def failed(self) -> list[Case]:
-        """The cases that do not pass."""
-        return [case for case in self.cases if not case.passes(self.tolerance)]
+    def failed(self) -> list[Outcome]:
+        """Outcomes outside the tolerance."""
+        return [outcome for outcome in self.outcomes if not outcome.passes(self.tolerance)]
 
     @property
-    def worst(self) -> Case:
-        """The case that comes nearest to failing, or fails by most."""
-        return max(self.cases, key=lambda case: case.excess(self.tolerance))
+    def worst(self) -> Outcome:
+        """The outcome with the largest error, measured by the tolerance."""
+        return max(self.outcomes, key=lambda outcome: outcome.excess(self.tolerance))
 
     @property
     def summary(self) -> str:
-        """One line of ASCII, for config.pbtxt and the command line."""
-        verdict = f"{len(self.cases) - len(self.failed)} of {len(self.cases)} cases passed"
-        compared = [case for case in self.cases if not case.problem]
+        """One line of ASCII for config.pbtxt and the command line."""
+        verdict = f"{len(self.outcomes) - len(self.failed)} of {len(self.outcomes)} cases passed"
+        compared = [outcome for outcome in self.outcomes if not outcome.problem]
         if not compared:
             return verdict
-        largest = max(case.max_abs_error for case in compared)
-        torch_error = max(case.torch_error for case in compared)
-        snr = min(case.snr_db for case in compared)
+        largest = max(outcome.max_abs_error for outcome in compared)
+        torch_error = max(outcome.torch_error for outcome in compared)
+        snr = min(outcome.snr_db for outcome in compared)
         return f"{verdict}, max abs error {largest:.1e} (PyTorch float32: {torch_error:.1e}), least SNR {snr:.1f} dB"
 
     def table(self) -> str:
-        """One line a case."""
-        width = max(len(case.name) for case in self.cases)
+        """A table with one line for each case."""
+        width = max(len(outcome.name) for outcome in self.outcomes)
         lines = [
             f"{self.model}, allowed: {self.tolerance}",
             f"{'':<{width}}  max abs error  PyTorch float32     SNR dB",
         ]
-        for case in self.cases:
-            verdict = "pass" if case.passes(self.tolerance) else "FAIL"
-            figures = f"{case.max_abs_error:13.1e}  {case.torch_error:15.1e}  {case.snr_db:9.1f}  {verdict}"
-            lines.append(f"{case.name:<{width}}  {case.problem or figures}{'  FAIL' if case.problem else ''}")
+        for outcome in self.outcomes:
+            verdict = "pass" if outcome.passes(self.tolerance) else "FAIL"
+            figures = f"{outcome.max_abs_error:13.1e}  {outcome.torch_error:15.1e}  {outcome.snr_db:9.1f}  {verdict}"
+            lines.append(f"{outcome.name:<{width}}  {outcome.problem or figures}{'  FAIL' if outcome.problem else ''}")
         return "\n".join(lines)
 
     def require(self, consequence: str) -> None:
-        """Raise if a case failed.
+        """Raise an error if a case failed.
 
         Args:
-            consequence: what that means, the end of the message.
+            consequence: the last sentence of the message: what follows from the failure.
 
         Raises:
             ParityError: names the worst case.
@@ -183,12 +183,12 @@ class Report:
         worst = self.worst
         what = worst.problem or f"off by {worst.max_abs_error:.2e}, SNR {worst.snr_db:.1f} dB"
         raise ParityError(
-            f"{self.model} differs from PyTorch in {len(self.failed)} of {len(self.cases)} cases; the worst is "
+            f"{self.model} differs from PyTorch in {len(self.failed)} of {len(self.outcomes)} cases; the worst is "
             f"{worst.name}: {what} (allowed: {self.tolerance}). {consequence}"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, which knows neither NaN nor infinity: they become null."""
+        """The report as JSON values. JSON has neither NaN nor infinity: both become null."""
         return {
             "model": self.model,
             "passed": not self.failed,
@@ -200,36 +200,33 @@ class Report:
             },
             "cases": [
                 {
-                    "name": case.name,
-                    "passed": case.passes(self.tolerance),
-                    "max_abs_error": _finite(case.max_abs_error),
-                    "snr_db": _finite(case.snr_db),
-                    "torch_float32_error": case.torch_error,
-                    **({"problem": case.problem} if case.problem else {}),
+                    "name": outcome.name,
+                    "passed": outcome.passes(self.tolerance),
+                    "max_abs_error": _finite(outcome.max_abs_error),
+                    "snr_db": _finite(outcome.snr_db),
+                    "torch_float32_error": outcome.torch_error,
+                    **({"problem": outcome.problem} if outcome.problem else {}),
                 }
-                for case in self.cases
+                for outcome in self.outcomes
             ],
         }
 
     @classmethod
-    def from_dict(cls, report: Mapping[str, Any], tolerance: Tolerance | None = None) -> Report:
-        """What `to_dict` recorded, judged by the tolerance that was recorded, or one of one's own.
+    def from_dict(cls, report: Mapping[str, Any]) -> Report:
+        """Read the values that `to_dict` made.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not what `to_dict` makes.
+            KeyError, TypeError, ValueError: `to_dict` did not make them.
         """
         recorded = report["tolerance"]
-        if tolerance is None:
-            atol, min_snr = (
-                None if recorded[name] is None else float(recorded[name]) for name in ("atol", "min_snr_db")
-            )
-            tolerance = Tolerance(atol, min_snr, float(recorded["times_torch_float32_error"]))
+        atol, min_snr = (None if recorded[name] is None else float(recorded[name]) for name in ("atol", "min_snr_db"))
+        tolerance = Tolerance(atol, min_snr, float(recorded["times_torch_float32_error"]))
 
         def number(value: float | None, otherwise: float) -> float:
             return otherwise if value is None else value
 
-        cases = [
-            Case(
+        outcomes = [
+            Outcome(
                 case["name"],
                 number(case["max_abs_error"], math.nan),
                 number(case["snr_db"], math.inf if case["max_abs_error"] == 0 else -math.inf),
@@ -240,46 +237,47 @@ class Report:
         ]
         own = ("model", "passed", "tolerance", "cases")
         facts = {name: value for name, value in report.items() if name not in own}
-        return cls(report["model"], cases, tolerance, facts)
+        return cls(report["model"], outcomes, tolerance, facts)
 
 
-def compare(infer: Infer, expectations: Sequence[Expectation], max_batch_size: int | None = None) -> list[Case]:
-    """Feed a model and compare its answers with what is expected.
+def compare(infer: Infer, cases: Sequence[Case], max_batch_size: int | None = None) -> list[Outcome]:
+    """Send each case to a model and compare its answer with the expected output.
 
     Args:
-        infer: calls the model with tensors by name; an error of a single request is a failed case.
-        expectations: what to feed and to expect.
-        max_batch_size: the most items of one request, where the model has a limit.
+        infer: calls the model with tensors by name. A request that fails is a failed case.
+        cases: inputs and expected outputs.
+        max_batch_size: the largest batch of one request, if the model has a limit.
 
     Raises:
         ServerError: the server cannot be reached.
     """
-    return [_compare(infer, expected, max_batch_size) for expected in expectations]
+    return [_compare(infer, case, max_batch_size) for case in cases]
 
 
-def _compare(infer: Infer, expected: Expectation, max_batch_size: int | None) -> Case:
-    items = len(expected.output)
+def _compare(infer: Infer, case: Case, max_batch_size: int | None) -> Outcome:
+    def failed(problem: str) -> Outcome:
+        return Outcome(case.name, math.nan, math.nan, case.torch_error, problem)
+
+    items = len(case.output)
     step = min(items, max_batch_size or items)
     try:
         parts = [
-            infer({name: tensor[first : first + step] for name, tensor in expected.inputs.items()})
+            infer({name: tensor[first : first + step] for name, tensor in case.inputs.items()})
             for first in range(0, items, step)
         ]
     except (InferenceError, ContractError) as refusal:
-        return Case(expected.name, math.nan, math.nan, expected.torch_error, problem=str(refusal))
-    if any(part.dtype != np.float32 or part.shape[1:] != expected.output.shape[1:] for part in parts):
-        problem = f"answered {parts[0].dtype} {parts[0].shape}; expected float32 {(step, *expected.output.shape[1:])}"
-        return Case(expected.name, math.nan, math.nan, expected.torch_error, problem)
+        return failed(str(refusal))
+    if any(part.dtype != np.float32 or part.shape[1:] != case.output.shape[1:] for part in parts):
+        return failed(f"answered {parts[0].dtype} {parts[0].shape}; expected float32 {(step, *case.output.shape[1:])}")
     actual = np.concatenate(parts)
-    if actual.shape != expected.output.shape:
-        problem = f"answered {actual.shape}; expected {expected.output.shape}"
-        return Case(expected.name, math.nan, math.nan, expected.torch_error, problem)
-    error = actual.astype(np.float64) - expected.output
-    return Case(expected.name, float(np.abs(error).max()), _snr_db(expected.output, error), expected.torch_error)
+    if actual.shape != case.output.shape:
+        return failed(f"answered {actual.shape}; expected {case.output.shape}")
+    error = actual.astype(np.float64) - case.output
+    return Outcome(case.name, float(np.abs(error).max()), _snr_db(case.output, error), case.torch_error)
 
 
 def _snr_db(signal: NDArray[np.float64], error: NDArray[np.float64]) -> float:
-    """Power of the signal over that of the error, in dB; infinite for no error, NaN for an error that is NaN."""
+    """Ratio of signal power to error power, in dB; infinite without an error, NaN for an error that is NaN."""
     signal_power, error_power = float(np.square(signal).sum()), float(np.square(error).sum())
     if error_power == 0:
         return math.inf

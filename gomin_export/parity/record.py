@@ -1,4 +1,4 @@
-"""What an export leaves beside a model: the gate's report, and a few vectors to verify a deployment with."""
+"""Records of an export beside a model: the gate's report, and a few cases to verify a deployment with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gomin_client.contract.model import Provenance
 from gomin_export.errors import RepositoryError
-from gomin_export.parity.gate import Expectation, Report
+from gomin_export.parity.gate import Case, Report
 
 REPORT_FILE = "parity.json"
 VECTORS_FILE = "reference.npz"
@@ -28,7 +28,7 @@ def write_report(files: Path, report: Report) -> None:
 
 
 def file_digests(files: Path) -> dict[str, str]:
-    """File → SHA-256 of what a version directory serves, and of the vectors to verify it with.
+    """File → SHA-256 of the files that a version directory serves, and of its recorded cases.
 
     Files of subdirectories have names such as sampling/ddim.py.
     """
@@ -41,11 +41,8 @@ def file_digests(files: Path) -> dict[str, str]:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_report(files: Path) -> Report:
@@ -60,7 +57,7 @@ def read_report(files: Path) -> Report:
         for name in ("contract", "files", "recipe"):
             if not isinstance(report.facts[name], dict):
                 raise TypeError(f"{name} is not an object")
-        if not report.cases or not isinstance(report.facts["checkpoint_sha256"], str):
+        if not report.outcomes or not isinstance(report.facts["checkpoint_sha256"], str):
             raise ValueError("it lacks cases, or the checkpoint's SHA-256")
     except FileNotFoundError:
         raise RepositoryError(f"{path}: no such file; {_REMEDY}") from None
@@ -70,7 +67,7 @@ def read_report(files: Path) -> Report:
 
 
 def read_provenance(files: Path) -> Provenance | None:
-    """Where a version comes from, by its parity.json; None where that does not tell."""
+    """Provenance of a version, from its parity.json; None if that is missing or damaged."""
     try:
         report = read_report(files)
     except RepositoryError:
@@ -78,20 +75,20 @@ def read_provenance(files: Path) -> Provenance | None:
     return Provenance(report.facts["checkpoint_sha256"], str(report.facts.get("precision")), report.summary)
 
 
-def write_vectors(files: Path, expectations: Sequence[Expectation]) -> None:
-    """Record expectations in a version directory, for `read_vectors`."""
+def write_vectors(files: Path, cases: Sequence[Case]) -> None:
+    """Write cases into a version directory, for `read_vectors`."""
     arrays: dict[str, NDArray[Any]] = {}
-    for index, expected in enumerate(expectations):
-        arrays[f"{index}.name"] = np.array(expected.name)
-        arrays[f"{index}.torch_error"] = np.array(expected.torch_error)
-        arrays[f"{index}.output"] = expected.output
-        arrays.update({f"{index}.input.{name}": tensor for name, tensor in expected.inputs.items()})
+    for index, case in enumerate(cases):
+        arrays[f"{index}.name"] = np.array(case.name)
+        arrays[f"{index}.torch_error"] = np.array(case.torch_error)
+        arrays[f"{index}.output"] = case.output
+        arrays.update({f"{index}.input.{name}": tensor for name, tensor in case.inputs.items()})
     with (files / VECTORS_FILE).open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
-def read_vectors(files: Path) -> list[Expectation]:
-    """Expectations recorded at export, from a version directory.
+def read_vectors(files: Path) -> list[Case]:
+    """Cases recorded at export, from a version directory.
 
     Raises:
         RepositoryError: there are none, or they are damaged.
@@ -101,7 +98,7 @@ def read_vectors(files: Path) -> list[Expectation]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         vectors = [
-            Expectation(
+            Case(
                 str(arrays[f"{index}.name"]),
                 {name.split(".", 2)[2]: arrays[name] for name in arrays if name.startswith(f"{index}.input.")},
                 arrays[f"{index}.output"],

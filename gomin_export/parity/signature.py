@@ -1,4 +1,4 @@
-"""The outside of an ONNX file: names, types and axes of its tensors, and what runs it."""
+"""The signature of an ONNX file: names, types and axes of its tensors; and the providers that run its operators."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_export.errors import ParityError
+from gomin_export.onnx import tensors
 from gomin_export.parity.gate import Inputs
 
 
@@ -19,14 +19,14 @@ def check_signature(path: Path, described: ModelContract, inputs: Inputs) -> dic
 
     Args:
         path: the ONNX file.
-        described: what it is to be.
-        inputs: what to feed it.
+        described: the contract that it must have.
+        inputs: tensors for the run.
 
     Returns:
-        Execution provider → how many operators it ran.
+        Execution provider → number of operators that it ran.
 
     Raises:
-        ParityError: a tensor is missing, unexpected, or of another type; an axis is frozen that should be free.
+        ParityError: a tensor is missing, unexpected, or of another type; or a dynamic axis has a fixed size.
     """
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
@@ -56,22 +56,14 @@ def check_signature(path: Path, described: ModelContract, inputs: Inputs) -> dic
 
 
 def _check_tensors(path: Path, session: onnxruntime.InferenceSession, described: ModelContract) -> None:
-    """A dynamic axis (None) must have a name, not a size."""
-    n_mels = described.mel.n_mels
-    expected: dict[str, list[int | None]] = {contract.MEL: [None, n_mels, None]}
-    if described.kind == contract.DENOISER:
-        expected[contract.SIGNAL] = [None, 1, None]
-        expected[contract.TIMESTEP] = [None, 1]
-        expected[contract.NOISE] = [None, 1, None]
-    else:
-        expected[contract.AUDIO] = [None, 1, None]
-    tensors = {tensor.name: tensor for tensor in (*session.get_inputs(), *session.get_outputs())}
-    if set(tensors) != set(expected):
-        raise ParityError(f"{path.name} has the tensors {sorted(tensors)}; expected {sorted(expected)}")
-    for name, shape in expected.items():
-        actual = [size if isinstance(size, int) else None for size in tensors[name].shape]
-        if tensors[name].type != "tensor(float)" or actual != shape:
+    expected = {name: [None, *sizes] for name, sizes in tensors.of(described).items()}
+    found = {tensor.name: tensor for tensor in (*session.get_inputs(), *session.get_outputs())}
+    if set(found) != set(expected):
+        raise ParityError(f"{path.name} has the tensors {sorted(found)}; expected {sorted(expected)}")
+    for name, sizes in expected.items():
+        actual = [size if isinstance(size, int) else None for size in found[name].shape]  # a dynamic axis has a name
+        if found[name].type != "tensor(float)" or actual != sizes:
             raise ParityError(
-                f"{path.name}: {name} is {tensors[name].type} {tensors[name].shape}; "
-                f"expected tensor(float) with fixed sizes {shape}"
+                f"{path.name}: {name} is {found[name].type} {found[name].shape}; "
+                f"expected tensor(float) with fixed sizes {sizes}"
             )

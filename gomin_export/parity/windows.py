@@ -1,7 +1,7 @@
-"""The gate's check of a model's halo: window by window, as clients call it, it must answer what it does as a whole.
+"""Proof of a model's halo: called in windows, as clients call it, it must give the output of the whole mel.
 
-The halo is computed from a network's kernels, dilations and strides. Were it too short, or did the exported graph see
-farther than the network, recordings would click at window borders and no other case of the gate would notice.
+The halo is computed from a network's kernels, dilations and strides. If it were too short, or if the exported graph had
+a larger receptive field than the network, recordings would click at window borders, and no other case would fail.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gomin_client.contract import model as contract
 from gomin_client.inference.windows import plan
 from gomin_export.parity.gate import Infer, Inputs
 
-KEEP = 4  # frames that an inner window keeps: few, so that most of what is computed lies near a border
+KEEP = 4  # frames that an inner window keeps: few, so that most samples are near a border
 
 
 def size(halo: int) -> int:
@@ -24,17 +24,17 @@ def size(halo: int) -> int:
 
 
 def frames(halo: int) -> int:
-    """Frames of a mel that takes three windows: a first, an inner and a last one."""
+    """Frames of a mel that is cut into three windows: a first, an inner and a last one."""
     return size(halo) + KEEP + 1
 
 
 def in_windows(infer: Infer, hop_length: int, halo: int) -> Infer:
-    """A model that is called window by window.
+    """A function that calls a model in windows and joins their outputs.
 
     Args:
-        infer: calls it with tensors of any length; tensors whose last axis is 1 are the same for all windows.
-        hop_length: samples a frame.
-        halo: frames that are cut off at either end of a window, but at the ends of the whole.
+        infer: calls the model. Mel and signal are cut into windows; other tensors are sent whole with each window.
+        hop_length: samples per frame.
+        halo: frames that are trimmed at both ends of a window, except at the ends of the mel.
     """
 
     def windowed(inputs: Inputs) -> NDArray[np.floating[Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from string import Template
 from typing import Any
 
@@ -14,9 +13,9 @@ from gomin_client.contract.choices import SAMPLER_PARAMETERS
 from gomin_client.contract.model import PROVENANCE_PARAMETER, ModelContract, Provenance
 from gomin_client.contract.repository import parse
 from gomin_client.errors import UsageError
-from gomin_client.sampling.jobs import DiffusionModel
 from gomin_client.sampling.settings import SamplerSettings
-from gomin_client.sampling.tiling import TILE_FRAMES, Tiling
+from gomin_export.networks.served import ServedModel
+from gomin_export.onnx import tensors
 
 CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
 # accelerator -> the instances that it works on; Triton would leave it out on others, without a word
@@ -144,11 +143,6 @@ class Deployment:
 
 
 _MAX_BATCH_SIZE = 16
-# Two instances of the sampler take turns: while the denoiser works for one, the other computes its next signal. Their
-# calls meet only if the one that comes first waits for the other. Half a millisecond is enough for short mels (63
-# executions of 100 calls at 9 frames, 86 without), and costs a chain of 50 steps that is alone 25 ms. Longer mels take
-# longer between calls, and fill a machine by themselves. Requests that wait are begun together and need no delay.
-_DENOISER_DELAY_US = 500
 _LARGEST = 10_000_000  # of any count: far more than makes sense, and far from what the fields of a config hold
 _WARM_UP = ((1, 64),)
 
@@ -157,28 +151,27 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def template(model: str, file: str) -> str:
-    """Text of a template file of a model."""
-    return (resources.files("gomin_export") / "templates" / model / file).read_text(encoding="utf-8")
+def config_text(model: ServedModel, described: ModelContract, deployment: Deployment, precision: str) -> str:
+    """A model's config.pbtxt without the provenance of its versions.
 
-
-def config_text(model: str, described: ModelContract, deployment: Deployment, precision: str) -> str:
-    """A model's config.pbtxt, but for the provenance of its versions."""
+    Raises:
+        UsageError: the deployment settings do not suit the model.
+    """
     warm_up = _WARM_UP if deployment.warm_up is None else deployment.warm_up
-    delay = _DENOISER_DELAY_US if described.kind == contract.DENOISER else 0
     instance_kind = deployment.instance_kind or ACCELERATORS.get(deployment.accelerator or "", "auto")
-    # the templates carry what is fixed, with its reasons; what is chosen is filled in
-    text = Template(template(model, "config.pbtxt")).substitute(
+    # the templates contain the fixed settings, with reasons; the chosen ones are substituted
+    text = Template(model.template_text("config.pbtxt")).substitute(
+        name=model.name,
         n_mels=described.mel.n_mels,
         max_batch_size=deployment.max_batch_size or _MAX_BATCH_SIZE,
-        batch_delay_us=delay if deployment.batch_delay_us is None else deployment.batch_delay_us,
+        batch_delay_us=model.batch_delay_us if deployment.batch_delay_us is None else deployment.batch_delay_us,
         instances=deployment.instances or 1,
         instance_kind=f"KIND_{instance_kind.upper()}",
         accelerator=_accelerator(deployment, precision),
         cudnn_search=CUDNN_SEARCHES[deployment.cudnn_search or "heuristic"],
         threads=deployment.threads or 0,
         warm_up="".join(_warm_up(described, batch, frames) for batch, frames in warm_up),
-        **(_chain(described, deployment) if described.kind == contract.DIFFUSION else {}),
+        **model.config_values(described, deployment),
     )
     return text + parameter_lines(described.to_parameters())
 
@@ -220,36 +213,6 @@ def parameter_lines(parameters: Mapping[str, str]) -> str:
     return "".join(_PARAMETER.format(name, value) for name, value in parameters.items())
 
 
-def default_chain(text: str, described: ModelContract) -> SamplerSettings:
-    """The chain that a diffusion model's config.pbtxt gives to requests that do not choose.
-
-    Raises:
-        UsageError: it makes no sense.
-    """
-    assert described.num_diffusion_steps is not None  # every diffusion contract has them
-    parameters = {name: value.string_value for name, value in parse(text).parameters.items()}
-    try:
-        return SamplerSettings.from_config(parameters).resolved(described.num_diffusion_steps)
-    except ValueError as error:
-        raise UsageError(f"config.pbtxt of the diffusion model: {error}") from error
-
-
-def _chain(described: ModelContract, deployment: Deployment) -> dict[str, str]:
-    """What the diffusion model's template wants to know of its chain."""
-    assert described.num_diffusion_steps is not None  # every diffusion contract has them
-    tile_frames = deployment.tile_frames or max(TILE_FRAMES, 8 * described.halo_frames)
-    try:
-        sampling = (deployment.sampling or SamplerSettings()).resolved(described.num_diffusion_steps)
-        tiling = Tiling(described.mel.hop_length, described.halo_frames, tile_frames)
-        DiffusionModel(described.num_diffusion_steps, tiling, sampling)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    lines = parameter_lines(
-        {contract.PARAMETER_PREFIX + name: f"{value}" for name, value in sampling.to_parameters().items()}
-    )
-    return {"sampling": lines.rstrip("\n"), "tile_frames": str(tile_frames)}
-
-
 def _accelerator(deployment: Deployment, precision: str) -> str:
     accelerator = deployment.accelerator or "cuda"
     if accelerator == "openvino":
@@ -268,13 +231,9 @@ def _accelerator_entry(name: str, parameters: Mapping[str, str]) -> str:
 
 
 def _warm_up(described: ModelContract, batch: int, frames: int) -> str:
-    """A warm-up request of silence. Dims leave out the batch; a batch_size of 0 would skip it without a word."""
-    dims = {contract.MEL: [described.mel.n_mels, frames]}
-    if described.kind == contract.DENOISER:
-        dims[contract.SIGNAL] = [1, described.mel.hop_length * frames]
-        dims[contract.TIMESTEP] = [1]
+    """A warm-up request of zeros. Dims have no batch axis; Triton skips a request with a batch_size of 0 silently."""
     inputs = "".join(
-        f'  inputs {{ key: "{name}" value: {{ data_type: TYPE_FP32 dims: {shape} zero_data: true }} }}\n'
-        for name, shape in dims.items()
+        f'  inputs {{ key: "{name}" value: {{ data_type: TYPE_FP32 dims: {dims} zero_data: true }} }}\n'
+        for name, dims in tensors.inputs(described, frames).items()
     )
     return f'model_warmup {{\n  name: "{batch} x {frames} frames" batch_size: {batch}\n{inputs}}}\n'

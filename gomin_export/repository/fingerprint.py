@@ -1,4 +1,4 @@
-"""What decides the bytes of an export, and finding an export that was made by the same recipe."""
+"""The recipe of an export: everything that determines its files; and the search for an export by the same recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import gomin_client.sampling
 import gomin_export
 from gomin_client.contract.repository import versions
 from gomin_export.errors import RepositoryError
-from gomin_export.onnx.export import OPSET, Graph
+from gomin_export.onnx.export import OPSET
+from gomin_export.onnx.forms import GraphOptions
 from gomin_export.parity.record import file_digests, read_report, read_vectors
 
 _PACKAGES = ("gomin-triton", "torch", "onnx", "onnxscript", "onnx-ir", "numpy")
@@ -25,17 +26,17 @@ def make_recipe(
     checkpoint_sha256: str,
     key: str | None,
     config: Mapping[str, Any],
-    graph: Graph,
+    graph: GraphOptions,
     chain: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """All that an exported model, and what the gate proves of it, depends on, for parity.json.
+    """Everything that determines an exported model and its parity cases, for parity.json.
 
     Args:
-        checkpoint_sha256: of the checkpoint file.
-        key: which entry of a wrapped checkpoint was taken.
+        checkpoint_sha256: SHA-256 of the checkpoint file.
+        key: entry of a checkpoint with several state dicts.
         config: the network's constructor arguments.
-        graph: how the graph was made.
-        chain: request parameters of the sampling chain that the gate runs; None for a GAN.
+        graph: choices that change the ONNX graph.
+        chain: request parameters of the sampling chain in the parity cases; None without one.
     """
     recipe = {
         "checkpoint_sha256": checkpoint_sha256,
@@ -54,13 +55,13 @@ def make_recipe(
 
 
 def find_export(repository: Path, models: Sequence[str], recipe: Recipe, wanted: int | None = None) -> int | None:
-    """The version that all models have by this recipe, with files and records unchanged since; None if there is none.
+    """The version of an export by this recipe whose files and records are unchanged; None if there is none.
 
     Args:
         repository: the model repository.
-        models: what one export makes.
+        models: names of all models of the export.
         recipe: see `make_recipe`.
-        wanted: the version to look at; the newest that fits, if left out.
+        wanted: the only version to consider; None for the newest that fits.
     """
     common = set.intersection(*(set(versions(repository / model)) for model in models))
     for version in sorted(common if wanted is None else common & {wanted}, reverse=True):
@@ -84,14 +85,14 @@ def _version(package: str) -> str | None:
         return None
 
 
+def sampling_modules() -> list[Path]:
+    """The files of the package `sampling`, which an export copies beside the diffusion model's model.py."""
+    return sorted(Path(gomin_client.sampling.__path__[0]).glob("*.py"))
+
+
 def _own_digest() -> str:
-    """SHA-256 of our own code, which may change without a new version number while it is being developed."""
+    """SHA-256 of our own code, which changes between releases without a new version number."""
     digest = hashlib.sha256()
     for path in [*sorted(Path(gomin_export.__path__[0]).rglob("*.py")), *sampling_modules()]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def sampling_modules() -> list[Path]:
-    """The files of the package `sampling`, which an export copies beside the diffusion model's model.py."""
-    return sorted(Path(gomin_client.sampling.__path__[0]).glob("*.py"))

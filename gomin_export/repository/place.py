@@ -192,7 +192,9 @@ def final_config(repository: Path, model: StagedModel, version: int, dropped: Se
     return with_provenance(text, provenance)
 
 
-def place(repository: Path, version: int, models: Sequence[StagedModel], dropped: Mapping[str, Sequence[int]]) -> None:
+def place_models(
+    repository: Path, version: int, models: Sequence[StagedModel], dropped: Mapping[str, Sequence[int]]
+) -> None:
     """Put models into the repository, and take old versions out: everything or nothing.
 
     To be called with `signals_deferred`: an interrupt between a rename and its note could not be taken back.
@@ -214,7 +216,7 @@ def place(repository: Path, version: int, models: Sequence[StagedModel], dropped
         try:
             repository.mkdir(exist_ok=True)
             for model in models:
-                _place(repository, version, model, dropped.get(model.name, []), moved)
+                _place_model(repository, version, model, dropped.get(model.name, []), moved)
         except BaseException as error:
             for source, target in reversed(moved):
                 with contextlib.suppress(OSError):  # the others can still be taken back
@@ -224,7 +226,7 @@ def place(repository: Path, version: int, models: Sequence[StagedModel], dropped
             raise
 
 
-def _place(
+def _place_model(
     repository: Path, version: int, model: StagedModel, dropped: Sequence[int], moved: list[tuple[Path, Path]]
 ) -> None:
     """Place one model; every rename that was made is noted in `moved`."""

@@ -12,7 +12,7 @@ import pytest
 from gomin_export.errors import RepositoryError
 from gomin_export.networks import DiffusionWrapper
 from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.export import Graph
+from gomin_export.onnx.forms import GraphOptions, denoiser_form
 from gomin_export.verify import RecordedReference
 from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, assert_fails, free_ports, run, serving
 
@@ -37,7 +37,7 @@ def lose_precision(repository: Path, network: DiffusionWrapper) -> None:
     """A float16 denoiser in gomin_denoiser/1, though config.pbtxt says fp32."""
     path = repository / "gomin_denoiser/1/model.onnx"
     metadata = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
-    onnx_export.export_denoiser(network, path, metadata, Graph("fp16"))
+    onnx_export.write(denoiser_form(network, GraphOptions("fp16")), path, metadata)
 
 
 class TestRepository:
@@ -148,7 +148,7 @@ class TestRepository:
         path.unlink() if content is None else path.write_bytes(content)
 
         with pytest.raises(RepositoryError, match=f"{file}: .*give --ckpt"):
-            RecordedReference(copy).truth("gomin_gan")
+            RecordedReference(copy).expectation("gomin_gan")
 
     def test_records_without_vectors_are_damaged(self, copy: Path) -> None:
         np.savez(copy / "gomin_gan/1/reference.npz")

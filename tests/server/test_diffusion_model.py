@@ -20,7 +20,8 @@ from gomin_client.transports.base import Statistics, Transport, settled
 from gomin_client.transports.registry import connect
 from gomin_export import pipeline
 from gomin_export.networks import DiffusionWrapper
-from gomin_export.pipeline import Exported, Options
+from gomin_export.pipeline import Exported
+from gomin_export.plan import ExportOptions
 from gomin_export.repository.config import Deployment
 from tests.support import GOLDEN, RunningServer, run, serving
 
@@ -229,13 +230,13 @@ def test_export_writes_and_proves_another_default_chain(tmp_path: Path, small_di
     home = tmp_path / "models"
 
     def export(**settings: Any) -> Exported:
-        options = Options(deployment=Deployment(**settings))
+        options = ExportOptions(deployment=Deployment(**settings))
         return pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", home, options)
 
     chain = SamplerSettings("dpm++", 6)
     exported = export(sampling=chain, tile_frames=12)
 
-    assert [case.name for case in exported.reports[1].cases] == [
+    assert [case.name for case in exported.reports[1].outcomes] == [
         "2 × 3 frames, music and clipped noise, dpm++, 6 steps"
     ]
     assert export().plan.exists  # what nobody asks to be changed stays as it is
@@ -256,5 +257,7 @@ def test_an_export_takes_no_chain_that_makes_no_sense(tmp_path: Path) -> None:
 
 def test_a_gan_has_no_chain(tmp_path: Path) -> None:
     assert "No such option" in run("gomin-export", "gan", "--ckpt", "x.pt", "--steps", "3").stderr
-    with pytest.raises(GominError, match="a GAN has no sampling chain"):
-        pipeline.export("gan", GOLDEN / "gan_v3.pt", tmp_path / "m", Options(deployment=Deployment(tile_frames=99)))
+    with pytest.raises(GominError, match="gan models have no sampling chain"):
+        pipeline.export(
+            "gan", GOLDEN / "gan_v3.pt", tmp_path / "m", ExportOptions(deployment=Deployment(tile_frames=99))
+        )

@@ -18,7 +18,7 @@ from gomin_export.lowering.folding import scale_inputs, scale_outputs
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.networks.gan import ResBlock, Snake
 from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.export import Graph
+from gomin_export.onnx.forms import GraphOptions, gan_form
 
 # one channel each
 ALPHAS = torch.tensor([1e-4, -1e-4, 1e-3, -0.01, 0.1, -0.5, 1.0, -2.0, 10.0, -10.0, 0.0], dtype=torch.float64)
@@ -151,7 +151,7 @@ def test_the_exported_graph_is_lowered_and_named_by_block(tiny_repository: str) 
 def test_no_lowering_exports_the_plain_form(tiny_gan: GomiGAN, tmp_path: object) -> None:
     path = tmp_path / "plain.onnx"  # type: ignore[operator]
 
-    onnx_export.export_gan(tiny_gan, path, {}, Graph(lowering=False))
+    onnx_export.write(gan_form(tiny_gan, GraphOptions(lowering=False)), path, {})
 
     assert {"Concat", "Slice", "Pow"} <= {node.op_type for node in onnx.load(path).graph.node}
 

@@ -14,25 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from gomin_client.errors import UsageError
-from gomin_export.lowering import LoweredGAN
-from gomin_export.lowering import film as modulation
-from gomin_export.lowering import polyphase as phased
-from gomin_export.lowering.film import ComposedModulation, FrameEdges
+from gomin_export.lowering import LoweredGAN, polyphase
+from gomin_export.lowering.film import ComposedModulation, FrameEdges, composition_pays
 from gomin_export.lowering.polyphase import (
     PHASES,
-    MinimalConv,
     PhasedResBlock,
     PhasedSnake,
+    WinogradConv,
     from_phases,
-    pays,
+    phases_pay,
     to_phases,
 )
-from gomin_export.lowering.winograd import UNIT, MinimalFilter
+from gomin_export.lowering.winograd import UNIT, WinogradFilter
 from gomin_export.networks import GomiGAN
 from gomin_export.networks.gan import ResBlock, Snake
 from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.export import Graph
-from gomin_export.pipeline import Options
+from gomin_export.onnx.forms import GraphOptions, gan_form
+from gomin_export.plan import ExportOptions
 from gomin_export.repository.config import Deployment
 from tests.support import assert_fails, run
 
@@ -68,30 +66,30 @@ def network(channels: int = 384) -> GomiGAN:
     return GomiGAN(8, channels, (4, 2), (3, 7), ((1, 3, 5), (1, 3)), hop_length=8, win_length=32).eval()
 
 
-class TestMinimalFilter:
+class TestWinogradFilter:
     @pytest.mark.parametrize(("outputs", "taps"), [(1, 3), (2, 3), (4, 1), (4, 3), (4, 4), (6, 5), (3, 8)])
     def test_is_the_filter(self, outputs: int, taps: int) -> None:
-        minimal = MinimalFilter.of(outputs, taps)
+        winograd = WinogradFilter.of(outputs, taps)
         torch.manual_seed(taps)
         x, g = torch.randn(outputs + taps - 1).double(), torch.randn(taps).double()
 
-        y = minimal.synthesis @ ((minimal.taps @ g) * (minimal.analysis @ x))
+        y = winograd.synthesis @ ((winograd.taps @ g) * (winograd.analysis @ x))
 
         close(y, torch.stack([g @ x[i : i + taps] for i in range(outputs)]), 1e-11)
 
     def test_the_unit_point_is_a_part_of_every_output(self) -> None:
-        assert (MinimalFilter.of(4, 4).synthesis[:, UNIT] == 1).all()
+        assert (WinogradFilter.of(4, 4).synthesis[:, UNIT] == 1).all()
 
     def test_what_runs_has_nothing_to_round(self) -> None:
-        minimal = MinimalFilter.of(4, 4)
+        winograd = WinogradFilter.of(4, 4)
 
-        assert ((64 * minimal.analysis) % 1 == 0).all()
-        assert ((64 * minimal.synthesis) % 1 == 0).all()
+        assert ((64 * winograd.analysis) % 1 == 0).all()
+        assert ((64 * winograd.synthesis) % 1 == 0).all()
 
     @pytest.mark.parametrize(("outputs", "taps"), [(1, 1), (12, 12)])
     def test_refuses_what_it_has_no_points_for(self, outputs: int, taps: int) -> None:
         with pytest.raises(ValueError, match="points"):
-            MinimalFilter.of(outputs, taps)
+            WinogradFilter.of(outputs, taps)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -106,7 +104,7 @@ def test_a_convolution_on_phases(length: int, kernel: int, dilation: int) -> Non
     torch.manual_seed(kernel)
     conv = nn.Conv1d(CHANNELS, 5, kernel, dilation=dilation, padding=dilation * (kernel // 2)).double()
 
-    close(from_phases(MinimalConv(conv)(to_phases(signal(length)))), conv(signal(length)), 1e-11)
+    close(from_phases(WinogradConv(conv)(to_phases(signal(length)))), conv(signal(length)), 1e-11)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -133,8 +131,8 @@ def test_a_network_on_phases(frames: int, monkeypatch: pytest.MonkeyPatch) -> No
     """Some stages with all blocks on phases, some with a part of them, some with none."""
     original = network().double()
     asked = iter([True, False, True, True])
-    monkeypatch.setattr("gomin_export.lowering.gan.pays", lambda *_: next(asked))
-    lowered = LoweredGAN(original, minimal=True)
+    monkeypatch.setattr("gomin_export.lowering.gan.phases_pay", lambda *_: next(asked))
+    lowered = LoweredGAN(original, winograd=True)
 
     assert [isinstance(made, PhasedResBlock) for made in lowered.resblocks] == [True, False, True, True]
     mel = 1.2 * torch.rand(2, 8, frames, dtype=torch.float64)
@@ -149,7 +147,7 @@ def test_float32_loses_a_digit_at_most() -> None:
     x = torch.randn(1, 768, 40)
 
     exact = copy.deepcopy(conv).double()(x.double())
-    error = (from_phases(MinimalConv(conv)(to_phases(x))) - exact).abs().max()
+    error = (from_phases(WinogradConv(conv)(to_phases(x))) - exact).abs().max()
 
     assert error < 1.5e-5
     assert error < 20 * (conv(x) - exact).abs().max()
@@ -192,10 +190,10 @@ class TestModulation:
         sizes = (128, 1536, 768, 384, 192, 96)
         convs = [nn.ConvTranspose1d(before, after, 2) for before, after in pairwise(sizes)]
 
-        assert [modulation.pays(conv, 128) for conv in convs] == [False, True, True, False, False]
+        assert [composition_pays(conv, 128) for conv in convs] == [False, True, True, False, False]
 
     def test_in_a_network(self) -> None:
-        lowered = LoweredGAN(network(), minimal=True)
+        lowered = LoweredGAN(network(), winograd=True)
 
         composed = [isinstance(conv, ComposedModulation) for conv in lowered.film_generator.convs]
         assert composed == [False, True]
@@ -219,51 +217,51 @@ class TestChoice:
             (channels, kernel)
             for channels in (768, 384, 192, 96, 48, 24)
             for kernel in (3, 7, 11)
-            if pays(block(kernel, channels=channels), 16)
+            if phases_pay(block(kernel, channels=channels), 16)
         ]
         assert chosen == released
 
     def test_not_where_lengths_are_not_multiples(self) -> None:
-        assert not pays(block(11, channels=384), 6)
+        assert not phases_pay(block(11, channels=384), 6)
 
     def test_not_with_even_dilations(self) -> None:
-        assert not pays(block(11, (1, 2), channels=384), 16)
+        assert not phases_pay(block(11, (1, 2), channels=384), 16)
 
     def test_not_where_channels_have_filters_of_their_own(self) -> None:
         original = block(11, channels=384)
         original.lpf[3] *= 1.01
 
-        assert not pays(original, 16)
+        assert not phases_pay(original, 16)
 
     def test_the_cost_is_that_of_the_layer_that_is_made(self) -> None:
         """Multiplications and gathered values are counted from the modules' own weights."""
         for kernel, dilation in ((3, 1), (7, 3), (11, 5)):
             conv = nn.Conv1d(8, 8, kernel, dilation=dilation)
-            made = MinimalConv(conv)
+            made = WinogradConv(conv)
             gathered = sum(rows.weight[0].numel() for rows in (made.analysis, made.synthesis))
             rows = sum(rows.weight.shape[0] for rows in (made.analysis, made.synthesis)) + 2 * made.points  # in blocks
             products = made.weight.numel() / 8
-            cost = products + phased._GATHERED * gathered + phased._WRITTEN * rows
-            assert phased._cost(conv) == pytest.approx(cost)
+            cost = products + polyphase._GATHERED * gathered + polyphase._WRITTEN * rows
+            assert polyphase._cost(conv) == pytest.approx(cost)
 
 
 class TestTarget:
     @pytest.mark.parametrize(
         "wrong",
         [
-            {"graph": Graph(precision="fp16", target="cpu")},
-            {"graph": Graph(lowering=False, target="cpu")},
-            {"graph": Graph(target="tpu")},
-            {"graph": Graph(target="cpu"), "deployment": Deployment(instance_kind="gpu")},
-            {"graph": Graph(target="cpu"), "deployment": Deployment(accelerator="tensorrt")},
+            {"graph": GraphOptions(precision="fp16", target="cpu")},
+            {"graph": GraphOptions(lowering=False, target="cpu")},
+            {"graph": GraphOptions(target="tpu")},
+            {"graph": GraphOptions(target="cpu"), "deployment": Deployment(instance_kind="gpu")},
+            {"graph": GraphOptions(target="cpu"), "deployment": Deployment(accelerator="tensorrt")},
         ],
     )
     def test_refuses_what_it_cannot_be_had_with(self, wrong: dict[str, object]) -> None:
         with pytest.raises(UsageError, match="--target"):
-            Options(**wrong)  # type: ignore[arg-type]
+            ExportOptions(**wrong)  # type: ignore[arg-type]
 
     def test_takes_what_is_for_cpus(self) -> None:
-        Options(graph=Graph(target="cpu"), deployment=Deployment(accelerator="openvino"))
+        ExportOptions(graph=GraphOptions(target="cpu"), deployment=Deployment(accelerator="openvino"))
 
     def test_as_an_option(self, tmp_path: Path) -> None:
         checkpoint = tmp_path / "gan.pt"
@@ -288,7 +286,7 @@ class TestTarget:
 @pytest.fixture(scope="module")
 def graph_for_cpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cpu") / "model.onnx"
-    onnx_export.export_gan(network(), path, {}, Graph(target="cpu"))
+    onnx_export.write(gan_form(network(), GraphOptions(target="cpu")), path, {})
     return path
 
 

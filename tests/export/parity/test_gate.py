@@ -14,12 +14,13 @@ import pytest
 from gomin_client.errors import UsageError
 from gomin_export import pipeline
 from gomin_export.errors import ParityError
-from gomin_export.networks import GomiGAN
+from gomin_export.networks import GomiGAN, registry
 from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.export import Graph
+from gomin_export.onnx.forms import GraphOptions, OnnxForm, gan_form
 from gomin_export.parity import gate, record
-from gomin_export.parity.gate import Case, Expectation, Report, Tolerance
-from gomin_export.pipeline import Options
+from gomin_export.parity.gate import Case, Outcome, Report, Tolerance
+from gomin_export.plan import ExportOptions
+from gomin_export.repository import fingerprint
 from gomin_export.repository.config import without_provenance
 from gomin_export.repository.fingerprint import sampling_modules
 from tests.support import DEMO_CHECKPOINT, GOLDEN, assert_fails, run
@@ -31,10 +32,8 @@ FP16 = Tolerance.of("fp16")
 Tamper = Callable[[onnx.ModelProto], None]
 
 
-def expectation(output: float = 0.5, torch_error: float = 0.0, items: int = 1) -> Expectation:
-    return Expectation(
-        "case", {"mel": np.zeros((items, 2, 3), np.float32)}, np.full((items, 1, 6), output), torch_error
-    )
+def case(output: float = 0.5, torch_error: float = 0.0, items: int = 1) -> Case:
+    return Case("case", {"mel": np.zeros((items, 2, 3), np.float32)}, np.full((items, 1, 6), output), torch_error)
 
 
 def answer(value: float) -> Callable[[gate.Inputs], np.ndarray]:
@@ -58,16 +57,16 @@ class TestCases:
         ],
     )
     def test_tolerance(self, value: float, torch_error: float, tolerance: Tolerance, passes: bool) -> None:
-        (case,) = gate.compare(answer(value), [expectation(torch_error=torch_error)])
+        (outcome,) = gate.compare(answer(value), [case(torch_error=torch_error)])
 
-        assert case.passes(tolerance) == passes
-        assert (case.excess(tolerance) <= 1) == passes
+        assert outcome.passes(tolerance) == passes
+        assert (outcome.excess(tolerance) <= 1) == passes
 
     def test_snr(self) -> None:
-        (case,) = gate.compare(answer(0.505), [expectation()])
-        assert case.snr_db == pytest.approx(40, abs=0.01)
-        assert gate.compare(answer(0.5), [expectation()])[0].snr_db == math.inf
-        assert gate.compare(answer(0.1), [expectation(0.0)])[0].snr_db == -math.inf
+        (outcome,) = gate.compare(answer(0.505), [case()])
+        assert outcome.snr_db == pytest.approx(40, abs=0.01)
+        assert gate.compare(answer(0.5), [case()])[0].snr_db == math.inf
+        assert gate.compare(answer(0.1), [case(0.0)])[0].snr_db == -math.inf
 
     def test_large_batches_are_fed_in_parts(self) -> None:
         fed = []
@@ -76,49 +75,57 @@ class TestCases:
             fed.append(len(inputs["mel"]))
             return answer(0.5)(inputs)
 
-        (case,) = gate.compare(infer, [expectation(items=5)], max_batch_size=2)
+        (outcome,) = gate.compare(infer, [case(items=5)], max_batch_size=2)
 
         assert fed == [2, 2, 1]
-        assert case.max_abs_error == 0
+        assert outcome.max_abs_error == 0
 
     @pytest.mark.parametrize("shape", [(1, 6), (1, 1, 5), (2, 1, 6), (1, 1, 1)])
     def test_another_shape_fails(self, shape: tuple[int, ...]) -> None:
-        (case,) = gate.compare(lambda _: np.zeros(shape, np.float32), [expectation(0.0)])
+        (outcome,) = gate.compare(lambda _: np.zeros(shape, np.float32), [case(0.0)])
 
-        assert "expected" in case.problem
-        assert not case.passes(FP32)
+        assert "expected" in outcome.problem
+        assert not outcome.passes(FP32)
 
     def test_another_type_fails(self) -> None:
-        (case,) = gate.compare(lambda _: np.full((1, 1, 6), 0.5), [expectation()])
+        (outcome,) = gate.compare(lambda _: np.full((1, 1, 6), 0.5), [case()])
 
-        assert "answered float64" in case.problem
+        assert "answered float64" in outcome.problem
 
 
 class TestReport:
-    CASES = (Case("fine", 1e-7, 120.0, 1e-7), Case("bad", 0.1, 10.0, 1e-7), Case("worse", math.nan, math.nan, 1e-7))
+    OUTCOMES = (
+        Outcome("fine", 1e-7, 120.0, 1e-7),
+        Outcome("bad", 0.1, 10.0, 1e-7),
+        Outcome("worse", math.nan, math.nan, 1e-7),
+    )
 
     def test_names_the_worst_case(self) -> None:
         with pytest.raises(
             ParityError, match=r"m differs .* in 2 of 3 cases; the worst is worse: off by nan.* Nothing"
         ):
-            Report("m", self.CASES, FP32, {}).require("Nothing was placed")
+            Report("m", self.OUTCOMES, FP32, {}).require("Nothing was placed")
 
     def test_table_has_a_line_for_every_case(self) -> None:
-        *_, fine, bad, worse = Report("m", self.CASES, FP32, {}).table().splitlines()
+        *_, fine, bad, worse = Report("m", self.OUTCOMES, FP32, {}).table().splitlines()
 
         assert (fine.split()[0], fine.split()[-1]) == ("fine", "pass")
         assert bad.split() == ["bad", "1.0e-01", "1.0e-07", "10.0", "FAIL"]
         assert worse.split()[-1] == "FAIL"
 
     def test_there_and_back_through_json(self) -> None:
-        cases = (*self.CASES[:1], Case("exact", 0.0, math.inf, 0.0), Case("absent", math.nan, math.nan, 0.0, "gone"))
-        report = Report("m", cases, FP16, {"files": {"a": "b"}})
+        outcomes = (
+            *self.OUTCOMES[:1],
+            Outcome("exact", 0.0, math.inf, 0.0),
+            Outcome("absent", math.nan, math.nan, 0.0, "gone"),
+        )
+        report = Report("m", outcomes, FP16, {"files": {"a": "b"}})
         text = json.dumps(report.to_dict(), allow_nan=False)
 
         back = Report.from_dict(json.loads(text))
 
-        assert back.cases[:2] == list(cases[:2])
-        assert back.cases[2].problem == "gone"
+        assert back.outcomes[:2] == list(outcomes[:2])
+        assert back.outcomes[2].problem == "gone"
         assert (back.model, back.facts, back.tolerance) == ("m", {"files": {"a": "b"}}, FP16)
 
 
@@ -167,16 +174,16 @@ def test_the_whole_chain_is_tried(repository: Path) -> None:
 def tampered(tiny_repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Exports the tiny GAN with a model.onnx that is changed on its way to the gate."""
 
-    def export(tamper: Tamper, options: Options = Options()) -> None:  # noqa: B008
-        def write(_network: GomiGAN, path: Path, metadata: Mapping[str, str], _graph: Graph) -> None:
+    def export_tampered(tamper: Tamper, options: ExportOptions = ExportOptions()) -> None:  # noqa: B008
+        def write(_form: OnnxForm, path: Path, _metadata: Mapping[str, str]) -> None:
             model = onnx.load(tiny_repository / "gomin_gan/1/model.onnx")
             tamper(model)
             onnx.save(model, path)
 
-        monkeypatch.setattr(export, "export_gan", write)
+        monkeypatch.setattr(onnx_export, "write", write)
         pipeline.export("gan", CHECKPOINT, tmp_path / "models", options)
 
-    return export
+    return export_tampered
 
 
 def weight(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
@@ -246,15 +253,15 @@ def test_the_untampered_model_passes(tampered: Callable[[Tamper], None], tmp_pat
     assert (tmp_path / "models/gomin_gan/1/model.onnx").is_file()
 
 
-@pytest.mark.parametrize("options", [Options(atol=1e-9), Options(atol=0.0), Options(min_snr=200.0)])
-def test_a_stricter_tolerance_is_kept_to(tampered: Callable[..., None], options: Options, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [ExportOptions(atol=1e-9), ExportOptions(atol=0.0), ExportOptions(min_snr=200.0)])
+def test_a_stricter_tolerance_is_kept_to(tampered: Callable[..., None], options: ExportOptions, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="allowed: "):
         tampered(lambda _: None, options)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_laxer_tolerance_lets_more_pass(tampered: Callable[..., None], tmp_path: Path) -> None:
-    tampered(perturb, Options(atol=0.5))
+    tampered(perturb, ExportOptions(atol=0.5))
 
     report = json.loads((tmp_path / "models/gomin_gan/1/parity.json").read_text())
     assert report["tolerance"]["atol"] == 0.5
@@ -266,7 +273,7 @@ def test_a_failed_gate_leaves_an_existing_repository_as_it_was(
 ) -> None:
     tampered(lambda _: None)
     before = {path: path.read_bytes() for path in (tmp_path / "models").rglob("*") if path.is_file()}
-    monkeypatch.setattr(pipeline.recipe, "find_export", lambda *_: None)
+    monkeypatch.setattr(fingerprint, "find_export", lambda *_: None)
 
     with pytest.raises(ParityError):
         tampered(perturb)
@@ -315,7 +322,7 @@ def test_weights_beyond_float16_are_refused(tiny_gan: GomiGAN, tmp_path: Path) -
     network.resblocks[0].convs1[0].weight.data[0, 0, 0] = 1e6
 
     with pytest.raises(CheckpointError, match=r"resblocks\.0\.convs1\.0\.weight has values beyond float16's"):
-        onnx_export.export_gan(network, tmp_path / "model.onnx", {}, Graph("fp16"))
+        gan_form(network, GraphOptions("fp16"))
 
 
 def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, tmp_path: Path) -> None:
@@ -336,20 +343,20 @@ def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, 
 
 
 def test_a_changed_file_or_recipe_is_exported_anew(tiny_repository: Path, tmp_path: Path) -> None:
-    def planned(options: Options = Options()) -> tuple[int, bool]:  # noqa: B008
-        plan = pipeline.Export("gan", CHECKPOINT, tmp_path / "models", options).plan
+    def planned(options: ExportOptions = ExportOptions()) -> tuple[int, bool]:  # noqa: B008
+        plan = pipeline.Export(registry.GAN, CHECKPOINT, tmp_path / "models", options).plan
         return plan.version, plan.exists
 
     shutil.copytree(tiny_repository, tmp_path / "models")
     assert planned() == (1, True)
-    assert planned(Options(graph=Graph(lowering=False))) == (2, False)
-    assert planned(Options(graph=Graph("fp16"))) == (2, False)
-    assert planned(Options(version=5)) == (5, False)
-    assert planned(Options(version=1)) == (1, True)
+    assert planned(ExportOptions(graph=GraphOptions(lowering=False))) == (2, False)
+    assert planned(ExportOptions(graph=GraphOptions("fp16"))) == (2, False)
+    assert planned(ExportOptions(version=5)) == (5, False)
+    assert planned(ExportOptions(version=1)) == (1, True)
     with pytest.raises(UsageError, match="--keep 0"):
-        planned(Options(keep=0))
+        planned(ExportOptions(keep=0))
     (tmp_path / "models/gomin_gan/4").mkdir()
-    assert planned(Options(keep=1)) == (5, False)  # version 1 would be dropped: a way back to an old checkpoint
+    assert planned(ExportOptions(keep=1)) == (5, False)  # version 1 would be dropped: a way back to an old checkpoint
     said: list[str] = []
     pipeline.export("gan", CHECKPOINT, tmp_path / "models", say=said.append)
     assert said[-1].endswith("nothing to export; but version 4 is newer: --version 5 makes it the newest again")
@@ -402,5 +409,5 @@ def test_bad_options_are_usage_errors(tmp_path: Path) -> None:
     ]:
         assert_fails(run("gomin-export", *common, option, value), 2, words)
     with pytest.raises(UsageError, match="--version 99999999999: expected 1 to 2147483647"):
-        pipeline.Export("gan", CHECKPOINT, tmp_path / "models", Options(version=99999999999))
+        pipeline.Export(registry.GAN, CHECKPOINT, tmp_path / "models", ExportOptions(version=99999999999))
     assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,11 @@ from gomin_client.errors import UsageError
 from gomin_client.mel.features import MelConfig
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.registry import connect
+from gomin_export.networks import registry
 from gomin_export.repository.config import Deployment, config_text, with_provenance, without_provenance
 from tests.support import GOLDEN, run, serving
 
+SERVED = {model.name: model for known in (registry.GAN, registry.DIFFUSION) for model in known.models}
 CONTRACTS = {
     "gomin_gan": ModelContract("gan", MelConfig(), 32),
     "gomin_denoiser": ModelContract("denoiser", MelConfig(n_mels=80), 13, 50),
@@ -25,7 +27,7 @@ CONTRACTS = {
 
 
 def parse(model: str, deployment: Deployment, precision: str = "fp32") -> Any:
-    text = config_text(model, CONTRACTS[model], deployment, precision)
+    text = config_text(SERVED[model], CONTRACTS[model], deployment, precision)
     assert text.isascii()
     return text_format.Parse(text, ModelConfig())
 
@@ -156,7 +158,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
 
 
 def test_provenance_comes_and_goes_by_version() -> None:
-    text = config_text("gomin_gan", CONTRACTS["gomin_gan"], Deployment(), "fp32")
+    text = config_text(SERVED["gomin_gan"], CONTRACTS["gomin_gan"], Deployment(), "fp32")
     one, ten = Provenance("aa", "fp32", "good"), Provenance("bb", "fp16", "better")
 
     both = with_provenance(text, {1: one, 10: ten})

@@ -16,9 +16,8 @@ from gomin_client.errors import GominError
 from gomin_client.transports.base import Transport
 from gomin_client.transports.registry import connect
 from gomin_export import pipeline
-from gomin_export.networks import GomiGAN
 from gomin_export.onnx import export as onnx_export
-from gomin_export.pipeline import Options
+from gomin_export.plan import ExportOptions
 from tests.support import GOLDEN, RunningServer, run, serving
 
 RELOAD_TIMEOUT_S = 60
@@ -100,7 +99,7 @@ def test_poll_mode_under_traffic(
         traffic.wait_for(lambda: traffic.answers[2] > 5)
         # the same model again, so its file need not be made again
         use_model(monkeypatch, home / "gomin_gan/2/model.onnx")
-        pipeline.export("gan", other_checkpoint, home, Options(version=3, keep=2))
+        pipeline.export("gan", other_checkpoint, home, ExportOptions(version=3, keep=2))
         traffic.wait_for(lambda: traffic.answers[3] > 5)
         verified = run("gomin-export", "verify", "--url", server.grpc, "--ckpt", other_checkpoint)
         log = server.log_text
@@ -115,10 +114,10 @@ def test_poll_mode_under_traffic(
 def use_model(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     """Let exports take this file, which costs no time."""
 
-    def export_gan(_network: GomiGAN, path: Path, *_: object) -> None:
+    def write(_form: object, path: Path, _metadata: object) -> None:
         shutil.copyfile(model, path)
 
-    monkeypatch.setattr(onnx_export, "export_gan", export_gan)
+    monkeypatch.setattr(onnx_export, "write", write)
 
 
 def local_answer_of(checkpoint: Path, home: Path, mel: np.ndarray) -> np.ndarray:

@@ -16,12 +16,14 @@ from gomin_client.contract.repository import read_config, versions
 from gomin_client.errors import Interrupted, UsageError
 from gomin_client.mel.features import MelConfig
 from gomin_export.errors import RepositoryError
+from gomin_export.networks import registry
 from gomin_export.repository import place as placing
 from gomin_export.repository.config import Deployment, config_text
 
 GAN = ModelContract("gan", MelConfig(), halo_frames=8)
 DENOISER = ModelContract("denoiser", MelConfig(), halo_frames=1, num_diffusion_steps=50)
 DEFAULTS = Deployment()
+SERVED = {model.name: model for known in (registry.GAN, registry.DIFFUSION) for model in known.models}
 DIFFUSION = replace(DENOISER, kind="diffusion")
 
 
@@ -46,14 +48,14 @@ def place(
     with placing.staging(home) as stage:
         models = []
         for name, contract in zip(names, contracts, strict=True):
-            text = config_text(name, contract, deployment, "fp32")
+            text = config_text(SERVED[name], contract, deployment, "fp32")
             config = placing.choose_config(home, name, text, deployment, "fp32", overwrite)
             (stage / name / str(version)).mkdir(parents=True)
             (stage / name / str(version) / "model.onnx").write_text(content)
-            models.append(place.StagedModel(name, contract, stage / name, config, Provenance(sha256)))
+            models.append(placing.StagedModel(name, contract, stage / name, config, Provenance(sha256)))
         meanwhile()
         with placing.signals_deferred():
-            placing.place(home, version, models, dropped)
+            placing.place_models(home, version, models, dropped)
     return version
 
 
@@ -223,7 +225,7 @@ def test_a_damaged_config_is_refused_or_overwritten(tmp_path: Path) -> None:
 def test_tensorrt_does_not_run_a_model_in_another_precision(tmp_path: Path) -> None:
     home = tmp_path / "models"
     place(home, [GAN], "aa", deployment=Deployment(accelerator="tensorrt"))
-    text = config_text("gomin_gan", GAN, DEFAULTS, "fp16")
+    text = config_text(SERVED["gomin_gan"], GAN, DEFAULTS, "fp16")
 
     with pytest.raises(RepositoryError, match="has TensorRT run all versions in FP32, but this one is fp16"):
         placing.choose_config(home, "gomin_gan", text, DEFAULTS, "fp16", overwrite=False)

@@ -1,0 +1,177 @@
+"""The Triton models that a network becomes: how each is written, and how the parity gate tests it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gomin_client.contract.model import ModelContract
+    from gomin_client.transports.base import Parameters
+    from gomin_export.networks.base import MelInverter
+    from gomin_export.onnx.forms import GraphOptions
+    from gomin_export.parity.gate import Case, Inputs
+    from gomin_export.repository.config import Deployment
+
+# Triton's Python stub always writes bytecode. A server in poll mode takes a new file for a change of the model, and
+# loads the model again. If a file has the name of the bytecode directory, Python runs without one.
+NO_BYTECODE = "A file in place of the directory, so that a server in poll mode sees no bytecode appear.\n"
+
+
+@dataclass(frozen=True)
+class ServedModel(ABC):
+    """One Triton model.
+
+    Attributes:
+        name: its name in the repository.
+        kind: the kind of its contract, one of `gomin_client.contract.model.KINDS`: which tensors it has.
+        cases: "module:name" of the function that makes its parity cases.
+        template: directory of its files in `gomin_export/templates`; its own name if left out.
+        batch_delay_us: default of --batch-delay-us: microseconds that a request may wait for others.
+    """
+
+    has_weights: ClassVar[bool] = False  # whether its files contain the network's weights
+
+    name: str
+    kind: str
+    cases: str
+    template: str = ""
+    batch_delay_us: int = 0
+
+    def template_text(self, file: str) -> str:
+        """Text of one of its template files."""
+        home = resources.files("gomin_export") / "templates" / (self.template or self.name)
+        return (home / file).read_text(encoding="utf-8")
+
+    def config_values(self, described: ModelContract, deployment: Deployment) -> dict[str, str]:
+        """Values for placeholders that only its config.pbtxt template has.
+
+        Raises:
+            UsageError: the deployment settings do not suit the model.
+        """
+        return {}
+
+    def request_parameters(
+        self,
+        described: ModelContract,
+        deployment: Deployment,
+        kept: Path | None,
+    ) -> Parameters:
+        """Parameters of the gate's requests: the ones that a request without parameters gets.
+
+        Args:
+            described: the model's contract.
+            deployment: settings of a new config.pbtxt.
+            kept: the existing config.pbtxt, if it is kept.
+        """
+        return {}
+
+    @abstractmethod
+    def write(self, files: Path, network: MelInverter, graph: GraphOptions, metadata: Mapping[str, str]) -> None:
+        """Write what Triton serves.
+
+        Args:
+            files: the version directory.
+            network: with the weights of the checkpoint.
+            graph: choices for an ONNX graph.
+            metadata: to store in an ONNX file.
+        """
+
+    @abstractmethod
+    def gate_cases(self, network: MelInverter, parameters: Parameters) -> list[Case]:
+        """The cases of the parity gate; `parameters` are those of the requests."""
+
+    def window_cases(self, network: MelInverter) -> list[Case]:
+        """Cases that are sent in windows, to test the halo."""
+        return []
+
+    def inspect(self, files: Path, described: ModelContract, inputs: Inputs) -> dict[str, int]:
+        """Check the signature of what was written, and run it once.
+
+        Returns:
+            Execution provider → number of operators that it ran; empty if the model runs none itself.
+
+        Raises:
+            ParityError: it does not have the tensors of its contract, or does not run.
+        """
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxModel(ServedModel):
+    """A model that ONNX Runtime runs.
+
+    Attributes:
+        form: "module:name" of the function (network, `GraphOptions`) → `OnnxForm`.
+    """
+
+    has_weights: ClassVar[bool] = True
+
+    form: str
+
+    def write(self, files: Path, network: MelInverter, graph: GraphOptions, metadata: Mapping[str, str]) -> None:
+        """Export the network to an ONNX file."""
+        from gomin_export.onnx import export
+
+        export.write(resolve_name(self.form)(network, graph), files / export.MODEL_FILE, metadata)
+
+    def gate_cases(self, network: MelInverter, parameters: Parameters) -> list[Case]:
+        """See `ServedModel.gate_cases`; the requests have no parameters."""
+        cases: list[Case] = resolve_name(self.cases)(network)
+        return cases
+
+    def window_cases(self, network: MelInverter) -> list[Case]:
+        """A mel of three windows."""
+        from gomin_export.parity.cases import windowed
+
+        return windowed(resolve_name(self.cases), network)
+
+    def inspect(self, files: Path, described: ModelContract, inputs: Inputs) -> dict[str, int]:
+        """See `check_signature`."""
+        from gomin_export.onnx.export import MODEL_FILE
+        from gomin_export.parity.signature import check_signature
+
+        return check_signature(files / MODEL_FILE, described, inputs)
+
+
+@dataclass(frozen=True)
+class ChainModel(ServedModel):
+    """A sampling chain: Python code that calls a denoiser model. Its windows are those of the denoiser."""
+
+    def config_values(self, described: ModelContract, deployment: Deployment) -> dict[str, str]:
+        """The default chain, and the length of tiles."""
+        from gomin_export.repository.chain import config_values
+
+        return config_values(described, deployment)
+
+    def request_parameters(self, described: ModelContract, deployment: Deployment, kept: Path | None) -> Parameters:
+        """The default chain, with its number of steps."""
+        from gomin_export.repository.chain import default_chain, read_default_chain
+
+        chain = default_chain(described, deployment) if kept is None else read_default_chain(kept, described)
+        return chain.to_parameters()
+
+    def write(self, files: Path, network: MelInverter, graph: GraphOptions, metadata: Mapping[str, str]) -> None:
+        """Copy the Triton model and the package `sampling`."""
+        from gomin_export.repository.fingerprint import sampling_modules
+
+        (files / "model.py").write_text(self.template_text("model.py"), encoding="utf-8")
+        package = files / "sampling"
+        package.mkdir()
+        for module in sampling_modules():
+            (package / module.name).write_bytes(module.read_bytes())
+        for directory in (files, package):
+            (directory / "__pycache__").write_text(NO_BYTECODE, encoding="utf-8")
+
+    def gate_cases(self, network: MelInverter, parameters: Parameters) -> list[Case]:
+        """The case of the default chain."""
+        from gomin_client.sampling.settings import SamplerSettings
+
+        cases: list[Case] = resolve_name(self.cases)(network, SamplerSettings.from_parameters(parameters))
+        return cases

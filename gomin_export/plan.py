@@ -1,0 +1,231 @@
+"""What an export will do: its options, and the plan made from them before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gomin_client.contract import model as contract
+from gomin_client.contract.model import FP16, ModelContract, Provenance
+from gomin_client.contract.repository import CONFIG, versions
+from gomin_client.errors import UsageError
+from gomin_client.transports.base import Parameters
+from gomin_export.choices import CPU, TARGETS
+from gomin_export.networks.base import MelInverter
+from gomin_export.networks.registry import Architecture
+from gomin_export.networks.served import ServedModel
+from gomin_export.onnx.forms import GraphOptions
+from gomin_export.parity.gate import Tolerance
+from gomin_export.repository import fingerprint, place
+from gomin_export.repository.config import Deployment, config_text
+from gomin_export.repository.fingerprint import Recipe
+from gomin_export.repository.place import StagedModel
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of an export.
+
+    Attributes:
+        overrides: config values of the network that win over the values that the tensors show.
+        key: entry of a checkpoint with several state dicts.
+        graph: choices that change the ONNX graph.
+        atol: largest max abs error allowed; None for the default of the precision.
+        min_snr: lowest SNR allowed, in dB; None for the default of the precision.
+        deployment: settings of config.pbtxt.
+        overwrite_config: replace an existing config.pbtxt.
+        version: version number; None for the next free one.
+        keep: number of versions to keep; None for all.
+
+    Raises:
+        UsageError: the target is unknown, or a graph for CPUs is combined with an option that excludes it.
+    """
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    graph: GraphOptions = field(default_factory=GraphOptions)
+    atol: float | None = None
+    min_snr: float | None = None
+    deployment: Deployment = field(default_factory=Deployment)
+    overwrite_config: bool = False
+    version: int | None = None
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.graph.target not in TARGETS:
+            raise UsageError(f"--target {self.graph.target}: expected {' or '.join(TARGETS)}")
+        if self.graph.target != CPU:
+            return
+        for refused, why in (
+            (self.graph.precision == FP16, "--precision fp16: CPUs compute in float32"),
+            (not self.graph.lowering, "--no-lowering: Winograd convolutions are a lowering"),
+            (self.deployment.for_gpus, f"{self.deployment.for_gpus}: GPUs are faster with --target any"),
+        ):
+            if refused:
+                raise UsageError(f"--target {CPU} cannot be combined with {why}")
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """The tolerance of the parity gate."""
+        return Tolerance.of(self.graph.precision, self.atol, self.min_snr)
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """One model of an export.
+
+    Attributes:
+        served: its record.
+        contract: its contract with clients.
+        config: text of a new config.pbtxt; None keeps the existing one.
+        dropped: versions to be removed.
+        parameters: parameters of the parity gate's requests.
+    """
+
+    served: ServedModel
+    contract: ModelContract
+    config: str | None
+    dropped: list[int]
+    parameters: Parameters
+
+    @property
+    def name(self) -> str:
+        """Its name in the repository."""
+        return self.served.name
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What an export will do.
+
+    Attributes:
+        repository: the model repository.
+        version: version number of all its models.
+        exists: the version is in the repository, and was made by the same recipe.
+        models: in the order in which they are placed.
+        recipe: everything that determines the exported files; see `make_recipe`.
+    """
+
+    repository: Path
+    version: int
+    exists: bool
+    models: tuple[PlannedModel, ...]
+    recipe: Recipe
+
+    def staged(self, stage: Path, provenance: Mapping[str, Provenance]) -> list[StagedModel]:
+        """The models in a staging directory.
+
+        Args:
+            stage: the staging directory.
+            provenance: model → provenance of its new version, if there is a new version.
+        """
+        return [
+            StagedModel(model.name, model.contract, stage / model.name, model.config, provenance.get(model.name))
+            for model in self.models
+        ]
+
+    def config_texts(self) -> dict[str, str]:
+        """Model → text of its config.pbtxt, without the provenance of a new version."""
+        return {
+            planned.name: place.final_config(self.repository, staged, self.version, planned.dropped)
+            for planned, staged in zip(self.models, self.staged(self.repository, {}), strict=True)
+        }
+
+    @property
+    def dropped(self) -> dict[str, list[int]]:
+        """Model → versions to be removed."""
+        return {model.name: model.dropped for model in self.models}
+
+    @property
+    def paths(self) -> list[Path]:
+        """The version directories."""
+        return [self.repository / model.name / str(self.version) for model in self.models]
+
+    @property
+    def newer(self) -> str:
+        """Advice if there are newer versions, which servers and clients prefer; empty otherwise."""
+        newest = max(number for model in self.models for number in [0, *versions(self.repository / model.name)])
+        if newest <= self.version:
+            return ""
+        return f"; but version {newest} is newer: --version {newest + 1} makes it the newest again"
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything will be written or removed."""
+        return (
+            not self.exists
+            or any(self.dropped.values())
+            or any(
+                not (path := self.repository / model / CONFIG).exists()
+                or path.read_text(encoding="utf-8").rstrip() != text.rstrip()
+                for model, text in self.config_texts().items()
+            )
+        )
+
+
+def make_plan(
+    architecture: Architecture, network: MelInverter, checkpoint_sha256: str, repository: Path, options: ExportOptions
+) -> ExportPlan:
+    """Plan an export; nothing is written.
+
+    Args:
+        architecture: the network's record.
+        network: with the weights of the checkpoint.
+        checkpoint_sha256: SHA-256 of the checkpoint file.
+        repository: the model repository.
+        options: of the export.
+
+    Raises:
+        RepositoryError: the repository cannot take the models.
+        UsageError: options contradict each other.
+    """
+    place.require_writable(repository.resolve())
+    deployment, precision = options.deployment, options.graph.precision
+    if (deployment.sampling or deployment.tile_frames) and all(
+        model.kind != contract.DIFFUSION for model in architecture.models
+    ):
+        raise UsageError(f"{architecture.name} models have no sampling chain: sampler settings have no effect on them")
+    contracts = architecture.contracts(network)
+    configs: dict[str, str | None] = {}
+    parameters: dict[str, Parameters] = {}
+    for model in architecture.models:
+        described = contracts[model.name]
+        place.check_contract(repository, model.name, described, options.overwrite_config)
+        text = config_text(model, described, deployment, precision)
+        config = place.choose_config(repository, model.name, text, deployment, precision, options.overwrite_config)
+        kept = repository / model.name / CONFIG if config is None else None
+        configs[model.name] = config
+        parameters[model.name] = model.request_parameters(described, deployment, kept)
+    recipe = fingerprint.make_recipe(
+        checkpoint_sha256,
+        options.key,
+        vars(network.config),
+        options.graph,
+        next((chosen for chosen in parameters.values() if chosen), None),
+    )
+    version, exists = _choose_version(repository, list(contracts), recipe, options)
+    models = tuple(
+        PlannedModel(
+            model,
+            contracts[model.name],
+            configs[model.name],
+            place.dropped_versions(repository, model.name, version, options.keep),
+            parameters[model.name],
+        )
+        for model in architecture.models
+    )
+    return ExportPlan(repository, version, exists, models, recipe)
+
+
+def _choose_version(repository: Path, models: list[str], recipe: Recipe, options: ExportOptions) -> tuple[int, bool]:
+    """The version number of the export, and whether it exists already by the same recipe."""
+    found = fingerprint.find_export(repository, models, recipe, options.version)
+    if found is not None and options.version is None and options.keep is not None:
+        newer = max(sum(number > found for number in versions(repository / model)) for model in models)
+        if newer >= options.keep:
+            found = None  # it would be dropped: the export is made again, as the newest version
+    if found is not None:
+        return found, True
+    return place.choose_version(repository, models, options.version), False
