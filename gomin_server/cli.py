@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 
 from gomin_server import ports
+from gomin_server.arguments import values, without
 from gomin_server.installation import NativeServer, SetupError, find_server
-
-ADDRESS_OPTIONS = ("--http-address", "--grpc-address", "--metrics-address")
+from gomin_server.supervisor import run
+from gomin_server.workspace import check_repositories, is_safe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--model-repository",
+        "--model-store",  # tritonserver has both names
         metavar="DIR",
         required=True,
         action="append",
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="Address on which HTTP, gRPC and metrics listen. 0.0.0.0: all networks. (default: %(default)s)",
+        help="IPv4 or IPv6 address, or name, on which HTTP, gRPC and metrics listen. 0.0.0.0 and :: open them to all "
+        "networks. (default: %(default)s)",
     )
     parser.add_argument(
         "--version",
@@ -50,50 +52,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         version=f"gomin-triton {metadata.version('gomin-triton')}",
     )
     options, passed_on = parser.parse_known_args(arguments)
-    for directory in options.model_repository:
-        if not os.path.isdir(directory):
-            parser.error(f"{directory}: no such directory; run gomin-export first")
-
-    command = [f"--model-repository={directory}" for directory in options.model_repository]
-    given = _options(passed_on)
-    command += [f"{name}={options.host}" for name in ADDRESS_OPTIONS if name not in given]
-    command += passed_on
-    busy = ports.problems(_options(command))
-    if busy:
-        print("\n".join(f"gomin-server: {problem}" for problem in busy), file=sys.stderr)
-        return 1
+    given = values(passed_on)
     try:
-        server = find_server(given.get("--backend-directory"))
+        check_repositories(options.model_repository)
     except SetupError as error:
-        print(f"gomin-server: {error}", file=sys.stderr)
+        parser.error(str(error))
+    try:
+        addresses, problems = ports.listen(given, options.host)
+        if problems:
+            raise SetupError("\ngomin-server: ".join(problems))
+        server = find_server(given.get("--backend-directory"))
+        if isinstance(server, NativeServer):
+            if not is_safe(str(server.backends)):
+                raise SetupError(
+                    f"--backend-directory {server.backends}: the server cannot handle special characters here"
+                )
+            _say(f"using {server.binary}, with the native onnxruntime backend in {server.backends}")
+        else:
+            _say(f"using {server.binary} (from pip), with the Python-based onnxruntime backend")
+            if "--backend-directory" in given:
+                parser.error(
+                    "--backend-directory contains no native onnxruntime backend, and the pip server needs its own"
+                )
+        arguments = addresses + without(passed_on, [service.address_option for service in ports.SERVICES])
+        return run(server, options.model_repository, arguments, _say)
+    except SetupError as error:
+        _say(str(error))
         return 1
-    if isinstance(server, NativeServer):
-        _say(f"{server.binary}, with the native onnxruntime backend in {server.backends}")
-        os.execv(server.binary, [str(server.binary), *command])
-    _say(f"{server.binary} (from pip), with the Python-based onnxruntime backend")
-    if "--backend-directory" in given:
-        parser.error(
-            "--backend-directory contains no native onnxruntime backend, and the pip server needs its own directory"
-        )
-
-    from gomin_server.supervisor import run
-
-    return run(server, command)
-
-
-def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """Name → value of `--option VALUE` and `--option=VALUE`. The last occurrence counts."""
-    options = {}
-    for position, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name.startswith("--"):
-            following = arguments[position + 1] if position + 1 < len(arguments) else ""
-            options[name] = value if equals else following
-    return options
 
 
 def _say(text: str) -> None:
-    print(f"gomin-server: using {text}", file=sys.stderr, flush=True)
+    print(f"gomin-server: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,14 +86,15 @@ class RunningServer:
     grpc_port: int
     metrics_port: int
     log: Path
+    host: str = "127.0.0.1"  # as in a URL
 
     @property
     def http(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self.host}:{self.http_port}"
 
     @property
     def grpc(self) -> str:
-        return f"grpc://127.0.0.1:{self.grpc_port}"
+        return f"grpc://{self.host}:{self.grpc_port}"
 
     @property
     def tritonserver(self) -> int:
@@ -125,15 +126,25 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def serving(
-    repository: Path, log: Path, *arguments: str | Path, ports: Sequence[int] | None = None
+    repository: Path,
+    log: Path,
+    *arguments: str | Path,
+    ports: Sequence[int] | None = None,
+    host: str = "127.0.0.1",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> Iterator[RunningServer]:
-    """A real Triton server on free ports, or on given ones for HTTP, gRPC and metrics; ready; stopped at the end."""
+    """A real Triton server on free ports, or on given ones for HTTP, gRPC and metrics; ready; stopped at the end.
+
+    `host`: where clients reach it, as in a URL; `env`: environment variables to change.
+    """
     http, grpc, metrics = ports or free_ports(3)
     command = [BIN / "gomin-server", "--model-repository", repository, "--http-port", str(http)]
     command += ["--grpc-port", str(grpc), f"--metrics-port={metrics}", *arguments]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    server = RunningServer(process, http, grpc, metrics, log)
+        environment = {**os.environ, **(env or {})}
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=cwd)
+    server = RunningServer(process, http, grpc, metrics, log, host)
     try:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:

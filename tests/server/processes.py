@@ -27,12 +27,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def leftovers(server: RunningServer) -> list[str]:
+def leftovers(server: RunningServer) -> list[Path]:
     """Shared memory and temporary directories of this server that exist."""
-    shared_memory = [str(path) for path in Path("/dev/shm").glob(f"gomin_server_{server.process.pid}_*")]
-    return shared_memory + [path for path in temporary_directories(server) if Path(path).exists()]
+    directories = temporary_directories(server)
+    tokens = [path.name.rpartition("-")[2] for path in directories]
+    shared_memory = [path for token in tokens for path in Path("/dev/shm").glob(f"gomin_server_{token}_*")]
+    return shared_memory + [path for path in directories if path.exists()]
 
 
-def temporary_directories(server: RunningServer) -> list[str]:
-    """The temporary backend directories that the server's log names."""
-    return sorted(set(re.findall(r'[^" ]*/gomin-server-\w+', server.log_text)))
+def temporary_directories(server: RunningServer) -> list[Path]:
+    """The private directories that the server's log names."""
+    return sorted({Path(name) for name in re.findall(r'[^" ]*/gomin-server-\w+', server.log_text)})

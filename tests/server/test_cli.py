@@ -2,15 +2,20 @@
 
 import os
 import shutil
-import subprocess
+import socket
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from gomin_client import Vocoder
 from gomin_server import cli
 from tests.server.imitation import native_server
-from tests.support import BIN, RunningServer, free_ports, run, serving
+from tests.support import RunningServer, free_ports, run, serving
+
+
+def port_options() -> list[str]:
+    return [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
 
 
 def test_help_says_what_is_passed_on() -> None:
@@ -25,6 +30,7 @@ def test_help_says_what_is_passed_on() -> None:
     [
         ([], "--model-repository"),
         (["--model-repository", "/nowhere"], "/nowhere: no such directory; run gomin-export first"),
+        (["--model-store", "/dev/null"], "/dev/null: cannot read the model repository: Not a directory"),
     ],
 )
 def test_usage_errors_exit_with_2(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
@@ -47,28 +53,47 @@ def test_ports_in_use_are_reported_before_anything_is_loaded(
     ]
 
 
-def test_the_native_server_is_executed(tmp_path: Path) -> None:
-    native = native_server(tmp_path / "tritonserver")
-    (tmp_path / "models").mkdir()
-    ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
-    command = [BIN / "gomin-server", "--model-repository", tmp_path / "models", *ports, "--log-verbose", "1"]
-    environment = {**os.environ, "PATH": f"{native / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+class TestNativeServer:
+    """With an imitation of NVIDIA's installation, whose tritonserver prints its arguments."""
 
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    stdout, stderr = process.communicate(timeout=60)
+    def run(self, root: Path, *arguments: str | Path) -> tuple[list[str], str]:
+        """The arguments that tritonserver received, and stderr."""
+        environment = {**os.environ, "PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        result = run("gomin-server", *arguments, env=environment)
+        assert result.returncode == 7, result.stderr
+        first, *received = result.stdout.splitlines()
+        assert first.startswith("pid ")
+        return [line.removeprefix("argument ") for line in received], result.stderr
 
-    assert process.returncode == 7
-    assert stdout.splitlines() == [
-        f"pid {process.pid}",  # this process became tritonserver
-        f"argument --model-repository={tmp_path / 'models'}",
-        "argument --http-address=127.0.0.1",
-        "argument --grpc-address=127.0.0.1",
-        "argument --metrics-address=127.0.0.1",
-        *(f"argument {port}" for port in ports),
-        "argument --log-verbose",
-        "argument 1",
-    ]
-    assert f"using {native}/bin/tritonserver, with the native onnxruntime backend" in stderr
+    def test_it_receives_all_other_arguments(self, tmp_path: Path) -> None:
+        native = native_server(tmp_path / "tritonserver")
+        (tmp_path / "models").mkdir()
+        ports = port_options()
+        passed_on = [*ports, "--log-verbose", "1"]
+
+        received, stderr = self.run(native, "--model-repository", tmp_path / "models", *passed_on)
+
+        assert received[0] == f"--model-repository={tmp_path / 'models'}"
+        assert received[1].startswith("--backend-config=python,shm-region-prefix-name=gomin_server_")
+        assert received[2:] == [
+            "--http-address=127.0.0.1",
+            "--grpc-address=127.0.0.1",
+            "--metrics-address=127.0.0.1",
+            *passed_on,
+        ]
+        assert f"using {native}/bin/tritonserver, with the native onnxruntime backend" in stderr
+
+    def test_a_backend_directory_with_special_characters_is_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        native = native_server(tmp_path / "triton server")
+        monkeypatch.setenv("PATH", f"{native / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        ports = port_options()
+
+        (tmp_path / "models").mkdir()
+
+        assert cli.main(["--model-repository", str(tmp_path / "models"), *ports]) == 1
+        assert f"{native / 'backends'}: " in capsys.readouterr().err
 
 
 @pytest.mark.server
@@ -93,3 +118,30 @@ def test_another_host_and_several_repositories(repository: Path, tmp_path: Path)
         for model in ("gomin_gan", "gomin_diffusion"):
             with urllib.request.urlopen(f"{server.http}/v2/models/{model}/ready") as answer:
                 assert answer.status == 200
+
+
+@pytest.mark.server
+def test_unsafe_paths_are_served_and_run_no_command(tiny_repository: Path, tmp_path: Path) -> None:
+    """The helper processes are started through bash, with paths unquoted."""
+    unsafe = tmp_path / "My $(touch injected) `touch injected`; 'a \"b\nc\\d größer"
+    shutil.copytree(tiny_repository, unsafe)
+    temporary = tmp_path / "t $(touch injected)"
+    temporary.mkdir()
+
+    with serving(unsafe, tmp_path / "log", cwd=tmp_path, env={"TMPDIR": str(temporary)}) as server:
+        with urllib.request.urlopen(f"{server.http}/v2/models/gomin_gan/ready") as answer:
+            assert answer.status == 200
+        assert "special characters" in server.log_text
+
+    assert list(tmp_path.rglob("injected")) == []
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.server
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_ipv6(tiny_repository: Path, tmp_path: Path) -> None:
+    with serving(tiny_repository, tmp_path / "log", "--host", "::1", host="[::1]") as server:
+        for url in (server.http, server.grpc):
+            assert Vocoder(url).sample_rate == 24000
+        with urllib.request.urlopen(f"http://[::1]:{server.metrics_port}/metrics") as answer:
+            assert b"nv_inference_count" in answer.read()

@@ -1,4 +1,4 @@
-"""The check of the server's ports."""
+"""The addresses on which the server listens, and the check of its ports."""
 
 import socket
 from collections.abc import Iterator
@@ -8,47 +8,90 @@ import pytest
 from gomin_server import ports
 from tests.support import free_ports
 
+LOOPBACK = ["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1"]
+
 
 @pytest.fixture
 def options() -> dict[str, str]:
-    """Loopback and a free port for each service."""
-    numbers = free_ports(3)
-    addresses = {f"--{service.name}-address": "127.0.0.1" for service in ports.SERVICES}
-    return addresses | {f"--{service.name}-port": str(n) for service, n in zip(ports.SERVICES, numbers, strict=True)}
+    """A free port for each service."""
+    return {f"--{service.name}-port": str(n) for service, n in zip(ports.SERVICES, free_ports(3), strict=True)}
 
 
 @pytest.fixture
 def taken(options: dict[str, str]) -> Iterator[str]:
-    """The HTTP port, which another program has; the line that reports it."""
+    """The HTTP port is in use; the line that reports it."""
     with socket.create_server(("127.0.0.1", int(options["--http-port"]))) as listener:
-        yield (
-            f"http: port {listener.getsockname()[1]} on 127.0.0.1 is in use by another program; "
-            "choose another port with --http-port"
-        )
+        port = listener.getsockname()[1]
+        yield f"http: port {port} on 127.0.0.1 is already in use; choose another port with --http-port"
 
 
 def test_free_ports(options: dict[str, str]) -> None:
-    assert ports.problems(options) == []
+    assert ports.listen(options, "127.0.0.1") == (LOOPBACK, [])
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "ipv6:::1", "0:0:0:0:0:0:0:1"])
+def test_ipv6_addresses_are_written_as_each_service_reads_them(options: dict[str, str], host: str) -> None:
+    assert ports.listen(options, host) == (
+        ["--http-address=ipv6:::1", "--grpc-address=[::1]", "--metrics-address=ipv6:::1"],
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("localhost", "127.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("::", "::"), ("[::]", "::"), ("ipv4:127.0.0.2", "127.0.0.2")],
+)
+def test_hosts(host: str, address: str) -> None:
+    assert str(ports.resolve(host)) == address
+
+
+def test_the_address_of_one_service_has_precedence_over_the_host(options: dict[str, str]) -> None:
+    given = options | {"--grpc-address": "::1", "--metrics-address": "unix:/run/metrics"}
+
+    arguments, problems = ports.listen(given, "127.0.0.2")
+
+    assert arguments == ["--http-address=127.0.0.2", "--grpc-address=[::1]", "--metrics-address=unix:/run/metrics"]
+    assert problems == []
 
 
 def test_all_problems_are_reported_at_once(options: dict[str, str], taken: str) -> None:
     options |= {"--grpc-port": "x", "--metrics-address": "203.0.113.9"}
 
-    assert ports.problems(options) == [
+    assert ports.listen(options, "127.0.0.1")[1] == [
         taken,
         "--grpc-port x: expected a port number, 1 to 65535",
-        "metrics: 203.0.113.9 is not an address of this machine; choose another port with --metrics-port",
+        "metrics: 203.0.113.9 is not an address of this machine; "
+        "choose another address with --host or --metrics-address",
     ]
+
+
+@pytest.mark.parametrize("host", ["", "[]", "no such host", "a" * 100, "1.2.3.4.5", "x\0y", "::g"])
+def test_a_host_that_is_not_one(options: dict[str, str], host: str) -> None:
+    lines = ports.listen(options, host)[1]
+
+    assert len(lines) == 3
+    assert lines[0].startswith(f"http: there is no address {host!r}; choose another address")
+
+
+def test_link_local_addresses_are_refused(options: dict[str, str]) -> None:
+    assert "cannot listen on link-local addresses such as fe80::1" in ports.listen(options, "fe80::1")[1][0]
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", ""])
 def test_a_port_that_is_not_one(options: dict[str, str], port: str) -> None:
-    assert ports.problems(options | {"--http-port": port}) == [
-        f"--http-port {port}: expected a port number, 1 to 65535"
-    ]
+    problems = ports.listen(options | {"--http-port": port}, "127.0.0.1")[1]
+
+    assert problems == [f"--http-port {port}: expected a port number, 1 to 65535"]
+
+
+def test_two_services_cannot_share_a_port(options: dict[str, str]) -> None:
+    problems = ports.listen(options | {"--grpc-port": options["--http-port"]}, "127.0.0.1")[1]
+
+    assert len(problems) == 1
+    assert problems[0].startswith("grpc: port")
 
 
 @pytest.mark.parametrize("setting", [{"--allow-http": "false"}, {"--allow-http": "0"}, {"--reuse-http-port": "true"}])
 def test_a_port_that_is_not_needed_is_not_checked(options: dict[str, str], taken: str, setting: dict[str, str]) -> None:
-    assert ports.problems(options) == [taken]
-    assert ports.problems(options | setting) == []
+    assert ports.listen(options, "127.0.0.1")[1] == [taken]
+    assert ports.listen(options | setting, "127.0.0.1")[1] == []

@@ -20,7 +20,7 @@ def test_a_signal_ends_all_processes(tiny_repository: Path, tmp_path: Path, numb
     with serving(tiny_repository, tmp_path / "log") as server:
         processes = descendants(server.process.pid)
         assert len(processes) >= 2  # tritonserver and a helper for each model instance
-        assert leftovers(server)
+        assert len(leftovers(server)) >= 2  # its private directory and shared memory
 
         status = server.stop(number)
 
@@ -78,4 +78,4 @@ def test_a_server_that_fails_to_start_passes_its_status_on_and_leaves_nothing_be
 
     assert process.returncode == 1
     assert b"failed to load all models" in stderr
-    assert list(temporary.iterdir()) == list(Path("/dev/shm").glob(f"gomin_server_{process.pid}_*")) == []
+    assert list(temporary.iterdir()) == []

@@ -1,0 +1,179 @@
+"""A server's private directory: copies of the backends, and links to model repositories.
+
+Triton's Python backend starts its helper processes through bash, with the paths of the backend and of the model
+unquoted: a space ends the path, and `$(command)` runs the command. So both must be paths without special characters. A
+model repository that has another path is served through a symbolic link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gomin_server.installation import NativeServer, PipServer, SetupError
+
+BACKENDS = Path(__file__).parent / "backends"
+FALLBACKS = ("/tmp", "/var/tmp", "/dev/shm")
+NOEXEC = "is mounted noexec, and the server starts its helper processes from there"
+REASONS = {
+    errno.ENOENT: "does not exist",
+    errno.ENOTDIR: "is not a directory",
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "is full: its quota is used up",
+    errno.EROFS: "is read-only",
+    errno.EACCES: "is not writable",
+    errno.EPERM: "is not writable",
+}
+_SAFE = re.compile(r"[A-Za-z0-9_./+,@%:-]+")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a server needs on disk.
+
+    Attributes:
+        token: Part of the names of all that belongs to this server; no other server has the same.
+        arguments: tritonserver's options for the backends and the model repositories.
+        environment: Environment variables that differ from those of this process.
+    """
+
+    token: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    @property
+    def shared_memory_prefix(self) -> str:
+        """How the names of the server's shared memory begin."""
+        return f"gomin_server_{self.token}_"
+
+
+class _UnusableError(Exception):
+    """A temporary directory cannot be used; the message says why."""
+
+
+def shown(path: str) -> str:
+    """A path for a message, on one line."""
+    return path if path.isprintable() else repr(path)
+
+
+def is_safe(path: str) -> bool:
+    """Whether a path means itself to a shell, unquoted."""
+    return _SAFE.fullmatch(path) is not None
+
+
+def check_repositories(repositories: Sequence[str]) -> None:
+    """Check that each model repository is a directory, with models whose names the server can handle.
+
+    Raises:
+        SetupError: One is not. The message names it.
+    """
+    for repository in repositories:
+        try:
+            models = sorted(entry.name for entry in os.scandir(repository) if entry.is_dir())
+        except FileNotFoundError:
+            raise SetupError(f"{shown(repository)}: no such directory; run gomin-export first") from None
+        except OSError as error:
+            raise SetupError(f"{shown(repository)}: cannot read the model repository: {error.strerror}") from None
+        for model in models:
+            if not is_safe(model):
+                raise SetupError(
+                    f"{shown(os.path.join(repository, model))}: the server cannot load a model from a directory of "
+                    "this name; rename it, with letters, digits, '_', '-' and '.' only"
+                )
+
+
+@contextlib.contextmanager
+def workspace(
+    server: PipServer | NativeServer, repositories: Sequence[str], say: Callable[[str], None]
+) -> Iterator[Workspace]:
+    """Make what the server needs on disk; remove it at the end.
+
+    Args:
+        server: The installation. Only the pip server needs copies of backends.
+        repositories: Paths of the model repositories.
+        say: Receives a line if another temporary directory is used than the configured one.
+
+    Raises:
+        SetupError: No temporary directory can be used.
+    """
+    token = secrets.token_hex(6)
+    unsafe = [path for path in repositories if not is_safe(path)]
+    if isinstance(server, NativeServer) and not unsafe:
+        yield Workspace(token, tuple(f"--model-repository={path}" for path in repositories), {})
+        return
+    directory, environment = _make(token, server, say)
+    try:
+        arguments = [f"--backend-directory={directory}"] if isinstance(server, PipServer) else []
+        for number, path in enumerate(repositories):
+            if path in unsafe:
+                link = directory / f"repository-{number}"
+                link.symlink_to(os.path.abspath(path), target_is_directory=True)
+                say(f"{shown(path)} is served through the link {link}: its path has special characters")
+                path = str(link)
+            arguments.append(f"--model-repository={path}")
+        yield Workspace(token, tuple(arguments), environment)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make(token: str, server: PipServer | NativeServer, say: Callable[[str], None]) -> tuple[Path, dict[str, str]]:
+    """Make the private directory in the first temporary directory that can be used."""
+    reasons: list[str] = []
+    for name, parent in _temporary_directories():
+        directory = Path(parent) / f"gomin-server-{token}"
+        try:
+            if not is_safe(parent):
+                raise _UnusableError("has special characters in its path, which the server cannot handle")
+            directory.mkdir(mode=0o700)
+            if isinstance(server, PipServer):
+                _copy_backends(server, directory)
+        except (OSError, _UnusableError) as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            known = REASONS.get(error.errno or 0, error.strerror) if isinstance(error, OSError) else error
+            reasons.append(f"{name} {known}")
+        else:
+            if reasons:
+                say(f"{'; '.join(reasons)}; using {parent} for temporary files instead")
+            return directory, {"TMPDIR": parent} if reasons else {}
+    raise SetupError(
+        f"no directory for temporary files can be used: {'; '.join(reasons)}. "
+        "Set TMPDIR to a writable directory on a file system that is not mounted noexec"
+    )
+
+
+def _temporary_directories() -> Iterator[tuple[str, str]]:
+    """Name for messages and path of each temporary directory, in order of preference."""
+    seen = set()
+    for variable in ("TMPDIR", "TEMP", "TMP", ""):
+        for path in FALLBACKS if not variable else (os.environ.get(variable, ""),):
+            if path and (absolute := os.path.abspath(path)) not in seen:
+                seen.add(absolute)
+                yield (f"{variable}={shown(path)}" if variable else path), absolute
+
+
+def _copy_backends(server: PipServer, directory: Path) -> None:
+    """Copy the Python backend and our Python-based onnxruntime backend to a directory.
+
+    Copies, because the server refuses symbolic links that lead out of the backend directory.
+
+    Raises:
+        _UnusableError: Programs cannot be started from the directory.
+        OSError: A file cannot be written.
+    """
+    for source in (server.root / "backends" / "python", BACKENDS / "onnxruntime"):
+        (directory / source.name).mkdir()
+        for file in source.iterdir():
+            if file.is_file():
+                shutil.copyfile(file, directory / source.name / file.name)
+    stub = directory / "python" / server.stub.name
+    shutil.copyfile(server.stub, stub)
+    stub.chmod(0o755)
+    if not os.access(stub, os.X_OK):
+        raise _UnusableError(NOEXEC)
