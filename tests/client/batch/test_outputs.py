@@ -1,4 +1,4 @@
-"""From inputs to outputs: all of GOMIN's forms, without a model."""
+"""From inputs to jobs: all of GOMIN's forms, without a model."""
 
 import os
 import string
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gomin_client.batch.inputs import Source, find_sources, matched_part
+from gomin_client.batch.inputs import Source, find_sources
 from gomin_client.batch.outputs import FileJob, Naming, check_extra_output, find_outputs, plan_jobs
 from gomin_client.errors import UsageError
 
@@ -70,6 +70,9 @@ class TestPlan:
     )
     def test_extensions_choose_the_task(self, name: str, output: str, task: str) -> None:
         assert plan_jobs(sources(name), [output], ANY) == [FileJob(Path(name), Path(output), task)]
+
+    def test_a_slash_in_a_models_name_is_not_a_folder(self) -> None:
+        assert targets(["in/a.wav"], [], Naming(".wav", "team/gan", "reconstruct")) == ["in/a_team_gan.wav"]
 
     def test_another_kind_of_file_needs_no_label(self) -> None:
         assert targets(["in/a.wav"], [], Naming(".npz", "", "analyze")) == ["in/a.npz"]
@@ -181,102 +184,11 @@ def test_a_name_depends_on_no_file_that_it_does_not_collide_with(names: list[str
         assert target == alone or alone in together
 
 
-@pytest.mark.parametrize(
-    ("name", "pattern", "matched"),
-    [
-        ("input12.wav", "input*.wav", "12"),
-        ("input12.wav", "*.wav", "input12"),
-        ("input12.wav", "*", "input12"),
-        ("a_x.wav", "*_x.wav", "a"),
-        ("a_b_c.wav", "*_*.wav", None),
-        ("a.wav", "[ab]*.wav", None),
-        ("a.wav", "a.wav", None),
-        ("rec.wav", "rec*.wav", ""),
-    ],
-)
-def test_what_a_star_stands_for(name: str, pattern: str, matched: str | None) -> None:
-    assert matched_part(name, pattern) == matched
-
-
-class TestListing:
-    @pytest.fixture
-    def tree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.chdir(tmp_path)
-        for name in (
-            "in/b.wav",
-            "in/a.mp3",
-            "in/sub/deep/c.flac",
-            "in/sub/m.pt",
-            "in/.hidden.wav",
-            "in/notes.md",
-            "x.wav",
-        ):
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).touch()
-        return tmp_path
-
-    def found(self, *arguments: str, kinds: tuple[str, ...] = ("audio",)) -> list[tuple[str, str]]:
-        return [(str(source.path), str(source.folder)) for source in find_sources(arguments, kinds)]
-
-    def test_a_directory_with_its_subfolders(self, tree: Path) -> None:
-        expected = [("in/a.mp3", "."), ("in/b.wav", "."), ("in/sub/deep/c.flac", "sub/deep")]
-        assert self.found("in") == self.found("in/") == expected
-        assert self.found("in", kinds=("mel",)) == [("in/sub/m.pt", "sub")]
-
-    def test_patterns(self, tree: Path) -> None:
-        assert self.found("in/**/*") == [("in/a.mp3", "."), ("in/b.wav", "."), ("in/sub/deep/c.flac", "sub/deep")]
-        assert self.found("in/*.wav") == [("in/b.wav", ".")]
-        assert self.found("in/*/*/*.flac") == [("in/sub/deep/c.flac", "sub/deep")]
-        assert self.found("in/[ab].*") == [("in/a.mp3", "."), ("in/b.wav", ".")]
-        assert self.found("*.wav") == [("x.wav", ".")]
-
-    def test_a_file_with_a_wildcard_in_its_name_is_a_file(self, tree: Path) -> None:
-        Path("a[1].wav").touch()
-        assert self.found("a[1].wav") == [("a[1].wav", ".")]
-
-    def test_files_named_one_by_one_keep_folders_below_the_common_one(self, tree: Path) -> None:
-        assert self.found("in/b.wav", "in/sub/deep/c.flac") == [("in/b.wav", "."), ("in/sub/deep/c.flac", "sub/deep")]
-        assert self.found("in/b.wav") == [("in/b.wav", ".")]
-        assert self.found("in/b.wav", str(tree / "x.wav"))[1] == (str(tree / "x.wav"), ".")
-
-    def test_a_list_of_files(self, tree: Path) -> None:
-        Path("list.txt").write_text("\ufeffin/b.wav\n\n  x.wav  \n")
-        assert self.found("list.txt") == [("in/b.wav", "in"), ("x.wav", ".")]
-
-    def test_a_file_is_made_once(self, tree: Path) -> None:
-        assert self.found("x.wav", "./x.wav", "in/../x.wav", "*.wav") == [("x.wav", ".")]
-
-    def test_what_is_no_file_is_found_too(self, tree: Path) -> None:
-        """It is reported, with the others done, not passed over."""
-        Path("in/dangling.wav").symlink_to("nowhere")
-        Path("in/folder.wav").mkdir()
-        names = [name for name, _ in self.found("in")]
-        assert "in/dangling.wav" in names
-        assert "in/folder.wav" in names
-        assert self.found("in/folder.wav") == [("in/folder.wav", ".")]
-
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            (["in/sub/deep"], "in/sub/deep: contains no mel files"),
-            (["nothing/*.wav"], "nothing/*.wav: matches no mel files"),
-            (["none.txt"], "none.txt: no such list of files"),
-            (["a\0b.wav"], r"path 'a\x00b.wav': expected a file"),
-            ([""], "path '': expected a file"),
-            (["slash.txt"], "path '/': is not a file"),
-            (["-", "x.wav"], "standard input (-) must be the only input"),
-        ],
-    )
-    def test_nothing_found_is_an_error(self, tree: Path, arguments: list[str], words: str) -> None:
-        Path("slash.txt").write_text("/\n")
-        with pytest.raises(UsageError) as error:
-            find_sources(arguments, ("mel",))
-        assert words in str(error.value)
-
-    def test_outputs(self, tree: Path) -> None:
-        Path("v1.2").mkdir()
-        Path("outs.txt").write_text("a.wav\nb.wav\n")
-        assert find_outputs(["v1.2"]) == ["v1.2/"]
-        assert find_outputs(["outs.txt"]) == ["a.wav", "b.wav"]
-        with pytest.raises(UsageError, match="expected a file, a folder or a pattern"):
-            find_outputs([""])
+def test_find_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("v1.2").mkdir()
+    Path("outs.txt").write_text("a.wav\nb.wav\n")
+    assert find_outputs(["v1.2"]) == ["v1.2/"]
+    assert find_outputs(["outs.txt"]) == ["a.wav", "b.wav"]
+    with pytest.raises(UsageError, match="expected a file, a folder or a pattern"):
+        find_outputs([""])

@@ -16,9 +16,10 @@ import soundfile
 from gomin_client.batch.outputs import FileJob
 from gomin_client.batch.run import run_jobs
 from gomin_client.batch.tasks import BatchSettings
+from gomin_client.cli.main import app
 from gomin_client.files import audio
 from gomin_client.mel.features import MelConfig
-from tests.support import BIN, RunningServer, run
+from tests.support import BIN, RunningServer, invoke, run
 
 RATE = 24000
 
@@ -71,7 +72,7 @@ def test_two_hundred_files_ten_of_them_bad(server: RunningServer, tmp_path: Path
     content = (folder / "good007.wav").read_bytes()
     (folder / "good007.wav").write_bytes(content[: len(content) // 2])
 
-    result = run("gomin-client", "reconstruct", folder, "-o", tmp_path / "out", "--url", server.grpc, "--jobs", "4")
+    result = invoke(app, "reconstruct", folder, "-o", tmp_path / "out", "--url", server.grpc, "--jobs", "4")
 
     assert result.returncode == 1
     outputs = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -100,7 +101,7 @@ def test_results_do_not_depend_on_what_else_is_in_flight(
     seed = ("--seed", "5") if model == "diffusion" else ()
     for jobs in ("1", "6"):
         arguments = ("-m", model, *seed, "--jobs", jobs, "--subtype", "float", "--url", server.grpc)
-        result = run("gomin-client", "reconstruct", inputs, "-o", tmp_path / jobs, *arguments)
+        result = invoke(app, "reconstruct", inputs, "-o", tmp_path / jobs, *arguments)
         assert result.returncode == 0, result.stderr
 
     for index in range(6):
@@ -115,8 +116,9 @@ def test_json(inputs: Path, repository: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/4.wav").write_bytes(b"there")
 
-    result = run(
-        *("gomin-client", "reconstruct", folder, "-o", tmp_path / "out", "--url", f"local:{repository}"),
+    result = invoke(
+        app,
+        *("reconstruct", folder, "-o", tmp_path / "out", "--url", f"local:{repository}"),
         *("--json", "--skip-existing", "--jobs", "3"),
     )
 
@@ -140,8 +142,9 @@ def test_json_tells_what_was_not_tried_when_the_server_is_gone(inputs: Path, rep
     shutil.copytree(repository, broken)
     (broken / "gomin_gan/1/model.onnx").write_bytes(b"not a model")
 
-    result = run(
-        *("gomin-client", "reconstruct", inputs, "-o", tmp_path / "out", "--url", f"local:{broken}"),
+    result = invoke(
+        app,
+        *("reconstruct", inputs, "-o", tmp_path / "out", "--url", f"local:{broken}"),
         *("--json", "--jobs", "1"),
     )
 

@@ -1,0 +1,49 @@
+"""One file at a time: what a task makes and reports of it, and how it is aborted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from gomin_client.batch.outputs import ANALYZE, FileJob
+from gomin_client.batch.tasks import AbortedError, Batch, BatchSettings, Tally, analyze
+from gomin_client.files import mels
+from gomin_client.mel.features import MelConfig, mel_spectrogram
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> FileJob:
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, (24000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 24000, subtype="FLOAT")
+    return FileJob(tmp_path / "a.wav", tmp_path / "a.npz", ANALYZE)
+
+
+@pytest.mark.parametrize("all_channels", [False, True])
+def test_analyze(job: FileJob, all_channels: bool) -> None:
+    made = analyze(job, Batch(None, MelConfig(), BatchSettings(all_channels=all_channels)))
+
+    assert (made.seconds, made.warning, made.column) == (1.0, "", None)
+    wave = soundfile.read(job.source, dtype="float32")[0]
+    channels = wave.T if all_channels else wave.mean(axis=1)[np.newaxis]
+    expected = [mel_spectrogram(channel, MelConfig()) for channel in channels]
+    np.testing.assert_allclose(mels.read(job.target).mel, expected, rtol=0, atol=1e-6)
+
+
+def test_an_aborted_batch_leaves_no_file(job: FileJob) -> None:
+    batch = Batch(None, MelConfig(), BatchSettings())
+    batch.aborted.set()
+
+    with pytest.raises(AbortedError):
+        analyze(job, batch)
+
+    assert [path.name for path in job.source.parent.iterdir()] == ["a.wav"]
+
+
+def test_a_tally_counts_and_keeps_the_first_channel() -> None:
+    blocks = [np.full((2, length), length, np.float32) for length in (3, 1)]
+    tally = Tally(blocks, keep=True)
+
+    assert list(tally) == blocks
+    assert tally.samples == 4
+    np.testing.assert_array_equal(tally.first_channel(), [3, 3, 3, 1])

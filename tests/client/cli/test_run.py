@@ -1,0 +1,59 @@
+"""What the commands that make files have in common: statistics, defaults, options that contradict each other."""
+
+import re
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from gomin_client.cli import run
+from gomin_client.cli.main import app
+from gomin_client.cli.progress import Display
+from gomin_client.errors import InferenceError
+from gomin_client.vocoder import Vocoder
+from tests.support import RunningServer, assert_fails, invoke
+
+
+def test_verbose_needs_no_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    vocoder = Mock(Vocoder)
+    vocoder.statistics.side_effect = InferenceError("not found")
+
+    with Display(1, quiet=False, as_json=False, to_stderr=False) as display:
+        assert run._statistics(vocoder, display) is None
+
+    assert "warning: no statistics: not found" in capsys.readouterr().err
+
+
+def test_verbose_shows_the_servers_timings(tree: Path, server: RunningServer) -> None:
+    for url in (server.grpc, server.http):
+        result = invoke(app, "reconstruct", "a.wav", "b.wav", "-o", "out/", "--url", url, "--verbose")
+
+        assert re.search(
+            r"2 requests, 2 items in \d calls of the model; mean per request: queue [\d.]+ ms", result.stderr
+        )
+
+
+def test_defaults_from_the_environment(tree: Path, server: RunningServer) -> None:
+    env = {"GOMIN_URL": server.http, "GOMIN_MODEL": "diffusion", "GOMIN_JOBS": "3", "PATH": ""}
+
+    result = invoke(app, "reconstruct", "a.wav", "--seed", "1", env=env)
+
+    assert result.returncode == 0, result.stderr
+    assert Path("a_diffusion.wav").is_file()
+    result = invoke(app, "reconstruct", "a.wav", "--seed", "-1", env=env)
+    assert_fails(result, 2, "seed -1: expected a whole number, 0 …")
+
+
+def test_options_that_make_no_sense(tree: Path) -> None:
+    for arguments, words in [
+        (("reconstruct", "a.wav", "--channels", "left"), "--channels left: expected mono or all"),
+        (("reconstruct", "a.wav", "-o", "x.flac", "--subtype", "float"), "--subtype float: .flac files have 16, 24"),
+        (("analyze", "a.wav", "-f", "wav"), "--format wav: expected npz, npy, pt"),
+        (("synthesize", "mel.npy", "-f", "npz"), "--format npz: expected wav, flac, ogg, mp3"),
+        (("analyze", "a.wav", "-m", "gan"), "--model gan: give --url too"),
+        (("convert", "-i", "a.wav", "-o", "x.pt", "--subtype", "16"), "--subtype 16: there is no audio to be written"),
+        (("convert", "-i", "a.wav", "-o", "x.npz", "--seed", "1"), "--seed: there is nothing to be synthesized"),
+        (("analyze", "a.wav", "--win-length", "1"), "win_length is 1; expected at least 2"),
+        (("synthesize", "a.wav"), "that is to reconstruct, from audio to audio; use that command"),
+    ]:
+        assert_fails(invoke(app, *arguments), 2, words)
