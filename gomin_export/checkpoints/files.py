@@ -1,0 +1,224 @@
+"""Reads a checkpoint file without running code from it, and names what a wrong file is."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gomin_export.errors import CheckpointError
+
+_EXPECTED = "expected a state dict saved by torch.save or safetensors"
+_NO_CHECKPOINT = f"is not a checkpoint, or a damaged one: {_EXPECTED}"
+_HEAD = 4096  # bytes that are looked at
+_LARGEST_RATIO = 10  # of an archive's contents to its size: weights hardly compress
+_UNPACKED_FREELY = 1 << 20  # bytes of contents that any archive may have
+
+# first bytes → what such a file is, and what to do about it
+_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "is compressed by gzip: unpack it (gunzip, tar -xzf) and give the checkpoint in it"),
+    (b"\xfd7zXZ\0", "is compressed by xz: unpack it (unxz, tar -xJf) and give the checkpoint in it"),
+    (b"BZh", "is compressed by bzip2: unpack it (bunzip2, tar -xjf) and give the checkpoint in it"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by zstd: unpack it (unzstd) and give the checkpoint in it"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive: unpack it and give the checkpoint in it"),
+    (b"Rar!", "is a RAR archive: unpack it and give the checkpoint in it"),
+    (b"\x89HDF", f"is an HDF5 file, as Keras writes it; {_EXPECTED}"),
+    (b"\x93NUMPY", f"is a NumPy array; {_EXPECTED}"),
+    (b"GGUF", f"is a GGUF file, as llama.cpp reads it; {_EXPECTED}"),
+    (b"RIFF", f"is a sound file (RIFF); {_EXPECTED}"),
+    (b"fLaC", f"is a sound file (FLAC); {_EXPECTED}"),
+    (b"%PDF", f"is a PDF document; {_EXPECTED}"),
+    (b"PACK", f"is a Git pack file; {_EXPECTED}"),
+)
+
+
+def load_file(path: Path) -> Any:
+    """The unpickled file, tensors and plain containers only; or the dict of a safetensors file.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, or is not a checkpoint.
+    """
+    try:
+        if path.is_dir():
+            raise CheckpointError(f"{path}: {_directory(path)}")
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: is not a regular file; a checkpoint cannot be read from a pipe")
+        if _is_safetensors(path):
+            from safetensors.torch import load_file as load_safetensors
+
+            return load_safetensors(path, device="cpu")
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # torch, pickle, zipfile and safetensors each raise their own; all mean the same here
+        raise CheckpointError(f"{path}: {_diagnose(path, error)}") from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """A safetensors file begins with the length of its JSON header, 8 bytes, then "{"."""
+    head = _head(path, 9)
+    return head[8:] == b"{" and not head.startswith(b"PK") and int.from_bytes(head[:8], "little") < 1 << 40
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive that torch.load should not open.
+
+    Raises:
+        CheckpointError: it is something else, or takes much more memory than its size.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    names = [member.filename for member in members]
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max(_UNPACKED_FREELY, _LARGEST_RATIO * path.stat().st_size):
+        raise CheckpointError(
+            f"{path}: is refused: an archive of {path.stat().st_size} bytes that unpacks to {unpacked} bytes; "
+            "torch.save does not compress"
+        )
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointError(
+            f"{path}: is a TorchScript archive, which contains code; {_EXPECTED}: "
+            "torch.save(torch.jit.load(…).state_dict(), …) writes one, if you trust its source"
+        )
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        return
+    if any(name.endswith((".pt", ".pth", ".ckpt", ".safetensors", ".bin")) for name in names):
+        checkpoint = next(name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".safetensors", ".bin")))
+        raise CheckpointError(f"{path}: is a zip archive: unpack it and give the checkpoint in it, {checkpoint}")
+    if names and all(name.endswith(".npy") for name in names):
+        raise CheckpointError(f"{path}: is a NumPy archive (.npz); {_EXPECTED}")
+    raise CheckpointError(f"{path}: is a zip archive of {len(names)} files, but not a checkpoint; {_EXPECTED}")
+
+
+def _directory(path: Path) -> str:
+    """What a directory is, for its owner."""
+    if (path / ".metadata").is_file():
+        return (
+            "is a checkpoint of torch.distributed: convert it into one file, "
+            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY FILE"
+        )
+    if (path / "data.pkl").is_file():
+        return "is the unpacked archive of a checkpoint; give the archive itself"
+    files = sorted(
+        file.name for file in path.iterdir() if file.suffix in (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
+    )
+    return "is a directory; expected a checkpoint file" + (f", such as {path / files[0]}" if files else "")
+
+
+def _diagnose(path: Path, error: Exception) -> str:
+    """What is wrong with a file that could not be loaded, in words for its owner."""
+    if path.stat().st_size == 0:
+        return f"is empty; {_EXPECTED}"
+    named = _name_of(path)
+    if named is not None:
+        return named
+    message = str(error)
+    refused = re.search(r"GLOBAL ([\w.]+)", message)
+    if "weights_only" in message.lower() or "weights only" in message.lower():
+        if refused:
+            return (
+                f"refused: it contains the Python object {refused[1]}, and loading that could run code; "
+                "expected a state dict, as torch.save(model.state_dict(), …) writes it"
+            )
+        return _NO_CHECKPOINT
+    if _head(path, 4) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+        return "is truncated or damaged: its archive cannot be read to the end; copy or download it again"
+    if _is_safetensors(path) or zipfile.is_zipfile(path):
+        return f"is truncated or damaged: {message.splitlines()[0] if message else error}"
+    return _NO_CHECKPOINT
+
+
+def _name_of(path: Path) -> str | None:
+    """What a file is that is no checkpoint; None if nobody knows."""
+    head = _head(path, _HEAD)
+    for start, kind in _KINDS:
+        if head.startswith(start):
+            return kind
+    if head[257:262] == b"ustar":
+        return "is a tar archive: unpack it (tar -xf) and give the checkpoint in it"
+    if head[4:8] == b"TFL3":
+        return f"is a TensorFlow Lite model; {_EXPECTED}"
+    if _is_onnx(path, head):
+        return f"is an ONNX model, as an export makes it; the checkpoint that it was made from is needed: {_EXPECTED}"
+    text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
+    return _text(text, path) if _is_text(head) else None
+
+
+def _text(text: str, path: Path) -> str | None:
+    """What a text file is that was taken for a checkpoint."""
+    start = text[:200].lower()
+    if start.startswith("version https://git-lfs.github.com/spec"):
+        size = re.search(r"^size (\d+)$", text, re.MULTILINE)
+        of = f" of {size[1]} bytes" if size else ""
+        return f"is a Git LFS pointer to a file{of}, not the file: run git lfs pull in its repository"
+    if "/annex/objects/" in start:
+        return "is a git-annex pointer, not the file: run git annex get in its repository"
+    if start.startswith(("<!doctype html", "<html", "<head")) or "<html" in start:
+        return _web_page(text)
+    if start.startswith(("<?xml", "<error")):
+        code = re.search(r"<Code>([^<]+)</Code>", text)
+        error = f" that reports the error {code[1]}" if code else ""
+        return f"is an XML document{error}, not a checkpoint: download it again"
+    if start.startswith(("{", "[")):
+        return _json(path)
+    return None
+
+
+def _web_page(text: str) -> str:
+    found = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    title = " ".join(html.unescape(found[1]).split())[:80] if found else ""
+    named = f' ("{title}")' if title else ""
+    if "google drive" in text.lower() or "drive.google" in text.lower():
+        return (
+            f"is a web page of Google Drive{named}, not a checkpoint: large files need a confirmation there; download "
+            "it in a browser, or with gdown"
+        )
+    return f"is a web page{named}, not a checkpoint: download the file itself (a link to the raw file)"
+
+
+def _json(path: Path) -> str:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if isinstance(content, dict) and "weight_map" in content:
+        return "is the index of a sharded checkpoint, not a checkpoint: expected one file with all tensors"
+    if isinstance(content, dict) and "error" in content:
+        return f"is a JSON reply with the error {str(content['error'])[:80]!r}, not a checkpoint: download it again"
+    return f"is a JSON file, not a checkpoint; {_EXPECTED}"
+
+
+def _is_text(head: bytes) -> bool:
+    return b"\0" not in head and sum(byte < 32 and byte not in (9, 10, 13) for byte in head) == 0
+
+
+def _is_onnx(path: Path, head: bytes) -> bool:
+    """An ONNX model is a protobuf message without magic bytes: it begins with a small IR version."""
+    if head[:1] != b"\x08" or len(head) < 3 or not 0 < head[1] < 32:
+        return False
+    import onnx
+
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception:  # protobuf's own errors have no common public base
+        return False
+    return bool(model.graph.node)
+
+
+def _head(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
