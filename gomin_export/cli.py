@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,7 +62,7 @@ def _command(architecture: Architecture) -> Callable[..., None]:
             from gomin_export.onnx.forms import GraphOptions
             from gomin_export.plan import ExportOptions
         options = ExportOptions(
-            overrides=architecture.read_config(source.config),
+            overrides=_read_config(architecture, source.config),
             key=source.key,
             graph=GraphOptions(form.precision, form.lowering),
             atol=tolerance.atol,
@@ -156,7 +156,14 @@ def _checkpoint_reference(ckpt: Path, source: o.CheckpointOptions, criteria: Cri
         from gomin_export.verify import CheckpointReference
 
         architecture = ARCHITECTURES[detect_kind(ckpt, source.key)]
-        return CheckpointReference(architecture, ckpt, architecture.read_config(source.config), source.key, criteria)
+        return CheckpointReference(architecture, ckpt, _read_config(architecture, source.config), source.key, criteria)
+
+
+def _read_config(architecture: Architecture, path: Path | None) -> dict[str, Any]:
+    """Constructor arguments from a JSON file, {} without a file."""
+    from gomin_export.checkpoints import read_config_file
+
+    return {} if path is None else read_config_file(path, architecture.network_class.config_class)
 
 
 def _show_plan(plan: ExportPlan) -> None:

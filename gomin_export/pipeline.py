@@ -16,6 +16,7 @@ from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, Provenance
 from gomin_client.contract.repository import CONFIG
 from gomin_client.transports.local import LocalTransport
+from gomin_export.checkpoints import load_network
 from gomin_export.networks import registry
 from gomin_export.networks.registry import Architecture
 from gomin_export.parity import cases, gate, record, windows
@@ -68,7 +69,7 @@ class Export:
         self._say = say
         self._options = options
         say(f"loading {checkpoint}")
-        self._network = architecture.load(checkpoint, options.overrides, options.key)
+        self._network = load_network(architecture.network_class, checkpoint, options.overrides, options.key, say)
         self._sha256 = record.sha256(checkpoint)
         self.plan = make_plan(architecture, self._network, self._sha256, model_repository, options)
 

@@ -153,7 +153,9 @@ class CheckpointReference:
         Raises:
             CheckpointError: the file is not a usable checkpoint of this network.
         """
-        self._network = architecture.load(checkpoint, overrides, key)
+        from gomin_export.checkpoints import load_network
+
+        self._network = load_network(architecture.network_class, checkpoint, overrides, key)
         self._models = {model.name: model for model in architecture.models}
         self._contracts = architecture.contracts(self._network)
         self._sha256 = record.sha256(checkpoint)

@@ -18,6 +18,7 @@ from gomin_export.checkpoints.state_dicts import Candidate, some_names
 from gomin_export.errors import CheckpointError
 from gomin_export.networks.registry import ARCHITECTURES
 
+
 class LoadableNetwork(Protocol):
     """What `load_network` needs of a network class, a torch module."""
 
@@ -163,7 +164,9 @@ def _choose(path: Path, kind: str | None, key: str | None) -> Candidate:
         raise CheckpointError(f"{path}: contains no tensors")
     if kind is None:
         raise CheckpointError(f"{path}: is not a GOMIN checkpoint; it has {names}")
-    raise CheckpointError(f"{path}: is not a GOMIN {kind} checkpoint: no tensor {ARCHITECTURES[kind].signature}*; it has {names}")
+    raise CheckpointError(
+        f"{path}: is not a GOMIN {kind} checkpoint: no tensor {ARCHITECTURES[kind].signature}*; it has {names}"
+    )
 
 
 def _names_of_strangers(contents: Any, key: str | None) -> str:

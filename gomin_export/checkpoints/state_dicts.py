@@ -59,7 +59,7 @@ class Candidate:
         return ".".join([*self.keys, *([self.prefix.rstrip(".")] if self.prefix else [])])
 
 
-def find_candidates(contents: Any, signatures: Mapping[str, str]) -> list[Candidate]:
+def find_candidates(contents: Mapping[Any, Any] | Sequence[Any], signatures: Mapping[str, str]) -> list[Candidate]:
     """All networks in a file's top-level object.
 
     Args:
@@ -165,21 +165,21 @@ def some_names(names: Any, limit: int = 3) -> str:
 
 
 def _containers(
-    contents: Any, seen: set[int], keys: tuple[str, ...] = ()
+    contents: Mapping[Any, Any] | Sequence[Any], expanded: set[int], keys: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
-    """All mappings within a value, itself first, with the keys that lead to them; each once, even if it has several."""
-    if id(contents) in seen:
-        return
-    seen.add(id(contents))
-    if isinstance(contents, (list, tuple)):
-        contents = dict(enumerate(contents))
-    elif isinstance(contents, Mapping):
+    """All mappings within a value, itself first, with the keys that lead to them.
+
+    A container that is in several places, or in itself, is expanded only once.
+    """
+    if isinstance(contents, Mapping):
         yield keys, contents
-    if not isinstance(contents, Mapping) or len(keys) == _DEEPEST:
+    if id(contents) in expanded or len(keys) == _DEEPEST:
         return
-    for key, value in contents.items():
+    expanded.add(id(contents))
+    items = contents.items() if isinstance(contents, Mapping) else enumerate(contents)
+    for key, value in items:
         if isinstance(value, (Mapping, list, tuple)):
-            yield from _containers(value, seen, (*keys, str(key)))
+            yield from _containers(value, expanded, (*keys, str(key)))
 
 
 def _split(signature: str) -> tuple[str, str]:

@@ -6,18 +6,15 @@ this file without torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_export.networks.served import ChainModel, OnnxModel, ServedModel
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gomin_export.networks.base import MelInverter
     from gomin_export.options import OwnOptions
 
@@ -54,18 +51,6 @@ class Architecture:
         """The class that `options` names."""
         found: type[OwnOptions] = resolve_name(self.options)
         return found
-
-    def load(self, checkpoint: Path, overrides: Mapping[str, Any], key: str | None) -> MelInverter:
-        """The network with the weights of a checkpoint; see `checkpoints.load_network`."""
-        from gomin_export.checkpoints import load_network
-
-        return load_network(self.network_class, checkpoint, overrides, key)
-
-    def read_config(self, path: Path | None) -> dict[str, Any]:
-        """Constructor arguments from a JSON file, {} without a file; see `checkpoints.read_config_file`."""
-        from gomin_export.checkpoints import read_config_file
-
-        return {} if path is None else read_config_file(path, self.network_class.config_class)
 
     def contracts(self, network: MelInverter) -> dict[str, ModelContract]:
         """Triton model → its contract with clients."""
