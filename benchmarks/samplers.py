@@ -53,7 +53,7 @@ def main() -> None:
         for chain, vocoder in vocoders.items():
             median = statistics.median(seconds[chain])
             steps = vocoder.sampling.steps if vocoder.sampling is not None else None
-            print(f"| {chain} | {steps} | {vocoder.halo_frames} | {median:.2f} | {100 * median / whole:.0f} % |")
+            print(f"| {chain} | {steps} | {vocoder.chain_halo_frames} | {median:.2f} | {100 * median / whole:.0f} % |")
             vocoder.close()
 
 

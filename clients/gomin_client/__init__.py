@@ -1,26 +1,81 @@
-"""The client of a GOMIN vocoder on Triton: mel extraction, sampling, transports, files. No torch."""
+"""The client of a GOMIN vocoder on Triton, in-process or on a server; it does not need torch.
+
+from gomin_client import Vocoder
+
+with Vocoder("grpc://localhost:8001") as vocoder:
+    wave = vocoder.synthesize(mel)
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gomin_client.errors import (
+    AccessError,
+    ContractError,
+    DeadlineError,
+    FileError,
+    GominError,
+    InferenceError,
+    ModelNotReadyError,
+    ServerError,
+    SuspiciousMelError,
+    UnknownModelError,
+    UsageError,
+)
+
 if TYPE_CHECKING:
+    from gomin_client.mel.features import MelConfig
+    from gomin_client.mel.scales import to_gomin
+    from gomin_client.sampling.settings import SamplerSettings
     from gomin_client.transports.connection import Connection
+    from gomin_client.transports.mock import MockModel, MockTransport
     from gomin_client.vocoder import Vocoder
 
-__all__ = ["DEFAULT_URL", "Connection", "Vocoder"]
+__all__ = [
+    "DEFAULT_URL",
+    "AccessError",
+    "Connection",
+    "ContractError",
+    "DeadlineError",
+    "FileError",
+    "GominError",
+    "InferenceError",
+    "MelConfig",
+    "MockModel",
+    "MockTransport",
+    "ModelNotReadyError",
+    "SamplerSettings",
+    "ServerError",
+    "SuspiciousMelError",
+    "UnknownModelError",
+    "UsageError",
+    "Vocoder",
+    "to_gomin",
+]
 
 DEFAULT_URL = "grpc://localhost:8001"
 
+# imported when they are first used: the command line starts without numpy
+_LAZY = {
+    "Connection": "transports.connection",
+    "MelConfig": "mel.features",
+    "MockModel": "transports.mock",
+    "MockTransport": "transports.mock",
+    "SamplerSettings": "sampling.settings",
+    "Vocoder": "vocoder",
+    "to_gomin": "mel.scales",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: the command line starts without numpy."""
-    if name == "Vocoder":
-        from gomin_client.vocoder import Vocoder
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"gomin_client.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return Vocoder
-    if name == "Connection":
-        from gomin_client.transports.connection import Connection
 
-        return Connection
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.contract import model as contract
-from gomin_client.inference.windows import plan
+from gomin_client.inference.windows import cut
 from gomin_export.parity.gate import Infer, Inputs
 
 KEEP = 4  # frames that an inner window keeps: few, so that most samples are near a border
@@ -39,7 +39,7 @@ def in_windows(infer: Infer, hop_length: int, halo: int) -> Infer:
 
     def windowed(inputs: Inputs) -> NDArray[np.floating[Any]]:
         parts = []
-        for window in plan(inputs[contract.MEL].shape[-1], size(halo), halo):
+        for window in cut(inputs[contract.MEL].shape[-1], size(halo), halo):
             piece = dict(inputs)
             for name, samples in ((contract.MEL, 1), (contract.SIGNAL, hop_length)):
                 if name in inputs:

@@ -16,8 +16,9 @@ import tritonclient.grpc
 
 from gomin_client.errors import ContractError, GominError
 from gomin_client.sampling.settings import SamplerSettings
-from gomin_client.transports.base import Statistics, Transport, settled
+from gomin_client.transports.base import Transport
 from gomin_client.transports.registry import connect
+from gomin_client.transports.statistics import Statistics, settled
 from gomin_export import pipeline
 from gomin_export.networks import DiffusionWrapper
 from gomin_export.pipeline import Exported

@@ -22,7 +22,7 @@ from gomin_client.files import audio, stdio
 from gomin_client.files import mels as mel_files
 from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample, resample_blocks
-from gomin_client.mel.scales import Reading, to_gomin
+from gomin_client.mel.scales import MelReading, to_gomin
 from gomin_client.vocoder import Vocoder
 
 Block = TypeVar("Block")
@@ -47,7 +47,7 @@ class BatchSettings:
 
     trim: bool = True
     seed: int | None = None
-    reading: Reading = field(default_factory=Reading)
+    reading: MelReading = field(default_factory=MelReading)
     all_channels: bool = False
     subtype: str | None = None
     extension: str = ".wav"

@@ -15,7 +15,7 @@ from gomin_client.files import formats
 from gomin_client.transports.connection import Connection, parse_headers
 
 if TYPE_CHECKING:
-    from gomin_client.mel.scales import Reading
+    from gomin_client.mel.scales import MelReading
     from gomin_client.vocoder import Vocoder
 
 INPUT_FORMS = (
@@ -429,7 +429,7 @@ class MelSettingsOptions:
 
 @dataclass(frozen=True)
 class MelReadingOptions:
-    """How mel files are read; see `Reading`."""
+    """How mel files are read; see `MelReading`."""
 
     convention: Annotated[
         str,
@@ -454,17 +454,17 @@ class MelReadingOptions:
     ] = False
     force: Annotated[bool, typer.Option("--force", help="Accept mels whose values do not look like GOMIN's.")] = False
 
-    def build(self) -> Reading:
+    def build(self) -> MelReading:
         """How mel files are read.
 
         Raises:
-            UsageError: an unknown name; see `Reading`.
+            UsageError: an unknown name; see `MelReading`.
         """
-        from gomin_client.mel.scales import Reading
+        from gomin_client.mel.scales import MelReading
 
         if self.stft_norm not in ("window", "none"):
             raise UsageError(f"--stft-norm {self.stft_norm}: expected window or none")
-        return Reading(self.convention, self.stft_norm == "window", self.transpose, self.force)
+        return MelReading(self.convention, self.stft_norm == "window", self.transpose, self.force)
 
 
 def all_channels(channels: str) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gomin_client.batch.tasks import BatchSettings
     from gomin_client.cli.progress import Display
     from gomin_client.mel.features import MelConfig
-    from gomin_client.transports.base import Statistics
+    from gomin_client.transports.statistics import Statistics
     from gomin_client.vocoder import Vocoder
 
 
@@ -119,7 +119,7 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
     from gomin_client.batch.inputs import STREAM
     from gomin_client.batch.outputs import ANALYZE, SYNTHESIZE
     from gomin_client.files import formats, stdio
-    from gomin_client.mel.scales import Reading
+    from gomin_client.mel.scales import MelReading
 
     if settings.live:
         if any(job.target != STREAM for job in jobs):
@@ -135,7 +135,7 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
             written.check_subtype(settings.subtype)
     if settings.subtype is not None and all(job.task == ANALYZE for job in jobs):
         raise UsageError(f"--subtype {settings.subtype}: there is no audio to be written")
-    if settings.reading != Reading() and not any(job.task == SYNTHESIZE for job in jobs):
+    if settings.reading != MelReading() and not any(job.task == SYNTHESIZE for job in jobs):
         raise UsageError("--mel-convention, --stft-norm, --transpose and --force are for mel files: there are none")
 
 
@@ -159,7 +159,7 @@ def _check_seed(seed: int | None, vocoder: Vocoder | None) -> None:
 
 def _with_seed(settings: BatchSettings, vocoder: Vocoder | None, display: Display) -> BatchSettings:
     """The settings with a fresh seed, if the model needs one and none was given."""
-    from gomin_client.vocoder import fresh_seed
+    from gomin_client.inference.pinned import fresh_seed
 
     if vocoder is None or not vocoder.takes_seed or settings.seed is not None:
         return settings
@@ -181,7 +181,7 @@ def _draw(path: Path, outcomes: Sequence[Outcome], config: MelConfig, display: D
 
 def _statistics(vocoder: Vocoder | None, display: Display) -> Statistics | None:
     """The server's statistics; None, with a warning, if it does not report them."""
-    from gomin_client.transports.base import settled
+    from gomin_client.transports.statistics import settled
 
     try:
         return None if vocoder is None else settled(vocoder.statistics)
@@ -207,7 +207,7 @@ def _timings(vocoder: Vocoder | None, before: Statistics | None, now: Statistics
         "output": spent.compute_output_s,
     }
     means = ", ".join(f"{name} {1000 * seconds / requests:.1f} ms" for name, seconds in parts.items())
-    halo = vocoder.halo_frames
+    halo = vocoder.chain_halo_frames
     return (
         f"windows of {vocoder.window} frames, {2 * halo} of them halo: {100 * overhead(vocoder.window, halo):.0f} % "
         f"more work for long files than without windows; server, for all its callers during the run: {spent.requests} "

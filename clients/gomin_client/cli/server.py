@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -85,8 +84,8 @@ def bench(
     from gomin_client.tools import load_test
 
     results: list[LoadResult] = []
-    vocoder, mel = load_test.open_vocoder(lambda window: replace(model, window=window).open(), model.window, audio)
-    with vocoder:
+    with model.open() as opened:
+        vocoder, mel = load_test.prepare(opened, model.window, audio)
         about = {"model": vocoder.model, "version": vocoder.version, "url": vocoder.url, "audio_s": audio}
         if not as_json:
             typer.echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio per request")

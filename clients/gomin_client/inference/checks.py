@@ -1,53 +1,156 @@
-"""What people hand over from Python, checked before it is worked on."""
+"""Arrays that Python code passes to the library: taken from any library, and checked once, here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+import numbers
+import os
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client.errors import UsageError
-from gomin_client.mel.features import Wave
+from gomin_client.contract.model import ModelContract
+from gomin_client.errors import ContractError, SuspiciousMelError, UsageError
+from gomin_client.mel import scales
+from gomin_client.mel.features import Mel, Wave
 
-Block = TypeVar("Block", bound=Wave)
-_MOST_CHANNELS = 128
+MOST_CHANNELS = 32
 
 
-def checked_wave(wave: NDArray[np.floating[Any]], sample_rate: float) -> Wave:
-    """The waveform as float32, of the same shape.
+def checked_rate(sample_rate: object) -> float:
+    """The sample rate, in Hz.
 
     Raises:
-        UsageError: no floats, another shape than (samples,) or (channels, samples), not finite; or no sample rate.
+        UsageError: it is not a positive number.
     """
-    given = np.asarray(wave)
-    if given.dtype.kind != "f":
-        raise UsageError(f"waveform of {given.dtype}: expected floats, full scale ±1; divide 16-bit samples by 32768")
-    wave = given.astype(np.float32, copy=False)
-    if wave.ndim not in (1, 2) or wave.size == 0 or not np.isfinite(wave).all():
-        raise UsageError(
-            f"waveform of shape {wave.shape}: expected (samples,) or (channels, samples), at least one, all finite"
-        )
-    if wave.ndim == 2 and len(wave) > _MOST_CHANNELS:
-        raise UsageError(
-            f"waveform of shape {wave.shape}: that is {len(wave)} channels; if it is (samples, channels), as soundfile "
-            "reads it, give its .T"
-        )
-    if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not 0 < sample_rate < np.inf:
+    if (
+        isinstance(sample_rate, bool)
+        or not isinstance(sample_rate, int | float | np.integer | np.floating)
+        or not 0 < sample_rate < np.inf
+    ):
         raise UsageError(f"sample rate {sample_rate!r}: expected a positive number of Hz")
-    return wave
+    return float(sample_rate) if isinstance(sample_rate, float | np.floating) else int(sample_rate)
 
 
-def alike(blocks: Iterable[Block], what: str) -> Iterator[Block]:
-    """The same blocks, all with as many rows as the first.
+def checked_wave(wave: object, *, channels_last: bool = False) -> Wave:
+    """A waveform, or a block of one, as float32: (samples,), or (channels, samples).
+
+    Args:
+        wave: (samples,), or (channels, samples), full scale ±1.
+        channels_last: it is (samples, channels) instead, as soundfile and sounddevice have it.
 
     Raises:
-        UsageError: one has others; `what` they are, for the message.
+        UsageError: it has another shape, no samples, values that are not finite, or more than `MOST_CHANNELS` channels.
     """
-    rows: int | None = None
-    for block in blocks:
-        if rows is not None and len(block) != rows:
-            raise UsageError(f"a block of {len(block)} {what} after blocks of {rows}: expected as many in each")
-        rows = len(block)
-        yield block
+    array = as_floats(wave, "waveform")
+    layout = "(samples,) or " + ("(samples, channels)" if channels_last else "(channels, samples)")
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise UsageError(f"waveform of shape {array.shape}: expected {layout}, at least one sample")
+    if not np.isfinite(array).all():
+        raise UsageError("waveform contains NaN or infinite samples")
+    array = array.T if channels_last else array
+    if array.ndim == 2 and len(array) > MOST_CHANNELS:
+        other = "leave `channels_last=True` out" if channels_last else "pass `channels_last=True`"
+        turned = "(channels, samples)" if channels_last else "(samples, channels)"
+        raise UsageError(
+            f"waveform with {len(array)} channels of {array.shape[1]} samples: expected {layout} with at most "
+            f"{MOST_CHANNELS} channels; if it is {turned}, {other}"
+        )
+    return array
+
+
+def checked_mel(mel: object, contract: ModelContract, model: str) -> Mel:
+    """A mel spectrogram, or a block of one, as float32: (n_mels, frames), or (batch, n_mels, frames).
+
+    Args:
+        mel: it.
+        contract: the model's.
+        model: its name, for messages.
+
+    Raises:
+        UsageError: it is not an array.
+        ContractError: it has another shape, or values that are not finite.
+    """
+    array = as_floats(mel, "mel", integers=True)
+    n_mels = contract.mel.n_mels
+    if array.ndim not in (2, 3) or array.shape[-2] != n_mels or 0 in array.shape:
+        raise ContractError(
+            f"mel has shape {array.shape}; model {model} takes ({n_mels}, frames)"
+            + scales.shape_hint(array.shape, n_mels)
+        )
+    if not np.isfinite(array).all():
+        raise ContractError("mel contains NaN or infinite values")
+    return array
+
+
+def refuse_suspicion(suspicion: str | None) -> None:
+    """Refuse a mel with a suspicion about its values; see `scales.suspicion`.
+
+    Raises:
+        SuspiciousMelError: there is one.
+    """
+    if suspicion is not None:
+        raise SuspiciousMelError(f"mel {suspicion}")
+
+
+def as_floats(given: object, what: str, *, integers: bool = False) -> NDArray[np.float32]:
+    """An array of float32.
+
+    Args:
+        given: an array of numpy, torch, JAX, TensorFlow or CuPy, of any device and floating-point type; anything else
+            with `__array__`, `__dlpack__` or the buffer protocol; or nested sequences of numbers or arrays.
+        what: its name, for messages.
+        integers: take integers too.
+
+    Raises:
+        UsageError: it is not an array of real numbers.
+    """
+    try:
+        array = _as_array(given)
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # other libraries raise anything for what they cannot convert
+        raise UsageError(
+            f"{what} is {_named(given)} that is not an array of numbers ({' '.join(str(error).split())[:200]}): "
+            "pass a numpy array or a tensor; pass recordings or mels of several lengths one by one"
+        ) from error
+    if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16 and float8 of JAX and TensorFlow
+        with suppress(TypeError, ValueError):
+            array = array.astype(np.float32)
+    if array.dtype.kind in ("iub" if integers else ""):
+        return array.astype(np.float32)
+    if array.dtype.kind in "iu":
+        raise UsageError(f"{what} is of {array.dtype}: expected floats, full scale ±1; divide 16-bit samples by 32768")
+    if array.dtype.kind != "f":
+        raise UsageError(f"{what} is {_named(given)} of {array.dtype}: expected an array of floats")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused later
+        return array.astype(np.float32, copy=False)
+
+
+def _as_array(given: Any) -> NDArray[Any]:
+    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
+        raise ValueError("it has masked values")
+    if isinstance(given, np.ndarray):
+        return np.asarray(given)
+    if isinstance(given, str | bytes | os.PathLike):
+        raise UsageError(
+            f"{given!r} is {_named(given)}: expected an array; read the file first, for instance with numpy"
+        )
+    if hasattr(given, "detach") and hasattr(given, "is_floating_point"):  # torch, which is not imported for it
+        tensor = given.detach()
+        # numpy has no bfloat16
+        return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy(force=True))
+    if hasattr(given, "__cuda_array_interface__") and hasattr(given, "get"):  # CuPy
+        return np.asarray(given.get())
+    if isinstance(given, list | tuple) and given and not isinstance(given[0], numbers.Number | list | tuple):
+        return np.stack([_as_array(item) for item in given])
+    if hasattr(given, "__dlpack__") and not hasattr(given, "__array__"):
+        return np.asarray(np.from_dlpack(given))
+    return np.asarray(given)
+
+
+def _named(given: object) -> str:
+    """The type of an object, with its article."""
+    name = type(given).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

@@ -1,9 +1,9 @@
-"""Windows of a mel spectrogram that can be vocoded one by one, and whose outputs, put together, equal the whole.
+"""Windows of a mel spectrogram that are vocoded one by one, and whose outputs, concatenated, equal that of the whole.
 
-A network sees `halo` frames to either side of a sample. So the output of a window is right but for a halo at each end
-that is not an end of the whole; there it is cut off, and the next window begins early enough to make up for it. All
-windows but those of a short recording have one size, so that a server can merge those of many callers into batches: the
-last one begins early rather than being short. Nothing here knows of audio or servers.
+A sample depends on `halo` frames to either side. So the output of a window is exact except for a halo at each end that
+is not an end of the whole; there it is cut off, and the next window begins early enough to supply it. All windows have
+one size, except that of a recording shorter than a window, so that a server can merge the windows of many callers into
+batches: the last one begins early instead of being short.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from gomin_client.errors import UsageError
 
-MIN_WINDOW = 512  # frames; shorter ones spend much on halos, longer ones take memory
-WORK_PER_HALO = 10  # a window is at least so many halos long: a quarter more work than without windows
+MIN_WINDOW = 512  # frames; shorter windows spend much work on halos, longer ones take memory
+WORK_PER_HALO = 10  # halos per window, at least: a quarter more work than without windows
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Window:
 
     Attributes:
         first: index of its first frame in the whole.
-        length: frames that are vocoded.
-        skip: frames of output that are cut off in front.
-        keep: frames of output that are kept after that.
+        length: number of frames that are vocoded.
+        skip: number of frames of output that are cut off in front.
+        keep: number of frames of output that are kept after that.
     """
 
     first: int
@@ -35,20 +35,20 @@ class Window:
 
 
 def default_size(halo: int) -> int:
-    """Frames of a window that keep the work spent on halos reasonable."""
+    """A number of frames that limits the work spent on halos to a quarter."""
     return max(MIN_WINDOW, WORK_PER_HALO * halo)
 
 
 def overhead(size: int, halo: int) -> float:
-    """Work spent on halos, as a part of the work without them; of long recordings."""
+    """Work spent on halos in a long recording, relative to the work without them."""
     return 2 * halo / (size - 2 * halo)
 
 
-def check(size: int, halo: int, first_size: int | None = None) -> None:
+def check_window(size: int, halo: int, first_size: int | None = None) -> None:
     """Refuse windows of which nothing would be kept; see `Windower`.
 
     Raises:
-        UsageError: tells how many frames there have to be.
+        UsageError: the window is too short; the message names the minimum.
     """
     if not isinstance(size, int) or size <= 2 * halo:
         raise UsageError(f"a window of {size} frames: expected more than {2 * halo}, twice the model's halo")
@@ -59,7 +59,7 @@ def check(size: int, halo: int, first_size: int | None = None) -> None:
 class Windower:
     """Cuts a mel spectrogram of unknown length into windows while its frames arrive.
 
-    A window is told of as soon as all its frames are there, and one more: until then it may be the last one, which
+    A window is complete as soon as all its frames are there, and one more: until then it may be the last one, which
     keeps its output to the end.
     """
 
@@ -67,20 +67,20 @@ class Windower:
         """Begin at frame 0.
 
         Args:
-            size: frames of a window.
-            halo: frames to either side on which a frame's output depends.
-            first_size: frames of the first window, to have its output soon; the next ones double until they have
+            size: number of frames of a window.
+            halo: number of frames to either side that the output of a frame depends on.
+            first_size: number of frames of the first window, to have its output soon; the next ones double up to
                 `size`.
 
         Raises:
-            UsageError: see `check`.
+            UsageError: see `check_window`.
         """
-        check(size, halo, first_size)
+        check_window(size, halo, first_size)
         self._size = size
         self._halo = halo
         self._next_size = min(first_size or size, size)
         self._arrived = 0
-        self._made = 0  # frames of output that the windows so far keep
+        self._made = 0  # number of frames of output that the windows so far keep
 
     @property
     def needed_from(self) -> int:
@@ -88,7 +88,7 @@ class Windower:
         return max(0, min(self._made - self._halo, self._arrived - self._size))
 
     def feed(self, frames: int) -> Iterator[Window]:
-        """Windows that are complete now that so many more frames have arrived."""
+        """Windows that are complete after `frames` more frames have arrived."""
         self._arrived += frames
         while True:
             first = max(0, self._made - self._halo)
@@ -99,7 +99,7 @@ class Windower:
             self._next_size = min(2 * self._next_size, self._size)
 
     def finish(self) -> Iterator[Window]:
-        """The last window, which has not been told of: no more frames will come."""
+        """The last window: no more frames will come."""
         if self._made < self._arrived:
             length = min(self._size, self._arrived)
             yield self._window(self._arrived - length, length, self._arrived)
@@ -110,7 +110,7 @@ class Windower:
         return window
 
 
-def plan(frames: int, size: int, halo: int) -> list[Window]:
+def cut(frames: int, size: int, halo: int) -> list[Window]:
     """The windows of a mel spectrogram of known length; see `Windower`."""
     windower = Windower(size, halo)
     return [*windower.feed(frames), *windower.finish()]

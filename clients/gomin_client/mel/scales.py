@@ -39,7 +39,7 @@ LOWEST_MEAN = -0.02
 
 
 @dataclass(frozen=True)
-class Reading:
+class MelReading:
     """How to take the mels of files.
 
     Attributes:
@@ -58,12 +58,12 @@ class Reading:
     force: bool = False
 
     def __post_init__(self) -> None:
-        check(self.convention)
+        check_scale(self.convention)
         if not self.stft_normalized and self.convention == GOMIN:
             raise UsageError("GOMIN's mels have a normalized STFT: say with --mel-convention what these are")
 
 
-def check(convention: str) -> None:
+def check_scale(convention: str) -> None:
     """Refuse a name that is not in `CONVENTIONS`.
 
     Raises:
@@ -93,7 +93,7 @@ def to_gomin(
         UsageError: an unknown convention.
         ContractError: a power or amplitude below 0, or values too large for the convention.
     """
-    check(convention)
+    check_scale(convention)
     values = np.asarray(mel, dtype=np.float64)
     if convention == GOMIN:
         return values.astype(np.float32)

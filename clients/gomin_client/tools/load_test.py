@@ -6,7 +6,6 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import AccessError, GominError, InferenceError, UsageError
 from gomin_client.inference.workers import Workers
 from gomin_client.mel.features import Mel
-from gomin_client.transports.base import Statistics, settled
+from gomin_client.transports.statistics import Statistics, settled
 from gomin_client.vocoder import Vocoder
 
 QUANTILES = (50, 95, 99)
@@ -134,37 +133,29 @@ def make_mel(vocoder: Vocoder, seconds: float) -> Mel:
     return mel
 
 
-def open_vocoder(open_with: Callable[[int | None], Vocoder], window: int | None, seconds: float) -> tuple[Vocoder, Mel]:
-    """Connect to a model so that, unless a window is given, each mel is one request to the server.
+def prepare(vocoder: Vocoder, window: int | None, seconds: float) -> tuple[Vocoder, Mel]:
+    """Unless a window is given, make each mel one request to the server.
 
     Args:
-        open_with: opens a `Vocoder` with a window, in frames; None for its default.
-        window: frames per request to the server, or None.
+        vocoder: the model.
+        window: number of frames in one request to the server, as chosen by the user, or None.
         seconds: duration of the audio of one mel.
 
     Returns:
-        The vocoder, to be closed by the caller, and a mel for `run_load`.
+        The vocoder, on the same connection, and a mel for `run_load`.
 
     Raises:
         UsageError: a duration out of range, or too long for one request.
-        ServerError: the server cannot be reached.
     """
-    vocoder = open_with(window)
-    try:
-        mel = make_mel(vocoder, seconds)
-        if window is None and seconds > LONGEST_REQUEST_S:
-            raise UsageError(
-                f"{seconds:g} s of audio in one request to the server, which takes much memory beyond "
-                f"{LONGEST_REQUEST_S} s; give the number of mel frames of a request with --window"
-            )
-        frames = mel.shape[-1]
-        if window is None and frames > vocoder.window:  # the length of a mel depends on the model's settings
-            vocoder.close()
-            vocoder = open_with(frames)
-    except BaseException:
-        vocoder.close()
-        raise
-    return vocoder, mel
+    mel = make_mel(vocoder, seconds)
+    if window is not None:
+        return vocoder, mel
+    if seconds > LONGEST_REQUEST_S:
+        raise UsageError(
+            f"{seconds:g} s of audio in one request to the server, which takes much memory beyond "
+            f"{LONGEST_REQUEST_S} s; give the number of mel frames of a request with --window"
+        )
+    return vocoder.with_window(max(vocoder.window, mel.shape[-1])), mel
 
 
 def run_load(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -> LoadResult:

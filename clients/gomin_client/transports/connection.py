@@ -1,4 +1,4 @@
-"""How a server is reached, and how much patience it is given."""
+"""How a server is reached: time limits, headers, TLS."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ from pathlib import Path
 
 from gomin_client.errors import UsageError
 
-# A request may take a minute, and a minute more for every second of audio and step of a chain: some 20 times what two
-# CPU cores take for the released models. It is there to end what would never end, not to hurry anyone.
-DEADLINE_S = 60.0
-DEADLINE_PER_AUDIO_SECOND = 60.0
-
 
 @dataclass(frozen=True)
 class Connection:
-    """Patience with servers, and what they ask of a client.
+    """Time limits for servers, and the headers and certificates that they ask for.
 
     Attributes:
-        wait_s: seconds to wait for a server and its model to become ready, when first asked.
-        retry_for_s: seconds to go on trying when a server that was ready cannot be reached, or says that it is
-            unavailable. Requests have no effects, so one that was lost is sent again.
-        timeout_s: seconds that one request may take; None allows `DEADLINE_S`, and `DEADLINE_PER_AUDIO_SECOND` for
-            every second of audio and step of a sampling chain. A request that took too long is not repeated.
+        wait_s: time to wait for a server and its model to become ready at the first contact, in seconds.
+        retry_for_s: time to repeat requests after a server that was ready cannot be reached, or reports that it is
+            unavailable, in seconds. Requests have no effects, so one that was lost is sent again.
+        timeout_s: deadline of one request, in seconds; None for a minute, plus another minute for every second of audio
+            and step of a sampling chain. A request that took too long is not repeated.
         headers: sent with every request: HTTP headers, gRPC metadata. Names become lower case.
         tls: use TLS for gRPC URLs that do not say so themselves; grpcs:// and https:// do.
         ca: PEM file of the authorities that sign server certificates; None for the system's (gRPC: its own list).
@@ -58,19 +53,26 @@ class Connection:
 
     @property
     def wants_tls(self) -> bool:
-        """Whether anything here makes sense with TLS alone."""
+        """Whether any setting needs TLS."""
         return self.tls or self.ca is not None or self.certificate is not None
 
-    def deadline(self, audio_seconds: float, steps: int = 1) -> float:
-        """Seconds that a request may take.
+    def refuse_tls(self, url: str) -> None:
+        """For a transport without TLS.
 
-        Args:
-            audio_seconds: of audio that it asks for, all items together.
-            steps: calls of a network for each.
+        Raises:
+            UsageError: there are TLS settings.
         """
-        if self.timeout_s is not None:
-            return self.timeout_s
-        return DEADLINE_S + DEADLINE_PER_AUDIO_SECOND * audio_seconds * steps
+        if self.wants_tls:
+            raise UsageError(f"URL {url!r}: TLS options are for grpcs://, https:// and dns: URLs")
+
+    def refuse_headers(self, url: str) -> None:
+        """For a transport without a server.
+
+        Raises:
+            UsageError: there are headers.
+        """
+        if self.headers:
+            raise UsageError(f"URL {url!r}: headers are for servers")
 
 
 def parse_headers(lines: Sequence[str]) -> dict[str, str]:

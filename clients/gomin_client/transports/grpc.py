@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tritonclient.grpc
 from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
 
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UsageError
-from gomin_client.transports.address import Address, balanced_target
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Statistics, Tensors
+from gomin_client.transports.address import Address, balanced_target, with_port
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
 from gomin_client.transports.connection import Connection
-from gomin_client.transports.triton import CONNECT_TIMEOUT_S, TritonTransport, total, wrap
+from gomin_client.transports.statistics import Statistics, total
+from gomin_client.transports.triton import ASK_TIMEOUT_S, RefusedError, TritonTransport, datatype, decode
 
+CONNECT_TIMEOUT_S = 10.0
+DEFAULT_PORT = 8001
 # Servers close connections of clients that ask for a sign of life more often than every 5 minutes (gRPC's default, and
 # Triton's: --grpc-http2-min-recv-ping-interval-without-data).
 _KEEPALIVE_MS = 310_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
 _LONGEST_MESSAGE = 2**31 - 1  # tritonclient's own limits must be repeated where any option is given
 _RECONNECT_MS = 1000  # a server that came back is to be found soon
+
+
+def open_grpc(addresses: Sequence[Address], connection: Connection) -> Transport:
+    """The transport of grpc://, grpcs:// and dns: URLs."""
+    if addresses[0].scheme == "dns":
+        addresses = [_named(addresses[0])]
+    return GrpcTransport(addresses, connection)
+
+
+def _named(address: Address) -> Address:
+    """The address of dns:[//RESOLVER]/NAME with its port.
+
+    Raises:
+        UsageError: there is no name, or the port is not one.
+    """
+    host = address.place.rpartition("/")[2]
+    if not host or not address.place.startswith("//"):
+        raise UsageError(f"URL {address.url!r}: expected grpc://HOST:PORT, or dns:///NAME:PORT")
+    try:
+        return replace(address, place=address.place.removesuffix(host) + with_port(host, DEFAULT_PORT))
+    except UsageError as error:
+        raise UsageError(f"URL {address.url!r}: {error}") from error
 
 
 class GrpcTransport(TritonTransport):
@@ -32,7 +61,7 @@ class GrpcTransport(TritonTransport):
         """Connect at the first request.
 
         Args:
-            addresses: of one server, or of several that serve the same models.
+            addresses: one server, or several that serve the same models.
             connection: its headers and TLS files are used here.
 
         Raises:
@@ -48,7 +77,7 @@ class GrpcTransport(TritonTransport):
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", int(1000 * CONNECT_TIMEOUT_S)),  # which is the timeout of connecting
+            ("grpc.min_reconnect_backoff_ms", int(1000 * CONNECT_TIMEOUT_S)),  # the timeout of connecting
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
         ]
         if len(addresses) > 1 or addresses[0].scheme == "dns":
@@ -117,8 +146,11 @@ class GrpcTransport(TritonTransport):
         parameters: Parameters | None = None,
     ) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
+        wrapped = []
+        for name, array in inputs.items():
+            wrapped.append(tritonclient.grpc.InferInput(name, list(array.shape), datatype(array)))
+            wrapped[-1].set_data_from_numpy(np.ascontiguousarray(array))
         with self.errors(timeout_s):
-            wrapped = wrap(tritonclient.grpc.InferInput, inputs)
             result = self._client.infer(
                 model,
                 wrapped,
@@ -127,7 +159,13 @@ class GrpcTransport(TritonTransport):
                 headers=self._headers or None,
                 parameters=dict(parameters or {}),
             )
-            return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+            answer = result.get_response()
+            if len(answer.outputs) != len(answer.raw_output_contents):
+                raise ValueError(f"{len(answer.outputs)} outputs, {len(answer.raw_output_contents)} of them with data")
+            return {
+                output.name: decode(output.name, output.datatype, output.shape, data)
+                for output, data in zip(answer.outputs, answer.raw_output_contents, strict=True)
+            }
 
     def statistics(self, model: str, version: int) -> Statistics:
         """See `Transport.statistics`; of several servers, the sum over those that answer."""
@@ -150,6 +188,17 @@ class GrpcTransport(TritonTransport):
             self._client.close()
         for member in self._members:
             member.close()
+
+    @contextmanager
+    def errors(self, timeout_s: float | None = None) -> Iterator[None]:
+        """See `TritonTransport.errors`."""
+        with super().errors(timeout_s):
+            try:
+                yield
+            except InferenceServerException as error:
+                raise RefusedError(str(error.status()), str(error.message())) from error
+            except OSError as error:  # a name that cannot be resolved
+                raise self.unreachable(str(error) or type(error).__name__) from error
 
     @cached_property
     def _client(self) -> Any:
@@ -180,7 +229,7 @@ class GrpcTransport(TritonTransport):
 
     @property
     def _asking(self) -> dict[str, Any]:
-        return {"client_timeout": CONNECT_TIMEOUT_S, "headers": self._headers or None}
+        return {"client_timeout": ASK_TIMEOUT_S, "headers": self._headers or None}
 
 
 def _readable(path: Path) -> str:

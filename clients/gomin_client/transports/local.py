@@ -1,11 +1,12 @@
-"""In-process: the models of a repository run by ONNX Runtime here, with no server; on the CPU."""
+"""In-process: the models of a repository are run by ONNX Runtime here, on the CPU, without a server."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError  # the built-in one only from Python 3.11 on
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,33 +18,51 @@ from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.contract.model import ModelContract
-from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError, UnknownModelError
+from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError
 from gomin_client.sampling.base import Array
 from gomin_client.sampling.jobs import DiffusionModel, sample_jobs
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, unknown_model
+from gomin_client.transports.address import Address
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport, unknown_model
+from gomin_client.transports.connection import Connection
 
 
-class LocalTransport:
-    """A model repository on disk. Thread-safe: ONNX Runtime sessions are."""
+def open_local(addresses: Sequence[Address], connection: Connection) -> Transport:
+    """The transport of local:DIRECTORY."""
+    (address,) = addresses
+    connection.refuse_tls(address.url)
+    connection.refuse_headers(address.url)
+    return LocalTransport(address.place)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model version that can be run.
+
+    Attributes:
+        session: ONNX Runtime's; None for a sampling chain, which calls the denoiser of the same version.
+        chain: how to sample; None for a single network.
+    """
+
+    session: Any = None
+    chain: DiffusionModel | None = None
+
+
+class LocalTransport(Transport):
+    """A model repository on disk. `describe` reads it afresh; a model version that has been called stays as it was."""
 
     def __init__(self, repository: str | Path) -> None:
         """Args: repository: the directory."""
         self._repository = Path(repository)
-        self._sessions: dict[tuple[str, int], Any] = {}
+        self._opened: dict[tuple[str, int], _Opened] = {}
         # ONNX Runtime runs in threads of their own, so that the calling one can be interrupted
         self._workers = ThreadPoolExecutor(MOST_CONCURRENT, thread_name_prefix="onnxruntime")
-        self._running: set[Any] = set()  # options of runs that are going on
+        self._running: set[Any] = set()  # options of the runs in progress
         self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
-        """The URL that leads here."""
+        """See `Transport.url`."""
         return f"local:{self._repository}"
-
-    @property
-    def servers(self) -> int:
-        """See `Transport.servers`."""
-        return 1
 
     def models(self) -> list[str]:
         """See `Transport.models`."""
@@ -55,7 +74,7 @@ class LocalTransport:
         """See `Transport.describe`."""
         available = self.models()
         if model not in available:
-            raise UnknownModelError(unknown_model(self.url, model, available))
+            raise unknown_model(self.url, model, available)
         home = self._repository / model
         parameters, max_batch_size = model_repository.parse_config(home / model_repository.CONFIG)
         return ModelInfo(model, tuple(model_repository.versions(home)), parameters, max_batch_size)
@@ -70,53 +89,55 @@ class LocalTransport:
     ) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
         ends_at = time.monotonic() + timeout_s
-        info = self.describe(model)
-        described = ModelContract.from_parameters(model, info.parameters)
+        opened = self._open(model, version)
         try:
-            if described.kind == contract.DIFFUSION:
-                return {contract.AUDIO: self._sample(info, version, inputs, parameters or {}, ends_at)}
+            if opened.chain is not None:
+                return {contract.AUDIO: self._sample(model, version, opened.chain, inputs, parameters or {}, ends_at)}
             if parameters:
                 raise ContractError(f"{self.url}: model {model} takes no request parameters, such as {min(parameters)}")
-            return self._run(model, version, inputs, ends_at)
-        except FutureTimeoutError as error:
+            return self._run(model, opened.session, inputs, ends_at)
+        except TimeoutError as error:
             raise DeadlineError(
                 f"{self.url}: model {model} took longer than {timeout_s:g} s: as much audio needs more time (--timeout)"
             ) from error
 
-    def statistics(self, model: str, version: int) -> None:
-        """See `Transport.statistics`: there is no server to count."""
-
-    def __enter__(self) -> LocalTransport:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """See `Transport.close`; what other threads have running stops at its next operator."""
+        """See `Transport.close`; runs in progress stop at their next operator."""
         for options in list(self._running):
             options.terminate = True
         self._workers.shutdown()
-        self._sessions.clear()
+        self._opened.clear()
 
-    def _sample(self, info: ModelInfo, version: int, inputs: Tensors, parameters: Parameters, ends_at: float) -> Array:
+    def _sample(
+        self,
+        model: str,
+        version: int,
+        chain: DiffusionModel,
+        inputs: Tensors,
+        parameters: Parameters,
+        ends_at: float,
+    ) -> Array:
         """The chain that the Triton model gomin_diffusion runs, with the denoiser of the same version."""
+        denoiser = self._open(contract.DENOISER_MODEL, version).session
         try:
-            model = DiffusionModel.from_config(info.parameters, info.max_batch_size)
-            job = model.job(inputs[contract.MEL], inputs[contract.SEED], inputs.get(contract.FIRST_SAMPLE), parameters)
+            job = chain.job(inputs[contract.MEL], inputs[contract.SEED], inputs.get(contract.FIRST_SAMPLE), parameters)
         except ValueError as error:
-            raise ContractError(f"{self.url}: model {info.name}: {error}") from error
+            raise ContractError(f"{self.url}: model {model}: {error}") from error
 
         def denoise(signal: Array, timestep: Array, mel: Array) -> Array:
             step = {contract.SIGNAL: signal, contract.TIMESTEP: timestep[:, np.newaxis], contract.MEL: mel}
-            return self._run(contract.DENOISER_MODEL, version, step, ends_at)[contract.NOISE]
+            return self._run(contract.DENOISER_MODEL, denoiser, step, ends_at)[contract.NOISE]
 
-        (audio,) = sample_jobs(denoise, [job], model.tiling)
+        (audio,) = sample_jobs(denoise, [job], chain.tiling)
         assert audio is not None  # nobody cancels it
         return audio
 
-    def _run(self, model: str, version: int, inputs: Tensors, ends_at: float) -> dict[str, NDArray[Any]]:
-        session = self._session(model, version)
+    def _run(self, model: str, session: Any, inputs: Tensors, ends_at: float) -> dict[str, NDArray[Any]]:
+        """Run a network.
+
+        Raises:
+            TimeoutError: it was still running at `ends_at`.
+        """
         names = [output.name for output in session.get_outputs()]
         options = self._onnxruntime.RunOptions()
         self._running.add(options)
@@ -124,7 +145,7 @@ class LocalTransport:
             running = self._workers.submit(session.run, names, dict(inputs), options)
             left = max(0.0, ends_at - time.monotonic())
             return dict(zip(names, running.result(left), strict=True))
-        except FutureTimeoutError:
+        except TimeoutError:
             options.terminate = True
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common public base
@@ -138,23 +159,32 @@ class LocalTransport:
 
     @cached_property
     def _onnxruntime(self) -> Any:
-        import onnxruntime  # takes a moment: only where a model is run
+        import onnxruntime  # takes a moment: only if a model is run
 
         return onnxruntime
 
-    def _session(self, model: str, version: int) -> Any:
+    def _open(self, model: str, version: int) -> _Opened:
+        """A model version, read at its first call."""
         with self._lock:
-            if (model, version) not in self._sessions:
-                self._sessions[model, version] = self._open(model, version)
-            return self._sessions[model, version]
+            if (model, version) not in self._opened:
+                info = self.describe(model)
+                described = ModelContract.from_parameters(model, info.parameters)
+                if described.kind == contract.DIFFUSION:
+                    try:
+                        chain = DiffusionModel.from_config(info.parameters, info.max_batch_size)
+                    except ValueError as error:
+                        raise ContractError(f"{self.url}: model {model}: {error}") from error
+                    self._opened[model, version] = _Opened(chain=chain)
+                else:
+                    self._opened[model, version] = _Opened(session=self._session(info, described, version))
+            return self._opened[model, version]
 
-    def _open(self, model: str, version: int) -> Any:
-        path = self._repository / model / str(version) / "model.onnx"
-        config = model_repository.read_config(self._repository / model / model_repository.CONFIG)
-        threads = config.get("intra_op_thread_count", "0")
+    def _session(self, info: ModelInfo, described: ModelContract, version: int) -> Any:
+        path = self._repository / info.name / str(version) / "model.onnx"
+        threads = info.parameters.get("intra_op_thread_count", "0")
         if not threads.isdecimal():
             raise ContractError(
-                f"{model}/{model_repository.CONFIG}: intra_op_thread_count is {threads!r}, not a number"
+                f"{info.name}/{model_repository.CONFIG}: intra_op_thread_count is {threads!r}, not a number"
             )
         try:
             options = self._onnxruntime.SessionOptions()
@@ -164,7 +194,7 @@ class LocalTransport:
         except Exception as error:
             raise ServerError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
         metadata = session.get_modelmeta().custom_metadata_map
-        for name, value in ModelContract.from_parameters(model, config).to_parameters().items():
+        for name, value in described.to_parameters().items():
             if metadata.get(name) != value:
                 raise ContractError(
                     f"{path}: its metadata has {name} {metadata.get(name)}, the model's config.pbtxt has {value}; "

@@ -1,61 +1,134 @@
-"""Ways to a model: a Triton server over gRPC or HTTP, or in-process. To add one: a class, and a case in `_open`."""
+"""URL schemes, and the transports that they open.
+
+An own transport is a subclass of `base.Transport` and one call, after which `Vocoder("queue:jobs")` and
+`gomin-client --url queue:jobs` use it:
+
+    register("queue", lambda addresses, connection: QueueTransport(addresses[0].place))
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 
 from gomin_client.errors import UsageError
-from gomin_client.transports.address import GRPC_SCHEMES, HTTP_SCHEMES, Address, parse
+from gomin_client.transports.address import Address, redacted, with_port
 from gomin_client.transports.base import Transport
 from gomin_client.transports.connection import Connection
+from gomin_client.transports.retrying import RetryingTransport
+
+Opener = Callable[[Sequence[Address], Connection], Transport]
+Location = str | os.PathLike[str]  # a URL, or the directory of a model repository
+
+URL_FORMS = "grpc://HOST:PORT, http://HOST:PORT, local:DIRECTORY or HOST:PORT (gRPC); grpcs:// and https:// for TLS"
 
 
-def connect(url: str | Sequence[str], connection: Connection | None = None) -> Transport:
+@dataclass(frozen=True)
+class Scheme:
+    """How URLs of one scheme are opened.
+
+    Attributes:
+        opener: takes one address, or several if `balanced`, and the connection settings; returns a transport that makes
+            one attempt at a time and contacts nothing yet. Or "module:function", imported when it is used.
+        default_port: port of a server's URL without one; None if URLs of this scheme have no HOST:PORT.
+        balanced: whether several servers can share the work.
+        retried: whether failed requests are repeated for `Connection.retry_for_s`.
+    """
+
+    opener: Opener | str
+    default_port: int | None = None
+    balanced: bool = False
+    retried: bool = True
+
+
+_GRPC = "gomin_client.transports.grpc:open_grpc"
+_HTTP = "gomin_client.transports.http:open_http"
+_DEFAULT = "grpc"  # the scheme of a URL without one
+_SCHEMES = {
+    "grpc": Scheme(_GRPC, 8001, balanced=True),
+    "grpcs": Scheme(_GRPC, 8001, balanced=True),
+    "dns": Scheme(_GRPC),
+    "http": Scheme(_HTTP, 8000),
+    "https": Scheme(_HTTP, 443),
+    # what a repository cannot do now, it cannot do a moment later
+    "local": Scheme("gomin_client.transports.local:open_local", retried=False),
+}
+_BUILT_IN = frozenset(_SCHEMES)
+
+
+def register(scheme: str, opener: Opener, *, default_port: int | None = None, retried: bool = True) -> None:
+    """Add a scheme, or replace one; see `Scheme`."""
+    _SCHEMES[scheme] = Scheme(opener, default_port, retried=retried)
+
+
+def parse(url: Location) -> Address:
+    """Take a URL apart; a path is the directory of a model repository.
+
+    Raises:
+        UsageError: the URL has none of the known forms.
+    """
+    if isinstance(url, os.PathLike):
+        return Address("local", os.fspath(url), has_host=False)
+    if not isinstance(url, str):
+        raise UsageError(f"URL {url!r}: expected a string or a path, not {type(url).__name__}")
+    shown = redacted(url)
+    name, colon, rest = url.partition(":")
+    scheme = _SCHEMES.get(name) if colon else None
+    if scheme is not None and scheme.default_port is None:
+        if not rest:
+            raise UsageError(f"URL {shown!r}: expected {URL_FORMS}")
+        return Address(name, rest, has_host=False)
+    if not rest.startswith("//"):
+        name, rest = _DEFAULT, f"//{url}"
+    elif scheme is None:
+        own = [known for known in _SCHEMES if known not in _BUILT_IN]
+        forms = f"{URL_FORMS}; or {', '.join(f'{known}:' for known in own)}" if own else URL_FORMS
+        raise UsageError(f"URL {shown!r}: unknown scheme {name!r}; expected {forms}")
+    host = rest.removeprefix("//").rstrip("/")
+    port = _SCHEMES[name].default_port
+    if not host or "/" in host or port is None:
+        raise UsageError(f"URL {shown!r}: expected {URL_FORMS}")
+    try:
+        return Address(name, with_port(host, port))
+    except UsageError as error:
+        raise UsageError(f"URL {shown!r}: {error}; expected {URL_FORMS}") from error
+
+
+def connect(url: Location | Sequence[Location] | Transport, connection: Connection | None = None) -> Transport:
     """Open the transport that a URL asks for; the server is not contacted yet.
 
     Args:
-        url: one of `address.URL_FORMS`; or several of gRPC servers that serve the same models, among which gRPC
-            balances.
-        connection: patience, headers, TLS; the defaults of `Connection` if left out.
+        url: one of `URL_FORMS`, or of a registered scheme; several of gRPC servers that serve the same models, among
+            which gRPC balances; the path of a model repository; or a transport.
+        connection: time limits, headers, TLS; the defaults of `Connection` if left out.
 
     Raises:
         UsageError: a URL of no known form, several that do not go together, or a TLS file that cannot be read.
     """
     connection = connection or Connection()
-    addresses = [parse(one) for one in ([url] if isinstance(url, str) else url)]
+    if isinstance(url, Transport):
+        return RetryingTransport(url, connection.wait_s, connection.retry_for_s)
+    addresses = [parse(one) for one in ([url] if isinstance(url, str | os.PathLike) else url)]
     if not addresses:
         raise UsageError("no URL: give at least one")
-    if len(addresses) > 1 and not all(address.scheme in ("grpc", "grpcs") for address in addresses):
+    schemes = {address.scheme for address in addresses}
+    if len(addresses) > 1 and not all(_SCHEMES[name].balanced for name in schemes):
         raise UsageError(
             f"several URLs ({', '.join(address.url for address in addresses)}): only gRPC balances among servers, "
             "grpc:// or grpcs:// URLs; a name with several addresses is one URL, dns:///NAME:PORT"
         )
-    if len({address.scheme for address in addresses}) > 1:
+    if len(schemes) > 1:
         raise UsageError("several URLs: either all with TLS, or none")
-    return _open(addresses, connection)
+    scheme = _SCHEMES[schemes.pop()]
+    transport = _loaded(scheme.opener)(addresses, connection)
+    return RetryingTransport(transport, connection.wait_s, connection.retry_for_s if scheme.retried else 0)
 
 
-def _open(addresses: list[Address], connection: Connection) -> Transport:
-    """Each imports its own half of tritonclient, or onnxruntime: only what is used."""
-    from gomin_client.transports.retrying import RetryingTransport
-
-    scheme = addresses[0].scheme
-    if scheme not in GRPC_SCHEMES and scheme != "https" and connection.wants_tls:
-        raise UsageError(f"URL {addresses[0].url!r}: TLS options are for grpcs://, https:// and dns: URLs")
-    if scheme == "local":
-        from gomin_client.transports.local import LocalTransport
-
-        if connection.headers:
-            raise UsageError(f"URL {addresses[0].url!r}: headers are for servers")
-        # what a repository cannot do now, it cannot do a moment later
-        return RetryingTransport(LocalTransport(addresses[0].place), connection.wait_s, retry_for_s=0)
-    inner: Transport
-    if scheme in HTTP_SCHEMES:
-        from gomin_client.transports.http import HttpTransport
-
-        inner = HttpTransport(addresses[0], connection)
-    else:
-        from gomin_client.transports.grpc import GrpcTransport
-
-        inner = GrpcTransport(addresses, connection)
-    return RetryingTransport(inner, connection.wait_s, connection.retry_for_s)
+def _loaded(opener: Opener | str) -> Opener:
+    if not isinstance(opener, str):
+        return opener
+    module, _, function = opener.partition(":")
+    loaded: Opener = getattr(import_module(module), function)
+    return loaded

@@ -1,7 +1,7 @@
-"""Patience with servers: waiting for one that is not there yet, and trying again when one goes away.
+"""Repeated requests: until a server is ready at first, and if it is lost later.
 
-What is worth trying again is what transports raise as `ServerError`, but for `AccessError`: nobody there, connection
-lost, or a server that says it is unavailable (starting, stopping, its queue full). A bad request stays bad, and one
+Transports raise a `ServerError` other than `AccessError` for what is worth repeating: there is no server, the
+connection was lost, or the server is unavailable (starting, stopping, its queue full). A bad request stays bad, and one
 that took too long would take as long again. Models have no state and requests no effects, so a request that was lost
 can be sent again.
 """
@@ -19,18 +19,19 @@ from numpy.typing import NDArray
 
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import AccessError, ContractError, GominError, ModelNotReadyError, ServerError, UsageError
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Statistics, Tensors, Transport
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
+from gomin_client.transports.statistics import Statistics
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
-SHORTEST_RESTART_S = 1.0  # after silence of so long, it is checked that the server is still the same
+SHORTEST_RESTART_S = 1.0  # after a pause of this length, the model is compared with the first one
 
 T = TypeVar("T")
 logger = logging.getLogger("gomin_client")
 
 
-class RetryingTransport:
-    """Another transport, with patience. Thread-safe if that is."""
+class RetryingTransport(Transport):
+    """Another transport, whose lost requests are repeated."""
 
     def __init__(self, inner: Transport, wait_s: float, retry_for_s: float) -> None:
         """Wrap a transport.
@@ -48,9 +49,9 @@ class RetryingTransport:
         self._lock = threading.Lock()
         self._lost_at: float | None = None
         self._answered_at = float("-inf")
-        self._watched: threading.Thread | None = None
-        self._asked_at = float("-inf")
-        self._defect: GominError | None = None
+        self._watcher: threading.Thread | None = None
+        self._requested_at = float("-inf")
+        self._mismatch: GominError | None = None
 
     @property
     def servers(self) -> int:
@@ -59,16 +60,16 @@ class RetryingTransport:
 
     @property
     def url(self) -> str:
-        """The URL that leads here."""
+        """See `Transport.url`."""
         return self._inner.url
 
     def models(self) -> list[str]:
         """See `Transport.models`."""
-        return self._until(self._wait_s, self._inner.models)
+        return self._repeat(self._wait_s, self._inner.models)
 
     def describe(self, model: str) -> ModelInfo:
         """See `Transport.describe`."""
-        described = self._until(self._wait_s, lambda: self._inner.describe(model))
+        described = self._repeat(self._wait_s, lambda: self._inner.describe(model))
         self._pinned.setdefault(model, described)
         self._answered_at = time.monotonic()
         return described
@@ -96,19 +97,19 @@ class RetryingTransport:
             self._answered_at = time.monotonic()
             return result
 
-        return self._until(self._retry_for_s, attempt)
+        return self._repeat(self._retry_for_s, attempt)
 
     def statistics(self, model: str, version: int) -> Statistics | None:
         """See `Transport.statistics`."""
         return self._inner.statistics(model, version)
 
     def close(self) -> None:
-        """See `Transport.close`."""
+        """See `Transport.close`; nothing is repeated any more."""
         self._closed.set()
         self._inner.close()
 
-    def _until(self, seconds: float, attempt: Callable[[], T]) -> T:
-        """Attempt until it works, or for so many seconds after it first failed."""
+    def _repeat(self, seconds: float, attempt: Callable[[], T]) -> T:
+        """Attempt until it succeeds, for `seconds` after the first failure."""
         delays = _delays()
         give_up_at: float | None = None
         while True:
@@ -117,7 +118,7 @@ class RetryingTransport:
             try:
                 result = attempt()
             except Exception as error:
-                if self._closed.is_set():  # whatever the libraries make of that
+                if self._closed.is_set():  # libraries raise anything after that
                     raise UsageError(f"the connection to {self.url} has been closed") from error
                 if not isinstance(error, ServerError) or isinstance(error, AccessError):
                     raise
@@ -129,39 +130,44 @@ class RetryingTransport:
                     raise
                 if now >= give_up_at:
                     raise type(error)(f"{error}; tried for {seconds:g} s") from error
-                self._lost(error, seconds)
+                self._report_loss(error, seconds)
                 self._closed.wait(min(next(delays), give_up_at - now))
             else:
-                self._found()
+                self._report_recovery()
                 return result
 
     def _watch(self, model: str, version: int) -> None:
-        """Of several servers one may come back as another without anybody's noticing: they are asked now and then."""
+        """Compare the models of several servers while requests are made; one may be restarted without any loss."""
         with self._lock:
-            if self._watched is None:
-                self._watched = threading.Thread(
-                    target=self._keep_watching, args=(model, version), name="gomin-watch", daemon=True
+            if self._watcher is None:
+                self._watcher = threading.Thread(
+                    target=self._keep_comparing, args=(model, version), name="gomin-watch", daemon=True
                 )
-                self._watched.start()
-            self._asked_at = time.monotonic()
-            if self._defect is not None:
-                raise self._defect
+                self._watcher.start()
+            self._requested_at = time.monotonic()
+            if self._mismatch is not None:
+                raise self._mismatch
 
-    def _keep_watching(self, model: str, version: int) -> None:
+    def _keep_comparing(self, model: str, version: int) -> None:
         while not self._closed.wait(SHORTEST_RESTART_S):
-            if time.monotonic() - self._asked_at > 2 * SHORTEST_RESTART_S:
-                continue  # nobody is making anything
+            if time.monotonic() - self._requested_at > 2 * SHORTEST_RESTART_S:
+                continue  # idle: servers are not asked for nothing
             try:
                 self._check_same(model, version)
             except ServerError:
-                continue  # none can be reached: who asks next will be told
+                continue  # none can be reached: the next request reports it
             except GominError as error:
                 with self._lock:
-                    self._defect = error
+                    self._mismatch = error
                 return
 
     def _check_same(self, model: str, version: int) -> None:
-        """A server that was restarted meanwhile, noticed or not, may have been given other models."""
+        """Compare the model with its first description: a server that was restarted may have been given another.
+
+        Raises:
+            ContractError: it is another model.
+            ServerError: the version is not ready any more, or the server cannot be reached.
+        """
         pinned = self._pinned.get(model)
         if pinned is None:
             return
@@ -171,17 +177,19 @@ class RetryingTransport:
         before, after = (ModelContract.from_parameters(model, info.parameters) for info in (pinned, now))
         if not before.same_model(after, version):
             raise ContractError(
-                f"{self.url} came back with another model {model} in version {version}: what it would make does not "
-                "belong to what was made before; start again"
+                f"{self.url} came back with another model {model} in version {version}: its audio does not fit to the "
+                "audio made before; start again"
             )
 
-    def _lost(self, error: ServerError, seconds: float) -> None:
+    def _report_loss(self, error: ServerError, seconds: float) -> None:
+        """Log the first failure of an outage."""
         with self._lock:
             if self._lost_at is None:
                 self._lost_at = time.monotonic()
                 logger.warning("%s; trying again for %g s", error.problem, seconds)
 
-    def _found(self) -> None:
+    def _report_recovery(self) -> None:
+        """Log the end of an outage."""
         with self._lock:
             if self._lost_at is not None:
                 logger.warning("%s answers after %.1f s", self.url, time.monotonic() - self._lost_at)

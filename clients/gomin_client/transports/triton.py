@@ -1,68 +1,94 @@
-"""What gRPC and HTTP have in common: Triton's answers and errors. tritonclient's exceptions end here."""
+"""What gRPC and HTTP have in common: Triton's answers, errors and tensors (little-endian, in C order)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.client import HTTPException
 from typing import Any
 
 import numpy as np
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from numpy.typing import NDArray
 
 from gomin_client.errors import (
     AccessError,
     ContractError,
     DeadlineError,
+    GominError,
     InferenceError,
     ModelNotReadyError,
     ServerError,
-    UnknownModelError,
 )
-from gomin_client.transports.base import ModelInfo, Statistics, Tensors, unknown_model
+from gomin_client.transports.base import ModelInfo, Transport, unknown_model
+from gomin_client.transports.statistics import Statistics
 
-CONNECT_TIMEOUT_S = 10.0  # of everything but inference
+ASK_TIMEOUT_S = 10.0  # of everything but inference
 
 # gRPC's names and HTTP's numbers of the same things; some of HTTP's come from proxies, Triton has few
 _UNREACHABLE = ("StatusCode.UNAVAILABLE", "429", "502", "503", "504")
 _TOO_LATE = ("StatusCode.DEADLINE_EXCEEDED",)
 _BAD_REQUEST = ("StatusCode.INVALID_ARGUMENT", "400")
 _NO_ACCESS = ("StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401", "403")
-_RESTRICTED = "protocol is restricted"  # Triton answers so, as unavailable, where a header is missing
+_RESTRICTED = "protocol is restricted"  # Triton's answer, as unavailable, if a header is missing
+
+DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-class TritonTransport:
-    """What both protocols share; tritonclient has the same method names in both, with other types of answers."""
+class RefusedError(Exception):
+    """A server answered with an error; `TritonTransport.errors` makes a `GominError` of it.
+
+    Attributes:
+        status: gRPC's name of the status, or HTTP's number.
+        message: the server's own.
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class TritonTransport(Transport):
+    """A Triton server; subclasses speak its protocols."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     @property
     def url(self) -> str:
-        """The URL that leads here."""
+        """See `Transport.url`."""
         return self._url
-
-    @property
-    def servers(self) -> int:
-        """See `Transport.servers`."""
-        return 1
 
     def models(self) -> list[str]:
         """See `Transport.models`."""
-        return sorted({entry["name"] for entry in self._checked_index() if entry.get("state") == "READY"})
+        return _ready_models(self._checked_index())
 
     def describe(self, model: str) -> ModelInfo:
         """See `Transport.describe`."""
         entries = self._checked_index()
-        mine = [entry for entry in entries if entry["name"] == model]
+        mine = [entry for entry in entries if entry.get("name") == model]
         if not mine:
-            available = sorted({entry["name"] for entry in entries if entry.get("state") == "READY"})
-            raise UnknownModelError(unknown_model(self.url, model, available))
-        ready = sorted(int(entry["version"]) for entry in mine if entry.get("state") == "READY")
-        if not ready:
-            reason = mine[0].get("reason") or mine[0].get("state") or "no state"
-            raise ModelNotReadyError(f"{self.url}: model {model} is not ready: {brief(reason)}")
-        with self.errors():
+            raise unknown_model(self.url, model, _ready_models(entries))
+        with self._metadata():
+            ready = sorted(int(entry["version"]) for entry in mine if entry.get("state") == "READY")
+            if not ready:
+                reason = mine[0].get("reason") or mine[0].get("state") or "no state"
+                raise ModelNotReadyError(f"{self.url}: model {model} is not ready: {brief(str(reason))}")
             parameters, max_batch_size = self._config(model)
         return ModelInfo(model, tuple(ready), parameters, max_batch_size)
 
@@ -70,81 +96,86 @@ class TritonTransport:
         """See `Transport.statistics`."""
         with self.errors():
             counted = self._statistics(model, str(version))
+            times = counted.get("inference_stats", {})
 
-        def seconds(name: str) -> float:
-            return int(counted.get("inference_stats", {}).get(name, {}).get("ns", 0)) / 1e9
+            def seconds(name: str) -> float:
+                return int(times.get(name, {}).get("ns", 0)) / 1e9
 
-        return Statistics(
-            inferences=int(counted.get("inference_count", 0)),
-            executions=int(counted.get("execution_count", 0)),
-            queue_s=seconds("queue"),
-            compute_input_s=seconds("compute_input"),
-            compute_s=seconds("compute_infer"),
-            compute_output_s=seconds("compute_output"),
-            requests=int(counted.get("inference_stats", {}).get("success", {}).get("count", 0)),
-        )
+            return Statistics(
+                inferences=int(counted.get("inference_count", 0)),
+                executions=int(counted.get("execution_count", 0)),
+                queue_s=seconds("queue"),
+                compute_input_s=seconds("compute_input"),
+                compute_s=seconds("compute_infer"),
+                compute_output_s=seconds("compute_output"),
+                requests=int(times.get("success", {}).get("count", 0)),
+            )
 
-    def _checked_index(self) -> list[dict[str, str]]:
+    def _checked_index(self) -> list[dict[str, Any]]:
+        with self._metadata():
+            if not self._server_live():
+                raise ServerError(f"{self.url}: the server is there but not live yet; its log says why")
+            return self._index()
+
+    @contextmanager
+    def _metadata(self) -> Iterator[None]:
+        """`errors`, and one for an answer about models that no Triton server gives."""
         try:
             with self.errors():
-                if not self._server_live():
-                    raise ServerError(f"{self.url}: the server is there but not live yet; its log says why")
-                return self._index()
-        except (InferenceError, ContractError, ValueError) as error:  # ValueError: an answer that is no JSON
+                yield
+        except (InferenceError, ContractError) as error:
             raise ServerError(f"what listens at {self.url} does not answer as a Triton server does: {error}") from error
 
-    def _server_live(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _server_live(self) -> bool: ...
 
-    def _index(self) -> list[dict[str, str]]:
+    @abstractmethod
+    def _index(self) -> list[dict[str, Any]]:
         """Name, version, state and reason of every version of every model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _config(self, model: str) -> tuple[dict[str, str], int]:
         """String parameters and max_batch_size."""
-        raise NotImplementedError
 
-    def _statistics(self, model: str, version: str) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _statistics(self, model: str, version: str) -> Mapping[str, Any]: ...
 
     @contextmanager
     def errors(self, timeout_s: float | None = None) -> Iterator[None]:
-        """Turn tritonclient's exceptions, and those that it lets through, into ours.
+        """Turn what a request raises into errors of ours; subclasses add the exceptions of their libraries.
 
         Args:
             timeout_s: the deadline of an inference; None for requests that take no time.
         """
         try:
             yield
-        except InferenceServerException as error:
-            raise self._translated(str(error.status()), " ".join(str(error.message()).split()), timeout_s) from error
-        except HTTPException as error:  # geventhttpclient: closed in the middle, or not HTTP at all
-            raise self._unreachable(f"connection closed, or not an HTTP port: {error}") from error
-        except TimeoutError as error:
-            if timeout_s is None:
-                raise self._unreachable("no answer") from error
-            raise self._too_late(timeout_s) from error
-        except OSError as error:  # refused, reset, no such host: geventhttpclient passes them on
-            raise self._unreachable(str(error) or type(error).__name__) from error
+        except RefusedError as refusal:
+            raise self._refused(refusal.status, " ".join(refusal.message.split()), timeout_s) from refusal
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            raise InferenceError(f"{self.url} sent no valid answer: {error}") from error
 
-    def _translated(self, status: str, message: str, timeout_s: float | None) -> Exception:
+    def _refused(self, status: str, message: str, timeout_s: float | None) -> GominError:
         if status in _NO_ACCESS or _RESTRICTED in message:
             return AccessError(f"{self.url} refuses access: {message}; send what it asks for with --header or --ssl-…")
-        if status in _TOO_LATE and timeout_s is not None:
-            return self._too_late(timeout_s)
-        if status in _UNREACHABLE or status in _TOO_LATE:
-            return self._unreachable(message)
+        if status in _TOO_LATE:
+            return self.too_late(timeout_s)
+        if status in _UNREACHABLE:
+            return self.unreachable(message)
         if status in _BAD_REQUEST:
             return ContractError(f"{self.url} refused the request: {message}")
         return InferenceError(f"{self.url} answered: {message}")
 
-    def _too_late(self, timeout_s: float) -> DeadlineError:
+    def too_late(self, timeout_s: float | None) -> GominError:
+        """The error of a request whose deadline passed."""
+        if timeout_s is None:
+            return self.unreachable("no answer")
         return DeadlineError(
             f"{self.url} did not answer within {timeout_s:g} s: it hangs, is overloaded, or needs more time for as "
             "much audio (--timeout)"
         )
 
-    def _unreachable(self, reason: str) -> ServerError:
+    def unreachable(self, reason: str) -> ServerError:
+        """The error of a server that cannot be reached or is unavailable."""
         return ServerError(
             f"no Triton server at {self.url} ({brief(reason)})",
             "start one with `gomin-server --model-repository model_repository`, or run in-process with "
@@ -152,21 +183,43 @@ class TritonTransport:
         )
 
 
-def wrap(infer_input: Callable[..., Any], inputs: Tensors) -> list[Any]:
-    """Numpy arrays as the protocol's input tensors."""
-    wrapped = []
-    for name, array in inputs.items():
-        tensor = infer_input(name, list(array.shape), np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(np.ascontiguousarray(array))
-        wrapped.append(tensor)
-    return wrapped
-
-
-def total(counted: Sequence[Statistics]) -> Statistics:
-    """The sum of what several servers have counted."""
-    return Statistics(*(sum(values) for values in zip(*(vars(one).values() for one in counted), strict=True)))
+def _ready_models(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted({str(entry.get("name")) for entry in entries if entry.get("state") == "READY"})
 
 
 def brief(reason: str) -> str:
-    """The part of gRPC's long-winded texts that says something: what follows "last error: ", if that stands there."""
+    """The informative part of gRPC's texts: what follows "last error: ", if there is such a part."""
     return reason.rpartition("last error: ")[2][:200]
+
+
+def datatype(array: NDArray[Any]) -> str:
+    """Triton's name of an array's dtype."""
+    return _NAMES[array.dtype.newbyteorder("<")]
+
+
+def encode(array: NDArray[Any]) -> bytes:
+    """The bytes of a tensor."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def decode(name: str, datatype: object, shape: Sequence[object], data: bytes | memoryview) -> NDArray[Any]:
+    """A tensor from its bytes.
+
+    Args:
+        name: its name, for messages.
+        datatype: Triton's name of its dtype.
+        shape: its shape.
+        data: its bytes.
+
+    Raises:
+        ValueError: an unknown dtype, no shape, or a number of bytes that the shape does not have.
+    """
+    dtype = DTYPES.get(str(datatype))
+    if dtype is None:
+        raise ValueError(f"output {name!r} is of type {datatype!r}")
+    sizes = [size for size in shape if isinstance(size, int) and not isinstance(size, bool) and size >= 0]
+    if len(sizes) != len(shape):
+        raise ValueError(f"output {name!r} has shape {list(shape)}")
+    if math.prod(sizes) * dtype.itemsize != len(data):
+        raise ValueError(f"output {name!r} of shape {sizes} comes in {len(data)} bytes")
+    return np.frombuffer(data, dtype).reshape(sizes)

@@ -57,11 +57,11 @@ def test_in_process_runs_take_the_configs_threads(tiny_repository: Path, tmp_pat
     key = 'key: "intra_op_thread_count" value: { string_value: '
     config.write_text(config.read_text().replace(f'{key}"0"', f'{key}"{threads}"'))
     with LocalTransport(tmp_path / "models") as transport:
-        assert transport._session("gomin_gan", 1).get_session_options().intra_op_num_threads == int(threads)
+        assert transport._open("gomin_gan", 1).session.get_session_options().intra_op_num_threads == int(threads)
 
     config.write_text(config.read_text().replace(f'{key}"{threads}"', f'{key}"many"'))
     with LocalTransport(tmp_path / "models") as transport, pytest.raises(ContractError, match="'many', not a number"):
-        transport._session("gomin_gan", 1)
+        transport._open("gomin_gan", 1)
 
 
 def test_a_vocoder_refuses_a_mel_of_other_settings(repository: Path) -> None:

@@ -23,7 +23,7 @@ from gomin_client.files import audio
 from gomin_client.files import mels as mel_files
 from gomin_client.mel import resampling
 from gomin_client.mel.features import MelConfig, mel_spectrogram
-from gomin_client.transports.base import settled
+from gomin_client.transports.statistics import settled
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, run
 
 Wave = NDArray[np.float32]
@@ -60,7 +60,7 @@ class TestSeams:
         """The difference from the whole, around every border and everywhere else."""
         url = server.grpc if where == "grpc" else f"local:{repository}"
         with Vocoder(url, window=window, in_flight=3) as vocoder:
-            assert window > 2 * vocoder.halo_frames
+            assert window > 2 * vocoder.chain_halo_frames
             made = vocoder.reconstruct(minute, 24000)
 
         assert made.shape == whole.shape
@@ -84,7 +84,7 @@ class TestSeams:
         with Vocoder(url) as reference:
             mel = np.random.default_rng(frames).uniform(0, 1, (reference.contract.mel.n_mels, frames))
             expected = reference.synthesize(mel)
-            halo = reference.halo_frames
+            halo = reference.chain_halo_frames
         with Vocoder(url, window=2 * halo + extra, in_flight=in_flight) as vocoder:
             first_window = halo + first if first else None
             made = list(vocoder.stream(blocks_of(mel, block), first_window=first_window))
@@ -115,7 +115,7 @@ class TestStreams:
             mel = np.random.default_rng(1).uniform(0, 1, (128, frames)).astype(np.float32)
             expected = vocoder.synthesize(mel)
             # frames that audio may lag behind
-            most = max(vocoder.first_window, vocoder.window - vocoder.halo_frames) + 1
+            most = max(vocoder.first_window, vocoder.window - vocoder.chain_halo_frames) + 1
 
             def live() -> Iterator[NDArray[np.float32]]:
                 for frame in range(frames):

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from gomin_client.errors import InferenceError, UsageError
 from gomin_client.inference import stream as streaming
 from gomin_client.inference import windows
-from gomin_client.inference.windows import Window, Windower, overhead, plan
+from gomin_client.inference.windows import Window, Windower, cut, overhead
 from gomin_client.inference.workers import Workers
 from gomin_client.mel.features import MelConfig, mel_blocks, mel_spectrogram
 
 HOP = 3
 
 
-def cut(total: int, sizes: list[int]) -> list[tuple[int, int]]:
+def pieces(total: int, sizes: list[int]) -> list[tuple[int, int]]:
     """Cut 0 … total into pieces of the given sizes, repeated."""
     edges = [0]
     for size in itertools.cycle(sizes):
@@ -46,7 +46,7 @@ class TestWindower:
         windower = Windower(size, halo, halo + first)
         windows: list[Window] = []
         needed = 0
-        for begin, end in cut(frames, blocks):
+        for begin, end in pieces(frames, blocks):
             for window in windower.feed(end - begin):
                 assert window.first >= needed
                 assert window.first + window.length < end, "told before it was sure not to be the last"
@@ -71,7 +71,7 @@ class TestWindower:
     @given(st.integers(1, 3000), st.integers(0, 40), st.integers(1, 200))
     def test_all_windows_have_one_size(self, frames: int, halo: int, extra: int) -> None:
         size = 2 * halo + extra
-        windows = plan(frames, size, halo)
+        windows = cut(frames, size, halo)
 
         assert {window.length for window in windows} == {min(size, frames)}
         assert len(windows) == max(1, -(-(frames - 2 * halo) // extra))
@@ -93,7 +93,7 @@ class TestWindower:
         assert overhead(windows.default_size(halo), halo) <= 0.25
 
     def test_nothing_is_nothing(self) -> None:
-        assert plan(0, 10, 2) == []
+        assert cut(0, 10, 2) == []
 
 
 def network(mel: NDArray[np.float32], halo: int) -> NDArray[np.float32]:
@@ -123,9 +123,9 @@ class TestVocode:
             return network(piece, halo)
 
         workers = Workers()
-        pieces = (mel[..., begin:end] for begin, end in cut(frames, blocks))
+        parts = (mel[..., begin:end] for begin, end in pieces(frames, blocks))
         windower = Windower(2 * halo + extra, halo, None if first is None else halo + first)
-        made = list(streaming.vocode(pieces, windower, infer, workers, in_flight))
+        made = list(streaming.vocode(parts, windower, infer, workers, in_flight))
         workers.close()
 
         np.testing.assert_allclose(np.concatenate(made, axis=-1), network(mel, halo), rtol=0, atol=1e-5)
@@ -214,9 +214,9 @@ class TestMelStream:
     )
     def test_equals_that_of_the_whole(self, samples: int, blocks: list[int], config: MelConfig, channels: int) -> None:
         wave = np.random.default_rng(samples).uniform(-1, 1, (channels, samples)).astype(np.float32)
-        pieces = [wave[:, begin:end] for begin, end in cut(samples, [size * 20 for size in blocks])]
+        parts = [wave[:, begin:end] for begin, end in pieces(samples, [size * 20 for size in blocks])]
 
-        made = np.concatenate(list(mel_blocks(pieces, config)), axis=-1)
+        made = np.concatenate(list(mel_blocks(parts, config)), axis=-1)
 
         assert made.shape == (channels, config.n_mels, config.frames(samples))
         for channel, mel in zip(wave, made, strict=True):

@@ -17,7 +17,7 @@ from gomin_client.errors import ContractError, SuspiciousMelError, UsageError
 from gomin_client.files import mels as mel_files
 from gomin_client.mel import scales
 from gomin_client.mel.features import MelConfig, mel_spectrogram
-from gomin_client.mel.scales import CONVENTIONS, Reading, suspicion, to_gomin, window_energy
+from gomin_client.mel.scales import CONVENTIONS, MelReading, suspicion, to_gomin, window_energy
 from tests.support import EXAMPLES, assert_fails, run
 
 
@@ -85,7 +85,7 @@ class TestConversion:
         with pytest.raises(UsageError, match="expected one of gomin, power"):
             to_gomin(np.zeros(1), "bark")
         with pytest.raises(UsageError, match="--mel-convention"):
-            Reading(stft_normalized=False)
+            MelReading(stft_normalized=False)
 
 
 class TestSuspicion:

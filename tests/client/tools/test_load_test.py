@@ -21,8 +21,8 @@ from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import AccessError, GominError, InferenceError, ServerError, UsageError
 from gomin_client.tools import load_test
 from gomin_client.tools.load_test import LoadResult
-from gomin_client.transports.base import Statistics, settled
 from gomin_client.transports.local import LocalTransport
+from gomin_client.transports.statistics import Statistics, settled
 from tests.support import BIN, RunningServer, assert_fails, run
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from gomin_client.errors import UsageError
-from gomin_client.transports.address import balanced_target, parse
-from gomin_client.transports.registry import connect
+from gomin_client.transports.address import balanced_target
+from gomin_client.transports.registry import connect, parse
 
 
 class TestUrls:

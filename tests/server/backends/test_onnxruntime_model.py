@@ -16,7 +16,7 @@ import torch
 import tritonclient.grpc as triton
 from tritonclient.utils import np_to_triton_dtype
 
-from gomin_client.transports.base import settled
+from gomin_client.transports.statistics import settled
 from gomin_export.networks import GomiGAN
 from tests.support import RunningServer, serving, start
 

@@ -1,0 +1,278 @@
+"""One version of one model on a transport, and the requests that windows of a mel become."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client.contract import model as contract
+from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContract
+from gomin_client.errors import ContractError, InferenceError, UsageError
+from gomin_client.inference.checks import checked_mel, refuse_suspicion
+from gomin_client.inference.stream import Blocks, vocode
+from gomin_client.inference.windows import Window, Windower, check_window, default_size
+from gomin_client.inference.workers import Workers
+from gomin_client.mel import scales
+from gomin_client.mel.features import Mel, Wave
+from gomin_client.sampling.settings import SamplerSettings
+from gomin_client.transports.base import ModelInfo, Transport
+from gomin_client.transports.connection import Connection
+from gomin_client.transports.statistics import Statistics
+
+LOUDEST = 8.0  # a model's audio has full scale ±1; what exceeds this is not audio
+
+# A request may take a minute, and another minute for every second of audio and step of a chain: about 20 times the time
+# that two CPU cores need for the released models. The deadline ends requests that would never end.
+DEADLINE_S = 60.0
+DEADLINE_PER_AUDIO_SECOND = 60.0
+
+
+class PinnedModel:
+    """A vocoder model in one version, the newest that was ready, so that a file is never made by two.
+
+    Attributes:
+        model: the model's name on the server.
+        version: the version that is called.
+        contract: its mel settings, and the rest of its description.
+        sampling: the sampling chain of a diffusion model; None for a GAN.
+        sample_rate: sample rate of the audio, in Hz.
+        takes_seed: whether the model draws noise: a diffusion model does, a GAN does not.
+        chain_halo_frames: number of mel frames to either side that a sample depends on; a stream lags behind by as
+            many, at least. Every denoiser step of a chain adds the halo of one step.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        model: str,
+        sampling: SamplerSettings,
+        connection: Connection,
+        window: int | None,
+        in_flight: int,
+    ) -> None:
+        """Read the model's description; if that fails, the transport is closed.
+
+        Args:
+            transport: where it runs.
+            model: its name, or a short name.
+            sampling: settings that differ from the model's own.
+            connection: the deadline is used here.
+            window: see `Vocoder`.
+            in_flight: see `Vocoder`.
+
+        Raises:
+            UsageError, ContractError, ServerError: see `Vocoder`.
+        """
+        self.model = SHORT_NAMES.get(model, model)
+        self._transport = transport
+        self._timeout_s = connection.timeout_s
+        self._in_flight = in_flight
+        self._workers = Workers()
+        try:
+            if not isinstance(in_flight, int) or in_flight < 1:
+                raise UsageError(f"{in_flight} windows in flight: expected at least 1")
+            self._describe(sampling)
+            self._window = default_size(self.chain_halo_frames) if window is None else window
+            check_window(self._window, self.chain_halo_frames)
+        except BaseException:
+            transport.close()
+            raise
+
+    def _describe(self, sampling: SamplerSettings) -> None:
+        described = self._transport.describe(self.model)
+        self.version = described.versions[-1]
+        self._max_batch_size = described.max_batch_size
+        self.contract = ModelContract.from_parameters(self.model, described.parameters)
+        if self.contract.kind not in VOCODER_KINDS:
+            raise ContractError(
+                f"model {self.model} is a {self.contract.kind}: it does not make audio from a mel; "
+                f"models that do are of kind {' or '.join(VOCODER_KINDS)}"
+            )
+        self.sampling = _resolved(sampling, self.contract, described)
+        self.sample_rate = self.contract.mel.sample_rate
+        self.takes_seed = self.contract.kind == contract.DIFFUSION
+        self._steps = 1 if self.sampling is None or self.sampling.steps is None else self.sampling.steps
+        self.chain_halo_frames = self.contract.halo_frames * self._steps
+
+    @property
+    def url(self) -> str:
+        """The URL at which the model runs."""
+        return self._transport.url
+
+    @property
+    def window(self) -> int:
+        """Number of mel frames in one request."""
+        return self._window
+
+    @property
+    def first_window(self) -> int:
+        """Number of frames of a first window that is done soon: the halo, and 16 frames of audio."""
+        return min(self.chain_halo_frames + 16, self._window)
+
+    def with_window(self, window: int) -> Self:
+        """The same model with windows of another size; both share one connection, which either closes.
+
+        Raises:
+            UsageError: the window consists of halos.
+        """
+        check_window(window, self.chain_halo_frames)
+        other = copy.copy(self)
+        other._window = window
+        return other
+
+    def comment(self, seed: int | None) -> str:
+        """A description of how audio was made, sufficient to make it again."""
+        made = f"{self.model} {self.version}"
+        if self.sampling is None:
+            return made
+        chain = ", ".join(f"{name} {value}" for name, value in self.sampling.to_parameters().items())
+        return f"{made}, seed {seed}, {chain}"
+
+    def check_seed(self, seed: int) -> None:
+        """Refuse a seed that the model cannot take.
+
+        Raises:
+            UsageError: it is out of range, or the model draws no noise.
+        """
+        if not self.takes_seed:
+            raise UsageError(f"model {self.model} draws no noise: a seed has no effect on it")
+        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+            raise UsageError(f"seed {seed!r}: expected a whole number, 0 … 2**64 - 1")
+
+    def statistics(self) -> Statistics | None:
+        """What the server has counted for this model so far; None if the model runs in-process."""
+        return self._transport.statistics(self.model, self.version)
+
+    def check_mels(self, mels: Iterable[Any], *, force: bool = False) -> None:
+        """Refuse a mel that the model cannot take, or that does not look like one of GOMIN's.
+
+        Args:
+            mels: its blocks, at least one: (n_mels, any number of frames) each, or (batch, n_mels, frames).
+            force: check its shape only, not its values.
+
+        Raises:
+            ContractError: a mel of another shape, or not finite; `SuspiciousMelError`: one that looks like another
+                program's.
+        """
+        suspicion = scales.suspicion_of_blocks(self._blocks(mels))
+        refuse_suspicion(None if force else suspicion)
+
+    def _blocks(self, mels: Iterable[Any], *, in_part: bool = False) -> Blocks:
+        """Blocks of a mel, checked as they arrive; `in_part`: also for suspicious values, one by one."""
+
+        def check(given: Any) -> Mel:
+            mel = checked_mel(given, self.contract, self.model)
+            refuse_suspicion(scales.suspicion(mel, part=True) if in_part else None)
+            return mel
+
+        return Blocks(mels, 2, check, "items")
+
+    def _vocode(self, mels: Iterable[Mel], seed: int | None, first_window: int | None = None) -> Iterator[Wave]:
+        """(batch, n_mels, frames) blocks → (batch, samples) parts."""
+        chosen = self._seed(seed)
+
+        def infer(mel: Mel, window: Window) -> Wave:
+            return self._infer(mel, chosen, window.first)
+
+        windower = Windower(self._window, self.chain_halo_frames, first_window)
+        return vocode(mels, windower, infer, self._workers, self._in_flight)
+
+    def _seed(self, seed: int | None) -> int | None:
+        """The seed for a model that takes one, a fresh one if none is given; None for other models."""
+        if seed is not None:
+            self.check_seed(seed)
+        return fresh_seed() if seed is None and self.takes_seed else seed
+
+    def _infer(self, mel: Mel, seed: int | None, first_frame: int) -> Wave:
+        """Audio of one window, in as many requests as the largest batch of the model makes necessary.
+
+        Args:
+            mel: (batch, n_mels, frames).
+            seed: see `_seed`.
+            first_frame: index of the window's first frame in the whole mel.
+
+        Returns:
+            (batch, hop_length · frames).
+        """
+        inputs: dict[str, NDArray[Any]] = {contract.MEL: mel}
+        items, _, frames = mel.shape
+        hop_length = self.contract.mel.hop_length
+        if seed is not None:
+            inputs[contract.SEED] = np.full((items, 1), seed, dtype=np.uint64)
+            inputs[contract.FIRST_SAMPLE] = np.full((items, 1), first_frame * hop_length, dtype=np.int64)
+        step = self._max_batch_size or items
+        deadline = self._deadline(min(step, items) * frames * hop_length / self.sample_rate)
+        # sent even if they are the model's defaults: those may change with its next version
+        parameters = None if self.sampling is None else self.sampling.to_parameters()
+        parts = []
+        for first in range(0, items, step):
+            part = {name: tensor[first : first + step] for name, tensor in inputs.items()}
+            answer = self._transport.infer(self.model, self.version, part, deadline, parameters)
+            parts.append(self._checked_audio(answer, (len(part[contract.MEL]), 1, hop_length * frames)))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _deadline(self, audio_seconds: float) -> float:
+        """Deadline of a request for audio of that duration, all items together, in seconds."""
+        if self._timeout_s is not None:
+            return self._timeout_s
+        return DEADLINE_S + DEADLINE_PER_AUDIO_SECOND * audio_seconds * self._steps
+
+    def _checked_audio(self, answer: dict[str, NDArray[Any]], expected: tuple[int, ...]) -> Wave:
+        """(batch, samples) of an answer.
+
+        Raises:
+            InferenceError: it has no audio, or audio that is no sound.
+            ContractError: audio of another shape.
+        """
+        model = f"{self.url}: model {self.model}"
+        if contract.AUDIO not in answer:
+            names = ", ".join(sorted(answer)) or "nothing"
+            raise InferenceError(f"{model} answered without the output {contract.AUDIO}; it sent {names}")
+        waves = answer[contract.AUDIO]
+        if waves.dtype != np.float32:
+            raise InferenceError(f"{model} answered with audio of {waves.dtype}; expected float32")
+        if waves.shape != expected:
+            raise ContractError(f"{model} answered with audio of shape {waves.shape}; expected {expected}")
+        if not np.isfinite(waves).all():
+            raise InferenceError(f"{model} answered with NaN or infinite samples")
+        loudest = float(np.abs(waves).max(initial=0))
+        if loudest > LOUDEST:
+            raise InferenceError(f"{model} answered with samples up to {loudest:.3g}; full scale is ±1")
+        return waves[:, 0]
+
+    def close(self) -> None:
+        """Close the connection; requests in flight end with an error."""
+        self._transport.close()
+        self._workers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def fresh_seed() -> int:
+    """A random seed, short enough to be typed again."""
+    return secrets.randbits(32)
+
+
+def _resolved(sampling: SamplerSettings, described: ModelContract, info: ModelInfo) -> SamplerSettings | None:
+    """The whole sampling chain of a diffusion model; None for a GAN."""
+    if described.num_diffusion_steps is None:
+        if given := ", ".join(sampling.to_parameters()):
+            raise UsageError(f"model {info.name} has no sampling chain: {given} have no effect on it")
+        return None
+    try:
+        default = SamplerSettings.from_config(info.parameters)
+        return sampling.over(default).resolved(described.num_diffusion_steps)
+    except ValueError as error:
+        raise UsageError(f"model {info.name}: {error}") from error
