@@ -35,9 +35,9 @@ def test_windowed_equals_whole_and_triton_equals_local(
 ) -> None:
     with Vocoder(f"local:{repository}", "diffusion", window=1000, **chain) as vocoder:
         assert vocoder.sampling is not None
-        assert vocoder.halo_frames == vocoder.contract.halo_frames * vocoder.sampling.steps
+        assert vocoder.chain_halo_frames == vocoder.contract.halo_frames * vocoder.sampling.steps
         whole = vocoder.synthesize(mel, seed=7)
-        halo = vocoder.halo_frames
+        halo = vocoder.chain_halo_frames
     with Vocoder(server.grpc, "diffusion", window=2 * halo + 20, **chain) as vocoder:
         windowed = vocoder.synthesize(mel, seed=7)
         other = vocoder.synthesize(mel[..., :10], seed=8)
