@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, report
+from benchmarks import THREADS, machine, report
 from benchmarks.models import Models, build
 from benchmarks.timing import compare
-from benchmarks.worker import THREADS, Worker
+from benchmarks.worker import Worker
 from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
 from tests.support import serving
 

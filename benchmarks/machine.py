@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.worker import THREADS, peak_mb
+from benchmarks import THREADS
+from benchmarks.worker import peak_mb
 from tests.support import RunningServer
 
 PACKAGES = ("torch", "onnxruntime-gpu", "openvino", "nvidia-pytriton", "numpy")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.worker import THREADS
+from benchmarks import THREADS
 from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
 from gomin_export import pipeline
 from gomin_export.lowering import LoweredGAN

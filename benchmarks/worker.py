@@ -15,9 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks import THREADS
 from gomin_client.contract.model import OUTPUTS
-
-THREADS = 2
 
 Call = Callable[[dict[str, Any]], Any]
 

@@ -1,4 +1,4 @@
-"""The errors of the export side. Each is a `gomin_client.errors.GominError`, so one `except` at the command line does.
+"""The errors of the export side, each a `gomin_client.errors.GominError`: the command line needs a single `except`.
 
 GominError
 ├── CheckpointError   6  the file is not a usable GOMIN checkpoint

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -31,6 +31,11 @@ _PLACING = "Placing"
 
 Checkpoint = Annotated[Path, typer.Option("--ckpt", help="The checkpoint: a state dict (.pt, .pth, .safetensors).")]
 Repository = Annotated[Path, typer.Option(help="The Triton model repository to export into; made if missing.")]
+
+
+def _option(panel: str, text: str, *names: str, metavar: str | None = None) -> Any:
+    """An option in one of the panels of a command's help, where `text` names the default."""
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
 
 
 class OwnOptions(Protocol):
@@ -56,14 +61,11 @@ class CheckpointOptions:
 
     config: Annotated[
         Path | None,
-        typer.Option(
-            help="JSON file of config values that win over the values that the checkpoint's tensors show.",
-            rich_help_panel=_MODEL,
-        ),
+        _option(_MODEL, "JSON file of config values that win over the values that the checkpoint's tensors show."),
     ] = None
     key: Annotated[
         str | None,
-        typer.Option(help="State dict to take from a checkpoint with several, such as ema.", rich_help_panel=_MODEL),
+        _option(_MODEL, "State dict to take from a checkpoint with several, such as ema."),
     ] = None
 
 
@@ -77,17 +79,18 @@ class GraphFormOptions:
 
     precision: Annotated[
         str,
-        typer.Option(
-            help=f"Number format inside the model: {' or '.join(PRECISIONS)}. Inputs and outputs are always float32.",
-            rich_help_panel=_MODEL,
+        _option(
+            _MODEL,
+            f"Number format inside the model: {' or '.join(PRECISIONS)}. Inputs and outputs are always float32. "
+            "Default: fp32.",
         ),
     ] = FP32
     lowering: Annotated[
         bool,
-        typer.Option(
+        _option(
+            _MODEL,
+            "Export an exact rewrite of the network with fewer operators (default), or its plain form.",
             "--lowering/--no-lowering",
-            help="Export an exact rewrite of the network with fewer operators, or its plain form.",
-            rich_help_panel=_MODEL,
         ),
     ] = True
 
@@ -105,20 +108,15 @@ class ToleranceOptions:
 
     atol: Annotated[
         float | None,
-        typer.Option(
-            help="Largest difference allowed from PyTorch in float64. Default: 1e-5 for fp32, or 4 times the error of "
+        _option(
+            _PARITY,
+            "Largest difference allowed from PyTorch in float64. Default: 1e-5 for fp32, or 4 times the error of "
             "PyTorch in float32 if that is more; no bound for fp16. An explicit bound is exact.",
-            rich_help_panel=_PARITY,
-            show_default=False,
         ),
     ] = None
     min_snr: Annotated[
         float | None,
-        typer.Option(
-            help="Lowest ratio of signal to error allowed, in dB. Default: 40 for fp16, no bound for fp32.",
-            rich_help_panel=_PARITY,
-            show_default=False,
-        ),
+        _option(_PARITY, "Lowest ratio of signal to error allowed, in dB. Default: 40 for fp16, no bound for fp32."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -134,79 +132,54 @@ class DeploymentOptions:
 
     max_batch_size: Annotated[
         int | None,
-        typer.Option(
-            help="Largest batch of one call of the model. Default: 16.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
-        ),
+        _option(_DEPLOYMENT, "Largest batch of one call of the model. Default: 16."),
     ] = None
     batch_delay_us: Annotated[
         int | None,
-        typer.Option(
-            help="Time that a request may wait for others of its length, to run as one batch, in microseconds. "
+        _option(
+            _DEPLOYMENT,
+            "Time that a request may wait for others of its length, to run as one batch, in microseconds. "
             "Default: 0; 500 for a denoiser.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
         ),
     ] = None
     instances: Annotated[
         int | None,
-        typer.Option(
-            help="Number of copies of the ONNX model that run at the same time, on each GPU. Default: 1.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
-        ),
+        _option(_DEPLOYMENT, "Number of copies of the ONNX model that run at the same time, on each GPU. Default: 1."),
     ] = None
     instance_kind: Annotated[
         str | None,
-        typer.Option(
-            help="Hardware of the instances: auto (GPUs if there are any), cpu, or gpu. Default: auto.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
-        ),
+        _option(_DEPLOYMENT, "Hardware of the instances: auto (GPUs if there are any), cpu, or gpu. Default: auto."),
     ] = None
     threads: Annotated[
         int | None,
-        typer.Option(
-            help="Number of CPU threads of each instance. Default: the number of cores.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
-        ),
+        _option(_DEPLOYMENT, "Number of CPU threads of each instance. Default: the number of cores."),
     ] = None
     warm_up: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
+            _DEPLOYMENT,
+            "A request that each instance answers before it counts as ready; repeatable. Default: 64.",
             metavar="FRAMES|BATCHxFRAMES|none",
-            help="A request that each instance answers before it counts as ready; repeatable. Default: 64.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
         ),
     ] = None
     cudnn_search: Annotated[
         str | None,
-        typer.Option(
-            help="How cuDNN chooses an algorithm for each new length: heuristic, default, or exhaustive (slow if "
+        _option(
+            _DEPLOYMENT,
+            "How cuDNN chooses an algorithm for each new length: heuristic, default, or exhaustive (slow if "
             "lengths vary). Default: heuristic.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
         ),
     ] = None
     tf32: Annotated[
         bool | None,
-        typer.Option(
-            "--tf32/--no-tf32",
-            help="Let GPUs round float32 products to TensorFloat-32. Default: no.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
-        ),
+        _option(_DEPLOYMENT, "Let GPUs round float32 products to TensorFloat-32. Default: no.", "--tf32/--no-tf32"),
     ] = None
     accelerator: Annotated[
         str | None,
-        typer.Option(
-            help="Accelerator in NVIDIA's container: cuda or tensorrt (GPU instances only), openvino (CPU instances "
+        _option(
+            _DEPLOYMENT,
+            "Accelerator in NVIDIA's container: cuda or tensorrt (GPU instances only), openvino (CPU instances "
             "only); written from documentation, not measured. Default: CUDA on GPUs, otherwise the CPU.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
         ),
     ] = None
 
@@ -228,32 +201,19 @@ class PlacingOptions:
 
     overwrite_config: Annotated[
         bool,
-        typer.Option(
-            "--overwrite-config",
-            help="Replace an existing config.pbtxt; manual edits are lost.",
-            rich_help_panel=_DEPLOYMENT,
-        ),
+        _option(_DEPLOYMENT, "Replace an existing config.pbtxt; manual edits are lost.", "--overwrite-config"),
     ] = False
     version: Annotated[
         int | None,
-        typer.Option(
-            "--version",
-            help="Version number in the repository. Default: the next free one.",
-            rich_help_panel=_PLACING,
-            show_default=False,
-        ),
+        _option(_PLACING, "Version number in the repository. Default: the next free one.", "--version"),
     ] = None
     keep: Annotated[
         int | None,
-        typer.Option(
-            help="Number of versions of a model to keep; older ones are removed. Default: all.",
-            rich_help_panel=_PLACING,
-            show_default=False,
-        ),
+        _option(_PLACING, "Number of versions of a model to keep; older ones are removed. Default: all."),
     ] = None
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the changes without writing anything.", rich_help_panel=_PLACING),
+        _option(_PLACING, "Print the changes without writing anything.", "--dry-run"),
     ] = False
 
 
@@ -263,10 +223,10 @@ class TargetOptions:
 
     target: Annotated[
         str,
-        typer.Option(
-            help=f"Hardware that the model runs on: {' or '.join(TARGETS)}. cpu needs half of the multiplications and "
-            "twice the weights: faster on CPUs, of no use on GPUs.",
-            rich_help_panel=_MODEL,
+        _option(
+            _MODEL,
+            f"Hardware that the model runs on: {' or '.join(TARGETS)}. cpu needs half of the multiplications and "
+            "twice the weights: faster on CPUs, of no use on GPUs. Default: any.",
         ),
     ] = TARGETS[0]
 
@@ -285,43 +245,33 @@ class ChainOptions:
 
     sampler: Annotated[
         str | None,
-        typer.Option(
-            help=f"Sampler of requests that choose none: {', '.join(SAMPLERS)}. Default: ddpm, as released.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
+        _option(
+            _DEPLOYMENT, f"Sampler of requests that choose none: {', '.join(SAMPLERS)}. Default: ddpm, as released."
         ),
     ] = None
     steps: Annotated[
         int | None,
-        typer.Option(
-            help="Number of its denoiser steps; any number for ddim and dpm++. Default: the sampler's own number.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
+        _option(
+            _DEPLOYMENT,
+            "Number of its denoiser steps; any number for ddim and dpm++. Default: the sampler's own number.",
         ),
     ] = None
     schedule: Annotated[
         str | None,
-        typer.Option(
-            help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: linear.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
+        _option(
+            _DEPLOYMENT, f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: linear."
         ),
     ] = None
     eta: Annotated[
         float | None,
-        typer.Option(
-            help="Share of fresh noise in each ddim step, 0 to 1. Default: 0.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
-        ),
+        _option(_DEPLOYMENT, "Share of fresh noise in each ddim step, 0 to 1. Default: 0."),
     ] = None
     tile_frames: Annotated[
         int | None,
-        typer.Option(
-            help="Largest number of mel frames in one denoiser call, which bounds its memory; longer mels are denoised "
+        _option(
+            _DEPLOYMENT,
+            "Largest number of mel frames in one denoiser call, which bounds its memory; longer mels are denoised "
             "in tiles. Default: 512.",
-            rich_help_panel=_DEPLOYMENT,
-            show_default=False,
         ),
     ] = None
 

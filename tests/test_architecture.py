@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,62 @@ def test_the_client_never_imports_torch_or_the_export_side(path: Path) -> None:
     if path.name == "mels.py":
         forbidden -= {"torch"}  # for .pt files alone, inside the functions that read and write them
     assert not forbidden & set(imports(path))
+
+
+PACKAGES = {
+    "gomin_client": CLIENT,
+    "gomin_export": ROOT / "gomin_export",
+    "gomin_server": ROOT / "gomin_server",
+    "benchmarks": ROOT / "benchmarks",
+}
+
+
+def modules() -> dict[str, Path]:
+    """Name → file of every module of ours."""
+    found = {}
+    for package, home in PACKAGES.items():
+        for path in home.rglob("*.py"):
+            parts = [package, *path.relative_to(home).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported_when_loaded(name: str, known: dict[str, Path]) -> set[str]:
+    """The modules of ours that are imported while a module is loaded: not in functions, not for type checkers alone."""
+    path = known[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found: set[str] = set()
+    waiting: list[ast.AST] = list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            origin = base if node.level else str(node.module)
+            for alias in node.names:
+                submodule = f"{origin}.{alias.name}"
+                found.add(submodule if submodule in known else origin)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    # a submodule loads the packages that it is in; those that the importing module is in are loaded already
+    for module in list(found):
+        parts = module.split(".")
+        found.update(".".join(parts[:count]) for count in range(1, len(parts)))
+    return {module for module in found & known.keys() if not f"{name}.".startswith(f"{module}.")}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = modules()
+    graph = {name: imported_when_loaded(name, known) for name in known}
+
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' → '.join(reversed(error.args[1]))}")
+    assert order.index("gomin_client.errors") < order.index("gomin_export.errors") < order.index("gomin_export.cli")
 
 
 def test_mel_files_without_torch_do_not_load_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,30 @@ def test_the_first_of_each_core_comes_first(tmp_path: Path) -> None:
     assert machine.cores(99) == os.sched_getaffinity(0)
 
 
+def peaks_by_parent(root: int) -> dict[int, float]:
+    """Process id → peak memory in MB of a process and all its descendants, found through every process's parent."""
+    parents, peaks = {}, {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # it has ended
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            pid = int(status.parent.name)
+            parents[pid] = int(fields["PPid"])
+            peaks[pid] = int(fields.get("VmHWM", "0 kB").split()[0]) * 1024 / 1e6
+    family = {root}
+    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= grown
+    return {pid: peaks[pid] for pid in family}
+
+
 def test_the_peak_of_a_server(server: RunningServer) -> None:
-    assert machine.peak_of_server(server) > 100  # it has models loaded, in processes of their own
+    """The launcher, the native server and the processes of its Python models, each with its own peak."""
+    before = peaks_by_parent(server.process.pid)
+    measured = machine.peak_of_server(server)
+    after = peaks_by_parent(server.process.pid)
+
+    assert {server.process.pid, server.tritonserver} < before.keys()
+    assert before.keys() == after.keys()
+    assert sum(before.values()) <= measured <= sum(after.values())
 
 
 def test_operations_of_a_denoiser_are_counted() -> None:

@@ -1,8 +1,8 @@
-"""Exact rewrites of the networks, made for export only: the same function in fewer and cheaper operators.
+"""Exact rewrites of the networks for export: the same function with fewer and cheaper operators.
 
-Exact means equal in real arithmetic for every input, length and edge; tests hold each form to its original within 1e-12
-in float64. To add a rewrite: a module here, and its use in `gan.py` or `diffusion.py`. The reference networks are not
-touched.
+Exact means equal in real arithmetic for every input and length, including the edges; tests compare each form with its
+original within 1e-12 in float64. A new rewrite is a module here that `gan.py` or `diffusion.py` uses. The reference
+networks are not changed.
 """
 
 from gomin_export.lowering.diffusion import LoweredDenoiser

@@ -1,8 +1,8 @@
-"""Snake, plain and anti-aliased, in forms of few passes over the data.
+"""Snake activations, plain and anti-aliased, with fewer passes over the data.
 
-A Snake x + sin²(αx)/α whose neighbours are linear needs neither factor: with u = αx made by the layer before and 1/α
-taken by the layer after, u + sin²u is left, three element-wise passes for five. The equal form by cos(2αx) takes as
-many, but cancels badly in float32 where α is small.
+A Snake x + sin²(αx)/α between linear layers needs neither factor: the layer before makes u = αx, the layer after takes
+1/α, and u + sin²u remains, which is three element-wise passes instead of five. The equal form with cos(2αx) needs as
+many passes, but suffers from cancellation in float32 if α is small.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from torch.nn import functional as F
 
 from gomin_export.networks.gan import LPF_TAPS, Snake
 
-# Below this |α|, sin²(αx)/α is less than x·1e-15·x: no longer seen beside x. As a factor of weights it still is safe.
+# Below this |α|, sin²(αx)/α is less than 1e-15·x², which is lost when x is added. It is still a safe factor of weights.
 SMALLEST_ALPHA = 1e-15
 
 
 def frequencies(snake: Snake) -> Tensor:
-    """α of a Snake as a factor that can be divided by, (C,) float64: α = 0 becomes one whose Snake is the identity."""
+    """α of a Snake as a divisor, (C,) float64: α = 0 becomes a value for which the Snake is the identity."""
     alpha = snake.alpha.detach().double()[:, 0]
     return torch.where(alpha.abs() < SMALLEST_ALPHA, SMALLEST_ALPHA, alpha)
 
 
 class FoldedSnake(nn.Module):
-    """u + sin²u: a Snake whose neighbours have taken its factors."""
+    """u + sin²u: a Snake whose factors are in the layers before and after."""
 
     def forward(self, u: Tensor) -> Tensor:
-        """(B, C, T) -> (B, C, T), both α times what they were."""
+        """(B, C, T) -> (B, C, T), both scaled by α."""
         sine = torch.sin(u)
         return u + sine * sine
 
 
 class HalfFoldedSnake(nn.Module):
-    """u + sin²u with u = gain·x: a Snake whose factor 1/α the layer after has taken."""
+    """u + sin²u with u = gain·x: a Snake whose factor 1/α is in the layer after."""
 
     gain: Tensor
 
@@ -43,14 +43,14 @@ class HalfFoldedSnake(nn.Module):
         self.register_buffer("gain", gain[:, None].to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T) -> (B, C, T), α times what it was."""
+        """(B, C, T) -> (B, C, T), the result scaled by α."""
         u = self.gain * x
         sine = torch.sin(u)
         return u + sine * sine
 
 
 class UnfoldedSnake(nn.Module):
-    """x + sin²(αx)·(1/α) with 1/α computed beforehand, for where scaled weights would leave the number format."""
+    """x + sin²(αx)·(1/α) with 1/α as a constant, for number formats that cannot hold scaled weights."""
 
     alpha: Tensor
     inverse: Tensor
@@ -68,18 +68,18 @@ class UnfoldedSnake(nn.Module):
 
 
 class PolyphaseSnake(nn.Module):
-    """Snake at twice the rate between two low-pass filters, without the samples that are zero or thrown away.
+    """Snake at twice the rate between two low-pass filters, without computing samples that are zero or discarded.
 
-    Of the doubled signal only every second sample is not zero: filtered, its even samples are one half of the taps over
-    x, its odd ones the other half (Crochiere & Rabiner 1983, section 3.3). Of the second filter's result every second
-    sample is kept: a sum of two filters again, one over each half.
+    Every second sample of the zero-stuffed signal is zero. After the first filter, its even samples are x filtered with
+    one half of the taps, its odd samples x filtered with the other half (Crochiere & Rabiner 1983, section 3.3). Every
+    second sample of the second filter's output is kept, which is a sum of two filters, one over each half.
 
     With x(i) = 0 outside 0 … T-1 and h the 12 taps, padding 6:
-        even(j) = Σ_q h(2q)·x(j + q - 3)      j = 0 … T        the doubled signal has one sample more than 2T
+        even(j) = Σ_q h(2q)·x(j + q - 3)      j = 0 … T        the first filter makes 2T + 1 samples
         odd(j)  = Σ_q h(2q+1)·x(j + q - 2)    j = 0 … T-1
         y(i)    = Σ_q h(2q+1)·even(i + q - 2) + Σ_q h(2q)·odd(i + q - 3)
-    The two sums over odd reach one sample further on one side: a seventh tap of zero makes their padding symmetric,
-    which a convolution does without a copy.
+    The two sums over odd indices reach one sample further on one side: a seventh tap of zero makes their padding
+    symmetric, which a convolution does without a copy.
     """
 
     up_even: Tensor
@@ -88,7 +88,7 @@ class PolyphaseSnake(nn.Module):
     down_odd: Tensor
 
     def __init__(self, lpf: Tensor, snake: Snake, fold: bool) -> None:
-        """Args: lpf: (C, 1, 12) taps; fold: let the filters take α and 1/α."""
+        """Args: lpf: (C, 1, 12) taps; fold: put α and 1/α into the filters."""
         super().__init__()
         if lpf.shape[-1] != LPF_TAPS:
             raise ValueError(f"lpf has {lpf.shape[-1]} taps; expected {LPF_TAPS}")

@@ -1,4 +1,4 @@
-"""FiLM-DiffWave as it is exported: constant factors folded into weights, all in forms that ONNX Runtime fuses."""
+"""FiLM-DiffWave in its exported form: constant factors folded into weights, operators that ONNX Runtime fuses."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gomin_export.networks.diffusion import FILM_SCALE, LEAK, GomiDiff, Residual
 
 
 def image_conv(conv: nn.Conv1d, rows: slice = slice(None)) -> nn.Conv2d:
-    """A layer over (B, C, N) as one over (B, C, 1, N), and of its outputs only some.
+    """A layer over (B, C, N) as a layer over (B, C, 1, N), with all or some of its outputs.
 
-    ONNX Runtime's CPU provider keeps images in blocks of channels, where a convolution needs no copy of its inputs and
-    takes a sum and an activation with it. Signals it does not.
+    ONNX Runtime's CPU provider keeps 2-D convolutions in blocks of channels, without copies of their inputs, and fuses
+    additions and activations into them. It does not do so for 1-D convolutions.
     """
     (kernel,), (dilation,), padding = conv.kernel_size, conv.dilation, int(conv.padding[0])
     outputs = len(conv.weight[rows])
@@ -33,16 +33,16 @@ def image_conv(conv: nn.Conv1d, rows: slice = slice(None)) -> nn.Conv2d:
 
 
 def halves(conv: nn.Conv1d) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """A layer as two, each with half of its outputs, which then need not be taken apart."""
+    """A layer as two layers with half of the outputs each, which replaces a split of its outputs."""
     middle = conv.out_channels // 2
     return image_conv(conv, slice(middle)), image_conv(conv, slice(middle, None))
 
 
 class LoweredResidualLayer(nn.Module):
-    """`ResidualLayer` on √2ⁱ times its input, i being its index, and the sum of the skips; the last has no residual."""
+    """`ResidualLayer` i with its input scaled by √2ⁱ, which also adds to the skips; the last has no residual."""
 
     def __init__(self, layer: ResidualLayer, gain: float, shrink: float, last: bool) -> None:
-        """Args: gain: √2ⁱ, or 1 not to fold anything; shrink: what is left of the division by √2."""
+        """Args: gain: √2ⁱ, or 1 without folding; shrink: remaining factor of the division by √2."""
         super().__init__()
         self.shrink = shrink
         self.dilated_conv = nn.ModuleList(halves(scale_inputs(copy.deepcopy(layer.dilated_conv), 1 / gain)))
@@ -54,7 +54,7 @@ class LoweredResidualLayer(nn.Module):
     def forward(self, x: Tensor, conditioner: Tensor, step: Tensor, skips: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (B, R, 1, N), conditioner (B, M, 1, N), step (B, E), skips (B, R, 1, N) -> x, skips."""
         y = x + self.diffusion_projection(step)[:, :, None, None]
-        # in this order, for memory: see LoweredDenoiser
+        # this order limits memory: see LoweredDenoiser
         gate, filtered = (
             projection(conditioner) + conv(y)
             for conv, projection in zip(self.dilated_conv, self.conditioner_projection, strict=True)
@@ -69,10 +69,10 @@ class LoweredResidualLayer(nn.Module):
 
 
 class LoweredUpsampler(nn.Module):
-    """`SpectrogramUpsampler` as convolutions from all bands to all bands and samples of a frame.
+    """`SpectrogramUpsampler` as convolutions from all bands to the samples of a frame in all bands.
 
-    That is many multiplications by 0, and takes a quarter of the time: a transposed convolution of one channel is no
-    work for a matrix product.
+    Most of their weights are 0, but they take a quarter of the time: a transposed convolution with one channel does not
+    run as a matrix product.
     """
 
     def __init__(self, upsampler: SpectrogramUpsampler, n_mels: int) -> None:
@@ -91,14 +91,14 @@ class LoweredUpsampler(nn.Module):
 
 def _dense(conv: nn.ConvTranspose2d, n_mels: int) -> nn.Conv1d:
     """(B, 1, M, T) -> (B, 1, M, stride·T) as a layer (B, M, T) -> (B, M·stride, T) of three taps."""
-    # the layer is asked: each band as an impulse in the second of three frames
+    # impulse responses of the layer: each band in the second of three frames
     impulses = torch.zeros(n_mels, 1, n_mels, 3, dtype=torch.float64)
     impulses[torch.arange(n_mels), 0, torch.arange(n_mels), 1] = 1
     stride, padding = (tuple(int(size) for size in sizes) for sizes in (conv.stride, conv.padding))
     responses = F.conv_transpose2d(impulses, conv.weight.double(), None, stride, padding)[:, 0]
     responses = torch.unflatten(responses, 2, (3, stride[1]))  # (band in, band, frame, sample)
     dense = nn.Conv1d(n_mels, n_mels * stride[1], 3, padding=1)
-    # tap t multiplies the frame that is t - 1 further on: the impulse's, seen from frame 2 - t
+    # tap t multiplies the frame at offset t - 1, which is the impulse's for frame 2 - t
     dense.weight.data = responses.flip(2).permute(1, 3, 0, 2).flatten(0, 1).to(conv.weight.dtype)
     assert conv.bias is not None
     assert dense.bias is not None
@@ -107,16 +107,17 @@ def _dense(conv: nn.ConvTranspose2d, n_mels: int) -> nn.Conv1d:
 
 
 class LoweredDenoiser(nn.Module):
-    """`GomiDiff` rewritten. Modules keep the names that they have in a checkpoint.
+    """`GomiDiff` rewritten. Modules keep their names in a checkpoint.
 
-    Folded into weights, where `fold` is set: FiLM's 1 + 0.01·scale, into the 1×1 convolution that makes the scale; the
-    division of the summed skips; and the division by √2 in every layer: layer i works on √2ⁱ·x, where a step is one
-    addition, and its weights take the factor back. The last layer's residual, which nothing reads, is not computed.
-    float16 has no room for √2³⁰.
+    If `fold` is set, three factors are folded into weights: FiLM's 1 + 0.01·scale, into the 1×1 convolution that makes
+    the scale; the division of the summed skips; and the division by √2 in every layer. Layer i works on √2ⁱ·x, so that
+    a step is one addition, and its weights contain the inverse factor. √2³⁰ exceeds the range of float16. The last
+    layer's residual has no reader and is not computed.
 
-    Of the nodes that a node needs, ONNX Runtime runs the one that comes last in the graph first, with all that it needs
-    in turn. So what can be put off comes first: otherwise the conditioners of all layers are computed before the first
-    layer, the skips of all are summed after the last, and a call takes five times the memory (docs/export.md).
+    Among the inputs of a node, ONNX Runtime first runs the one that comes last in the graph, with everything that it
+    depends on. Nodes that can wait therefore come first in the graph. Otherwise the conditioners of all layers are
+    computed before the first layer, all skips are summed after the last, and a call takes five times the memory
+    (docs/export.md).
     """
 
     def __init__(self, denoiser: GomiDiff, fold: bool = True) -> None:
@@ -158,7 +159,7 @@ class LoweredDenoiser(nn.Module):
             film, position = divmod(i, self.cycle)
             if position == 0:
                 scale, shift = films[film]
-                x = shift(conditioner) + scale(conditioner) * x  # the scale has its 1
+                x = shift(conditioner) + scale(conditioner) * x  # the scale includes the 1
             x, skips = layer(x, conditioner, step, skips)
         assert skips is not None  # there is at least one layer
         x = F.relu(self.skip_projection(skips))

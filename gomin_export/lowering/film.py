@@ -1,12 +1,12 @@
-"""FiLM's modulations straight from the mel, where that takes fewer multiplications than layer upon layer.
+"""FiLM's modulations computed directly from the mel, if that takes fewer multiplications than layer by layer.
 
-The FiLM generator is a chain of transposed convolutions with nothing between them: what a layer makes is linear in the
-mel. The samples of a frame depend on that frame and its two neighbours, so that one convolution of three taps, with as
-many outputs as a frame has samples, does the work of all layers up to there. At the released size that is an eighth of
-the multiplications for the second layer and a quarter for the third; later ones gain nothing.
+The FiLM generator is a chain of transposed convolutions without activations: the output of each layer is linear in the
+mel. The samples of a frame depend on that frame and its two neighbours. One convolution of three taps, with one output
+for each sample of a frame, therefore replaces all layers up to that point. At the released size this takes an eighth of
+the multiplications for the second layer and a quarter for the third; later layers gain nothing.
 
-Only the first and the last frame differ: each layer cuts off what the one before would have beyond its ends. What is
-missing there is linear in that one frame, and is added to the few samples that it concerns.
+Only the first and the last frame differ, since each layer trims its output at the ends. The difference is linear in
+that one frame, and is added to the few samples that it changes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _TAPS = 3  # the frame before, the frame, the one after
-_WORTH = 3  # times fewer multiplications, for the transposition that follows
+_WORTH = 3  # factor of multiplications that pays for the transposition
 
 
 def composition_pays(conv: nn.ConvTranspose1d, n_mels: int) -> bool:
-    """Whether a layer is better made from the mel than from the layer before: it has two taps for each sample."""
+    """Whether a layer, which has two taps per sample, takes fewer multiplications from the mel than layer by layer."""
     return 2 * conv.in_channels >= _WORTH * _TAPS * n_mels
 
 
 class FrameEdges(nn.Module):
-    """The mel where it is the first frame, where it is the last, and ones there."""
+    """The first frame of the mel, and the last, each with a row that is one at that frame; zero elsewhere."""
 
     first: Tensor
     last: Tensor
@@ -38,39 +38,39 @@ class FrameEdges(nn.Module):
         self.register_buffer("last", torch.tensor([[[1.0, -1.0]]], dtype=dtype))
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, M, T) -> two of (B, M + 1, T), zero but for one frame each."""
+        """(B, M, T) -> two tensors (B, M + 1, T), zero except for one frame each."""
         ones = torch.ones_like(mel[:, :1])
-        first = F.conv1d(F.pad(ones, (1, 0)), self.first)  # what a one has that has no one before it
+        first = F.conv1d(F.pad(ones, (1, 0)), self.first)  # 1 at the frame without a predecessor
         last = F.conv1d(F.pad(ones, (0, 1)), self.last)
         return torch.cat([first * mel, first], dim=1), torch.cat([last * mel, last], dim=1)
 
 
 class ComposedModulation(nn.Module):
-    """What a chain of transposed convolutions makes of the mel, in one convolution."""
+    """A chain of transposed convolutions of the mel as one convolution."""
 
     def __init__(self, convs: Sequence[nn.ConvTranspose1d]) -> None:
         """Args: convs: the chain, two or more; kernels of twice their stride, padded by half of it."""
         super().__init__()
         dtype = convs[0].weight.dtype
         n_mels, self.channels = convs[0].in_channels, convs[-1].out_channels
-        # The chain is asked: each mel band as an impulse in each of 5 frames, and nothing at all. Frames 1 to 3 are not
-        # at an end.
+        # Impulse responses of the chain: each mel band in each of 5 frames, and the response to silence. Frames 1 to 3
+        # are not at an end.
         impulses = torch.cat([torch.eye(n_mels, dtype=torch.float64), torch.zeros(1, n_mels, dtype=torch.float64)])
         responses = {place: _response(convs, impulses, place) for place in (0, 2, 4)}
-        bias = responses[2][-1, ..., 2]  # (S, C): of silence, within
+        bias = responses[2][-1, ..., 2]  # (S, C): response to silence, not at an end
         inner = responses[2][:-1] - responses[2][-1]  # (M, S, C, 5)
-        # tap t of the output of frame f multiplies frame f + t - 1, an impulse in frame 2 is that of frame 2 - (t - 1)
+        # tap t of frame f multiplies frame f + t - 1: an impulse in frame 2 shows tap t at frame 2 - (t - 1)
         weight = torch.stack([inner[..., 3 - tap] for tap in range(_TAPS)], dim=-1)  # (M, S, C, taps)
         ends = []
         for place in (0, 4):
-            within = torch.cat([weight[..., 1], bias[None]])  # what a frame makes of itself that is not at an end
+            within = torch.cat([weight[..., 1], bias[None]])  # contribution of a frame to itself, not at an end
             silent = responses[place][-1, ..., place]
             found = torch.cat([responses[place][:-1, ..., place] - silent, silent[None]])
             ends.append(found - within)  # (M + 1, S, C)
         samples = bias.shape[0]
-        # samples from the frame's begin, and from its end, that an end of the mel changes
+        # samples at the beginning and at the end of a frame that an end of the mel changes
         changed = [end.abs().amax(dim=(0, 2)) > 1e-12 * weight.abs().max() for end in ends]
-        # one sample at least, though weights may be 0
+        # at least one sample, since weights may be 0
         head = max([0, *changed[0].nonzero()[:, 0].tolist()]) + 1
         tail = min([samples - 1, *changed[1].nonzero()[:, 0].tolist()])
         if head >= tail:

@@ -1,4 +1,4 @@
-"""Factors moved into the weights of a neighbouring linear layer."""
+"""Folding of constant factors into the weights of a linear layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Linear = TypeVar("Linear", nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 
 
 def scale_outputs(layer: Linear, factors: Tensor | float) -> Linear:
-    """Multiply a layer's outputs by a factor, or one per channel, in its weights and bias; returns the layer.
+    """Multiply a layer's outputs by a factor, or one per channel, in its weights and bias; return the layer.
 
     Args:
         layer: changed in place.
@@ -24,7 +24,7 @@ def scale_outputs(layer: Linear, factors: Tensor | float) -> Linear:
 
 
 def scale_inputs(layer: Linear, factors: Tensor | float) -> Linear:
-    """Multiply a layer's inputs by a factor, or one per channel, in its weights; returns the layer.
+    """Multiply a layer's inputs by a factor, or one per channel, in its weights; return the layer.
 
     Args:
         layer: changed in place.
@@ -35,7 +35,7 @@ def scale_inputs(layer: Linear, factors: Tensor | float) -> Linear:
 
 
 def _scale(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d, factors: Tensor | float, dim: int) -> None:
-    """In float64, so that a weight is rounded once."""
+    """Scale in float64, so that each weight is rounded once."""
     shape = [1] * layer.weight.ndim
     shape[dim] = -1
     column = torch.as_tensor(factors, dtype=torch.float64).reshape(shape)

@@ -1,4 +1,4 @@
-"""FiLM-GAN as it is exported: polyphase activations, minimal filtering, and factors folded into weights."""
+"""FiLM-GAN in its exported form: polyphase activations, Winograd convolutions, factors folded into weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from gomin_export.networks.gan import FILM_SCALE, GomiGAN, ResBlock
 
 
 class LoweredResBlock(nn.Module):
-    """`ResBlock` with polyphase activations; the convolutions have taken the factors of the Snakes between them."""
+    """`ResBlock` with polyphase activations; the factors of the other Snakes are folded into the convolutions."""
 
     def __init__(self, block: ResBlock, fold: bool) -> None:
         super().__init__()
-        snakes1: Any = block.snakes1  # typed: lists of modules forget what they hold
+        snakes1: Any = block.snakes1  # Any: ModuleList has no element type
         snakes2: Any = block.snakes2
         convs1: Any = copy.deepcopy(block.convs1)
         convs2: Any = copy.deepcopy(block.convs2)
@@ -50,15 +50,15 @@ class LoweredResBlock(nn.Module):
 
 
 class FiLM(nn.Module):
-    """Feature-wise linear modulation by a scale around 0: what it multiplies by, and what it adds."""
+    """Feature-wise linear modulation (Perez et al. 2017) by a scale around 0."""
 
     def __init__(self, factor: float) -> None:
-        """Args: factor: of the scale, if the layer that makes it has not taken it."""
+        """Args: factor: factor of the scale; 1 if it is folded into the layer that makes the scale."""
         super().__init__()
         self.factor = factor
 
     def forward(self, modulation: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2·C, T) -> factor and summand of a stage's input, (B, C, T) each."""
+        """(B, 2·C, T) -> factor and summand for a stage's input, (B, C, T) each."""
         scale, shift = modulation.chunk(2, dim=1)
         if self.factor != 1:
             scale = self.factor * scale
@@ -66,23 +66,23 @@ class FiLM(nn.Module):
 
 
 class LoweredGAN(nn.Module):
-    """`GomiGAN` rewritten. Modules keep the names that they have in a checkpoint.
+    """`GomiGAN` rewritten. Modules keep their names in a checkpoint.
 
-    Folded into weights, where `fold` is set: the factors of every Snake that stands between linear layers; FiLM's 0.01,
-    into the layer that makes the scale (the next layer of the FiLM generator takes 100); the mean over a stage's
-    resblocks, into the Snake after it. float16 has no room for such weights.
+    If `fold` is set, three factors are folded into weights: those of every Snake between linear layers; FiLM's 0.01,
+    into the layer that makes the scale (the next layer of the FiLM generator takes 100); and the mean over a stage's
+    resblocks, into the Snake after it. Such weights exceed the range of float16.
 
-    The modulations of a stage are computed where they are used, and stand in the graph before the stage's input: ONNX
-    Runtime then leaves them until they are needed (see `LoweredDenoiser`), which takes less memory.
+    The modulations of a stage come in the graph before the stage's input: ONNX Runtime then computes them when they are
+    needed (see `LoweredDenoiser`), which takes less memory.
     """
 
     def __init__(self, network: GomiGAN, fold: bool = True, winograd: bool = False) -> None:
-        """Args: fold: fold factors into weights; winograd: use `PhasedResBlock` where it pays, which always folds."""
+        """Args: fold: fold factors into weights; winograd: use `PhasedResBlock` if it pays; it always folds."""
         super().__init__()
         if winograd and not fold:
             raise ValueError("Winograd convolutions fold factors into weights")
         self.blocks_per_stage = len(network.resblocks) // len(network.ups)
-        # what is left to do after the resblocks of a stage have been added up
+        # factor that remains after the resblocks of a stage are added
         self.mean = 1.0 if fold else 1 / self.blocks_per_stage
         self.films = nn.ModuleList([FiLM(1.0 if fold else FILM_SCALE) for _ in network.ups])
         self.film_generator = copy.deepcopy(network.film_generator)
@@ -137,7 +137,7 @@ class LoweredGAN(nn.Module):
 
 
 def _in_parallel(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """The sum of what blocks make of one input, (B, C, T) -> (B, C, T)."""
+    """The sum of the blocks' outputs for one input, (B, C, T) -> (B, C, T)."""
     phased = [block for block in blocks if isinstance(block, PhasedResBlock)]
     outputs = [block(x) for block in blocks if not isinstance(block, PhasedResBlock)]
     if phased:

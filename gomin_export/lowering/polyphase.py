@@ -1,18 +1,18 @@
-"""Residual blocks on phases, where long filters take half of the multiplications.
+"""Residual blocks on polyphase signals, whose Winograd convolutions need half of the multiplications.
 
-A stage's signals are kept as `PHASES` interleaved ones, (B, rows, 1, C, T / PHASES), row p of column j being the sample
-PHASES·j + p. All that mixes samples in time but not channels is then a small matrix over rows and neighbouring columns,
-the same for all channels, and runs as one matrix product: the anti-aliasing filters, and the analysis and synthesis of
-minimal filtering (`winograd.py`). All that mixes channels is an ordinary grouped convolution over columns. Nothing is
-transposed on the way. The axis of one is there because ONNX Runtime pads the channels of four-dimensional convolutions
-to its vector length, and rows are few.
+The signals of a stage are stored as `PHASES` interleaved ones, (B, rows, 1, C, T / PHASES); row p of column j is sample
+PHASES·j + p. A filter over time that is the same for all channels becomes a small matrix over rows and neighbouring
+columns and runs as one matrix product: the anti-aliasing filters, and the analysis and synthesis of Winograd's minimal
+filtering (`winograd.py`). A layer that mixes channels becomes an ordinary grouped convolution over columns. Nothing is
+transposed. The axis of size 1 is needed because ONNX Runtime pads the channels of four-dimensional convolutions to its
+vector length, and there are few rows.
 
-K taps of a layer are s = ⌈K/r⌉ filters of r taps. Where r = PHASES, sub-filter σ needs the inputs of the tile that is σ
-tiles further on, so that at the points a layer is a convolution of s taps over columns. With a dilation of d a tile is
-PHASES·j + i·d, i = 0 … PHASES-1: for odd d, it has one sample of each row, and the tiles cover all samples once.
+The K taps of a layer are s = ⌈K/r⌉ sub-filters of r taps. If r = PHASES, sub-filter σ needs the inputs of the tile at
+offset σ, so that in the Winograd domain a layer is a convolution of s taps over columns. With a dilation of d a tile is
+PHASES·j + i·d, i = 0 … PHASES-1: for odd d it has one sample of each row, and the tiles cover each sample once.
 
-Only for stages whose length is a multiple of PHASES for every mel, odd dilations, and low-pass filters that are the
-same for all channels; `phases_pay` says whether that is so, and whether it pays.
+This requires stages whose length is a multiple of PHASES for every mel, odd dilations, and low-pass filters that are
+the same for all channels; `phases_pay` tests these conditions and the expected gain.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gomin_export.networks.gan import LPF_TAPS, ResBlock
 
 PHASES = 4
 
-# one coefficient of a filter over rows: output row, input row, column of the input seen from the output's, value
+# one coefficient of a filter over rows: output row, input row, column of the input relative to the output's, value
 Entry = tuple[int, int, int, float]
 
 
@@ -53,7 +53,7 @@ class RowFilter(nn.Module):
     weight: Tensor
 
     def __init__(self, entries: Iterable[Entry], dtype: torch.dtype, before: int = 0, after: int = 0) -> None:
-        """Args: before, after: columns of output to add to either side; the input is 0 beyond its ends."""
+        """Args: before, after: columns to add to the output on either side; the input is 0 beyond its ends."""
         super().__init__()
         entries = list(entries)
         rows_out, rows_in = 1 + max(entry[0] for entry in entries), 1 + max(entry[1] for entry in entries)
@@ -76,11 +76,11 @@ def _place(sample: int) -> tuple[int, int]:
 
 
 class PhasedSnake(nn.Module):
-    """`PolyphaseSnake` on phases, leaving its result α times what it was.
+    """`PolyphaseSnake` on phases; its result is scaled by α.
 
-    The doubled signal has one sample more than twice the input's. Its even samples therefore have one row more, which
-    at column j holds row 0 of column j + 1, and which the second filter reads in its stead: at the last column that is
-    the sample too many, where the row itself has ended.
+    The zero-stuffed signal has one sample more than twice the input after the first filter. Its even samples therefore
+    have an additional row, which at column j holds row 0 of column j + 1. The second filter reads this row instead: at
+    the last column it holds the additional sample, for which row 0 has no column.
     """
 
     gain: Tensor
@@ -113,7 +113,7 @@ class PhasedSnake(nn.Module):
 
 
 class WinogradConv(nn.Module):
-    """A `Conv1d` of stride 1 and the same length, on phases, by minimal filtering."""
+    """A `Conv1d` of stride 1 and the same length as Winograd convolution on phases."""
 
     weight: Tensor
     bias: Tensor
@@ -126,8 +126,8 @@ class WinogradConv(nn.Module):
         points = len(winograd.taps)
         dtype = conv.weight.dtype
         self.points, self.channels, self.dilation = points, conv.out_channels, dilation
-        reach = (sub_filters - 1) * dilation  # columns that the products take beyond the last
-        delay = (PHASES - 1) * dilation // PHASES  # columns that a tile's last output lies beyond its first
+        reach = (sub_filters - 1) * dilation  # columns that the products need beyond the last
+        delay = (PHASES - 1) * dilation // PHASES  # columns between a tile's first output and its last
         self.analysis = RowFilter(
             (
                 (point, *_place((i - kernel // 2) * dilation), float(winograd.analysis[point, i]))
@@ -138,7 +138,7 @@ class WinogradConv(nn.Module):
             before=delay,
             after=reach,
         )
-        # taken from the front, so that columns are not added where a tile has none of the signal's samples
+        # trimmed at the front: columns in which a tile has no sample of the signal are not computed
         synthesis: list[Entry] = []
         for i in range(PHASES):
             row, column = _place(i * dilation)
@@ -148,7 +148,7 @@ class WinogradConv(nn.Module):
         products = torch.einsum("pr,oisr->pois", winograd.taps, torch.unflatten(weight, 2, (sub_filters, taps)))
         bias = torch.zeros(points, conv.out_channels, dtype=torch.float64)
         if conv.bias is not None:
-            bias[UNIT] = conv.bias.double()  # the point 1 is a part of every output
+            bias[UNIT] = conv.bias.double()  # the point 1 contributes to every output with factor 1
         self.register_buffer("weight", products.flatten(0, 1).unsqueeze(2).to(dtype))
         self.register_buffer("bias", bias.flatten().to(dtype))
 
@@ -162,7 +162,7 @@ class WinogradConv(nn.Module):
 
 
 def split(kernel: int) -> tuple[int, int]:
-    """Taps of a sub-filter, and how many of them a kernel takes."""
+    """Taps of a sub-filter, and the number of sub-filters of a kernel."""
     return (kernel, 1) if kernel <= PHASES else (PHASES, math.ceil(kernel / PHASES))
 
 
@@ -194,21 +194,21 @@ def _widened(conv: nn.Conv1d) -> nn.Conv1d:
     return copy.deepcopy(conv).double()
 
 
-# Costs in multiply-adds of a matrix product, for each column of one channel, of what is bound by memory instead;
-# measured with ONNX Runtime on AVX-512, two threads (0.01 ns for a multiply-add). Machines without AVX-512 multiply
-# more slowly: there the gain is larger than what is expected here.
-_GATHERED = 26  # a value copied for a filter over rows to be a matrix product
-_WRITTEN = 12  # a row of its result; and a row put into blocks of channels, or taken out of them
-_ACTIVATED = 300  # for each pair of convolutions: the row that `PhasedSnake` has more, and its gain
-_WORTH = 0.95  # the weights double: it must be worth that
+# Costs of memory-bound steps, in multiply-adds of a matrix product, per column of one channel; measured with ONNX
+# Runtime on AVX-512, two threads (0.01 ns per multiply-add). Machines without AVX-512 multiply more slowly, and gain
+# more than is expected here.
+_GATHERED = 26  # a value copied to make a filter over rows a matrix product
+_WRITTEN = 12  # a row of its result; and a row converted to or from blocks of channels
+_ACTIVATED = 300  # for each pair of convolutions: the additional row of `PhasedSnake`, and its gain
+_WORTH = 0.95  # the weights double, which must pay
 
 
 def phases_pay(block: ResBlock, samples_per_frame: int) -> bool:
-    """Whether a block can be computed on phases, and is expected to take clearly less time there.
+    """Whether a block can be computed on phases, and is expected to take clearly less time.
 
     Args:
         block: the block.
-        samples_per_frame: of its stage, at its own rate.
+        samples_per_frame: samples per mel frame at the rate of its stage.
     """
     convs: Any = [*block.convs1, *block.convs2]
     same_filter = bool((block.lpf == block.lpf[:1]).all())
@@ -220,7 +220,7 @@ def phases_pay(block: ResBlock, samples_per_frame: int) -> bool:
 
 
 def _cost(conv: nn.Conv1d) -> float:
-    """Of `WinogradConv`: analysis, products on blocks of channels, synthesis."""
+    """The cost of a `WinogradConv`: analysis, products on blocks of channels, synthesis."""
     (kernel,), (dilation,) = conv.kernel_size, conv.dilation
     taps, sub_filters = split(kernel)
     points = PHASES + taps - 1

@@ -1,14 +1,14 @@
-"""Toom-Cook (Winograd) minimal filtering: FIR filters by fewer multiplications.
+"""Winograd's minimal filtering (Toom-Cook): FIR filters with fewer multiplications.
 
 Winograd 1980, Arithmetic Complexity of Computations, chapter 5; Lavin & Gray 2016, arXiv:1509.09308, section 4. m
 outputs of a filter of r taps take n = m + r - 1 multiplications instead of m·r:
 
     y = synthesis · ((taps · g) ⊙ (analysis · x))        y(i) = Σ_k g(k)·x(i + k),  i = 0 … m-1
 
-Multiplying polynomials of m and r coefficients is to evaluate both at n points, to multiply, and to interpolate; the
-filter is the transpose of that. Exact in real arithmetic; in float32 the error grows with n, and n = 7 loses one
-decimal digit. All three matrices are computed in fractions; the factors that are not dyadic stand in the one that is
-applied to the weights when a model is exported, so that what runs has none to round.
+The product of polynomials with m and r coefficients is computed by evaluating both at n points, multiplying, and
+interpolating; the filter is the transpose of this. It is exact in real arithmetic; in float32 the error grows with n,
+and n = 7 loses one decimal digit. All three matrices are computed in fractions. Factors that are not dyadic are in the
+matrix that is applied to the weights at export, so that the matrices in the model have no rounding error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-# Small numbers and their inverses, of both signs: what comes first loses the least. The last point is always infinity.
+# Small numbers and their inverses, of both signs, in order of increasing rounding error. The last point is infinity.
 _POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2", "4", "-4", "1/4", "-1/4")]
 UNIT = 1  # the index of the point 1, whose column in `synthesis` is all ones
 
@@ -43,7 +43,7 @@ class WinogradFilter:
         """F(outputs, taps).
 
         Raises:
-            ValueError: more points than have been listed, or too few to be a filter.
+            ValueError: it needs more points than are listed, or is not a filter.
         """
         count = outputs + taps - 1
         if not 2 < count <= len(_POINTS) + 1:
@@ -52,8 +52,8 @@ class WinogradFilter:
         analysis, scales = [], []
         for i, point in enumerate(points):
             others = points[:i] + points[i + 1 :]
-            # the polynomial that is 0 at all other points; it takes the place of the Lagrange polynomial, of which
-            # its value at the point itself has been left to the taps
+            # The polynomial that is 0 at all other points: the Lagrange polynomial without its scale, the value at the
+            # point itself, which divides the taps.
             polynomial = _product(others)
             analysis.append([*polynomial, Fraction(0)])
             scales.append(sum((value * point**power for power, value in enumerate(polynomial)), Fraction(0)))
@@ -79,7 +79,7 @@ def _product(roots: list[Fraction]) -> list[Fraction]:
 
 
 def _powers(points: list[Fraction], count: int) -> list[list[Fraction]]:
-    """Of each point the powers 0 … count-1; of infinity the highest alone."""
+    """The powers 0 … count-1 of each point; for infinity the highest only."""
     return [[point**power for power in range(count)] for point in points] + [
         [Fraction(0)] * (count - 1) + [Fraction(1)]
     ]

@@ -54,7 +54,7 @@ class DiffusionConfig:
 
     @property
     def halo_frames(self) -> int:
-        """How far one denoiser step sees: noise of frame f depends on the frames f - halo … f + halo and no others.
+        """Receptive field of one denoiser step: the noise of frame f depends on frames f - halo … f + halo only.
 
         A window of the whole chain needs this times the number of steps.
         """
@@ -70,8 +70,8 @@ class DiffusionConfig:
     def from_tensors(cls, tensors: CheckpointReader, overrides: Mapping[str, Any]) -> DiffusionConfig:
         """Read the config from a checkpoint's tensor shapes.
 
-        The number of diffusion steps leaves no trace there: 50 unless overridden. The dilation cycle is the shortest
-        that has as many FiLM layers over the residual layers.
+        The number of diffusion steps does not change the shapes: 50 unless overridden. The dilation cycle is the
+        shortest for which the residual layers have as many FiLM layers as the checkpoint.
 
         Raises:
             CheckpointError: a tensor that the config is read from is missing or misshapen.
@@ -277,9 +277,9 @@ class DiffusionWrapper(MelInverter):
         Args:
             mel: (B, in_channels, T).
             return_whole_sequence: return the starting noise and the signal after every step too.
-            noise: where the draws come from; by default the noise fields of `seed`.
-            seed: one for all items, or one for each; if left out, every item gets a fresh one.
-            sampler: of the chain; that of the released program by default.
+            noise: source of the draws; by default the noise fields of `seed`.
+            seed: one for all items, or one for each; by default every item gets a fresh one.
+            sampler: sampler of the chain; by default the released program's.
 
         Returns:
             (B, 1, 256·T); or a list of steps + 1 such tensors, the newest first.

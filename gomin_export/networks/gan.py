@@ -63,17 +63,18 @@ class GANConfig:
 
     @property
     def halo_frames(self) -> int:
-        """How far the network sees: the samples of frame f depend on the mel frames f - halo … f + halo and no others.
+        """Receptive field: the samples of frame f depend on the mel frames f - halo … f + halo and no others.
 
-        The samples of one frame are followed from the output back to the mel, as an interval of indices at each rate,
-        through the widest resblock of each stage. The FiLM path has the same strides and nothing else: it sees less.
+        The samples of one frame are traced from the output back to the mel, as an interval of indices at each rate,
+        through the widest resblock of each stage. The FiLM path has the same strides and no resblocks, and a smaller
+        receptive field.
         """
         first, last = 0, self.hop_length - 1
         first, last = first - 3, last + 3  # conv_post, kernel 7
         for stride in reversed(self.upsample_strides):
             radius = 0
             for kernel, dilations in zip(self.resblock_kernel_sizes, self.resblock_dilations, strict=True):
-                # two filters of 12 taps at twice the rate, seen from the one sample in two that is kept: 5 to each side
+                # two filters of 12 taps at twice the rate, of whose samples every second is kept: 5 to each side
                 branch = sum((dilation + 1) * (kernel - 1) // 2 + LPF_TAPS // 2 - 1 for dilation in dilations)
                 radius = max(radius, branch)
             # ConvTranspose1d: output o takes inputs i with 0 ≤ o + stride/2 - i·stride < 2·stride
@@ -85,8 +86,8 @@ class GANConfig:
     def from_tensors(cls, tensors: CheckpointReader, overrides: Mapping[str, Any]) -> GANConfig:
         """Read the config from a checkpoint's tensor shapes.
 
-        Dilations leave no trace in the shapes: resblocks of n ≤ 3 convolutions are taken to have the first n of
-        1, 3, 5, as all GOMIN models do; more need an override.
+        Dilations do not change the shapes: resblocks of n ≤ 3 convolutions are assumed to have the first n of 1, 3, 5,
+        as all GOMIN models do; more need an override.
 
         Raises:
             CheckpointError: a tensor that the config is read from is missing or misshapen.
@@ -142,7 +143,7 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T). For α = 0 the result is the limit, x."""
-        # where α is 0, or so small that 1/α overflows, sin²(αx)/α is far below x's last bit
+        # if α is 0, or so small that 1/α overflows, sin²(αx)/α is far below the last bit of x
         vanishing = self.alpha.abs() < 1e-30
         inverse = torch.where(vanishing, 0.0, 1.0 / torch.where(vanishing, 1.0, self.alpha))
         return x + inverse * torch.sin(self.alpha * x) ** 2
@@ -190,7 +191,7 @@ class ResBlock(nn.Module):
 
 
 class FiLMGenerator(nn.Module):
-    """Upsamples the raw mel step by step; each step's output is the scale and shift of one generator stage."""
+    """Upsamples the mel step by step; the output of each step is the scale and shift of one generator stage."""
 
     def __init__(self, in_channels: int, out_channels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
@@ -200,7 +201,7 @@ class FiLMGenerator(nn.Module):
             in_channels = channels
 
     def forward(self, mel: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(B, M, T) -> for each stage (scale, shift), each of them as wide and as long as the stage's output."""
+        """(B, M, T) -> (scale, shift) for each stage, with the shape of the stage's output."""
         modulations = []
         x = mel
         for conv in self.convs:

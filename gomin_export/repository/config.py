@@ -1,4 +1,4 @@
-"""What stands in a model's config.pbtxt: the template, filled in with deployment settings, and lines for clients."""
+"""The text of a model's config.pbtxt: a template with deployment settings, and the parameters that clients read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gomin_export.networks.served import ServedModel
 from gomin_export.onnx import tensors
 
 CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
-# accelerator -> the instances that it works on; Triton would leave it out on others, without a word
+# accelerator → the instances that it works on; Triton ignores it silently on others
 ACCELERATORS = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "cpu"}
 INSTANCE_KINDS = ("auto", "cpu", "gpu")
 
@@ -28,7 +28,7 @@ _PROVENANCE_LINE = re.compile(
     re.MULTILINE,
 )
 
-# setting -> what it is in a parsed config.pbtxt
+# setting → its value in a parsed config.pbtxt
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_batch_size": lambda config: config.max_batch_size,
     "batch_delay_us": lambda config: config.dynamic_batching.max_queue_delay_microseconds,
@@ -54,7 +54,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
         for entry in entries
     ],
 }
-# the same of the sampler's model, which has only these to be set
+# the same for the sampler's model, which has fewer settings
 _CHAIN_SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_batch_size": _SETTINGS["max_batch_size"],
     "sampling": lambda config: " ".join(
@@ -68,22 +68,22 @@ _CHAIN_SETTINGS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Deployment:
-    """Settings of config.pbtxt; None takes the default, which is named here.
+    """Settings of config.pbtxt; None takes the default, given below.
 
     Attributes:
-        max_batch_size: items that one call of a model may hold; 16.
-        batch_delay_us: microseconds that a request may wait for others to make a batch with; 0, for a denoiser 500.
-        instances: copies of a model that run at the same time; 1.
-        instance_kind: where they run: on GPUs if there are any (auto), on the CPU, on GPUs or not at all; auto, or
-            what the accelerator needs.
-        threads: CPU threads of each instance; as many as there are cores.
+        max_batch_size: largest batch of one call of a model; 16.
+        batch_delay_us: time that a request may wait for others of its batch, in microseconds; 0, for a denoiser 500.
+        instances: number of copies of a model that run at the same time; 1.
+        instance_kind: hardware of the instances: auto (GPUs if there are any), cpu, or gpu (an error without one);
+            auto, or the kind that the accelerator needs.
+        threads: number of CPU threads of each instance; the number of cores.
         warm_up: (batch, frames) of requests that each instance answers before it counts as ready; one of 1 × 64.
-        cudnn_search: how cuDNN looks for an algorithm for each new length; heuristic.
+        cudnn_search: how cuDNN chooses an algorithm for each new length; heuristic.
         tf32: let GPUs round float32 products to TensorFloat-32; no.
-        accelerator: what must run the model: cuda, tensorrt (on GPUs), openvino (on the CPU); CUDA on GPUs, ONNX
-            Runtime's own operators on the CPU.
-        sampling: the chain of diffusion requests that do not choose theirs; the released one.
-        tile_frames: mel frames that a denoiser call may hold; 512, or more where the halo is wide.
+        accelerator: cuda or tensorrt (on GPUs), openvino (on the CPU); CUDA on GPUs, ONNX Runtime's own operators on
+            the CPU.
+        sampling: the chain of diffusion requests that choose none; the released one.
+        tile_frames: largest number of mel frames in one denoiser call; 512, or more for a wide halo.
 
     Raises:
         UsageError: a value out of range.
@@ -136,14 +136,14 @@ class Deployment:
 
     @property
     def for_gpus(self) -> str:
-        """The option that asks for GPUs, as it is given; empty if none does."""
+        """The option that asks for GPUs, as on the command line; empty if none does."""
         if self.instance_kind == "gpu":
             return "--instance-kind gpu"
         return f"--accelerator {self.accelerator}" if ACCELERATORS.get(self.accelerator or "") == "gpu" else ""
 
 
 _MAX_BATCH_SIZE = 16
-_LARGEST = 10_000_000  # of any count: far more than makes sense, and far from what the fields of a config hold
+_LARGEST = 10_000_000  # of any count: far above sensible values, far below the limits of a config's fields
 _WARM_UP = ((1, 64),)
 
 
@@ -177,7 +177,7 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
 
 
 def with_provenance(text: str, provenance: Mapping[int, Provenance]) -> str:
-    """A config.pbtxt with the provenance of these versions, and no others' that we wrote."""
+    """A config.pbtxt with the provenance of these versions only."""
     lines = [parameter_lines(made.to_parameters(version)) for version, made in sorted(provenance.items())]
     return without_provenance(text) + "".join(lines)
 
@@ -188,7 +188,7 @@ def without_provenance(text: str) -> str:
 
 
 def conflicts(existing: str, new: str, deployment: Deployment) -> list[str]:
-    """The settings asked for that an existing config.pbtxt does not have, as "setting is X, asked for Y".
+    """Settings asked for that differ from an existing config.pbtxt, as "setting is X, asked for Y".
 
     Raises:
         ContractError: the existing text is not a Triton model configuration.
@@ -202,14 +202,14 @@ def conflicts(existing: str, new: str, deployment: Deployment) -> list[str]:
 
 
 def tensorrt_precision(text: str) -> str | None:
-    """The precision that TensorRT is told to run a model in: FP32 or FP16; None where there is no TensorRT."""
+    """The precision of the TensorRT accelerator, FP32 or FP16; None without TensorRT."""
     accelerators = parse(text).optimization.execution_accelerators.gpu_execution_accelerator
     modes = [entry.parameters.get("precision_mode", "FP32") for entry in accelerators if entry.name == "tensorrt"]
     return modes[0] if modes else None
 
 
 def parameter_lines(parameters: Mapping[str, str]) -> str:
-    """Parameters in the text format of config.pbtxt, a line each."""
+    """Parameters in the text format of config.pbtxt, one line each."""
     return "".join(_PARAMETER.format(name, value) for name, value in parameters.items())
 
 
@@ -220,7 +220,7 @@ def _accelerator(deployment: Deployment, precision: str) -> str:
     cuda = _accelerator_entry("cuda", {"use_tf32": "1" if deployment.tf32 else "0"})
     if accelerator == "cuda":
         return f"gpu_execution_accelerator: [ {cuda} ]"
-    # what TensorRT cannot run is left to CUDA
+    # CUDA runs the operators that TensorRT does not support
     tensorrt = _accelerator_entry("tensorrt", {"precision_mode": "FP16" if precision == contract.FP16 else "FP32"})
     return f"gpu_execution_accelerator: [ {tensorrt}, {cuda} ]"
 

@@ -1,8 +1,8 @@
 """Placing complete models into a Triton model repository.
 
-Models are staged in a directory beside the repository, on the same file system, and renamed in, so that a server never
-sees half a model. Every model of one export gets the same version number. What is written into an existing config.pbtxt
-is decided when it is written, under a lock: an edit made while an export ran is not lost.
+Models are staged in a directory beside the repository, on the same file system, and are placed by renaming, so that a
+server never sees a part of a model. All models of one export get the same version number. An existing config.pbtxt is
+read again when it is written, under a lock: an edit made during an export is not lost.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _NEWEST_VERSION = 2**31 - 1
 
 @dataclass(frozen=True)
 class StagedModel:
-    """One model as an export has it ready.
+    """One model that is ready to be placed.
 
     Attributes:
         name: the model's name.
-        contract: what its config.pbtxt tells clients.
-        home: a directory with the version directory in it, if there is a new version; the config.pbtxt goes there too.
-        config: text of a new config.pbtxt; None keeps the one that is in the repository.
-        provenance: of the new version; None where there is no new version.
+        contract: its contract with clients.
+        home: a directory for its config.pbtxt, with the version directory in it if there is a new version.
+        config: text of a new config.pbtxt; None keeps the existing one.
+        provenance: provenance of the new version; None without a new version.
     """
 
     name: str
@@ -49,7 +49,7 @@ class StagedModel:
 
 
 def require_writable(repository: Path) -> None:
-    """Fail before any work is done, not after.
+    """Check that models can be placed, before the work of an export.
 
     Raises:
         RepositoryError: the repository is a file or a mount point, or cannot be written to.
@@ -76,9 +76,9 @@ def require_writable(repository: Path) -> None:
 
 @contextmanager
 def staging(repository: Path) -> Iterator[Path]:
-    """A temporary directory beside the repository, removed at the end whatever happens.
+    """A temporary directory beside the repository, removed at the end in any case.
 
-    What an export that was killed left there is removed too.
+    Directories left by killed exports are removed too.
 
     Raises:
         RepositoryError: the repository or the staging directory cannot be made.
@@ -89,7 +89,7 @@ def staging(repository: Path) -> Iterator[Path]:
     try:
         repository.parent.mkdir(parents=True, exist_ok=True)
         for left in repository.parent.glob(f"{prefix}*"):
-            with contextlib.suppress(OSError), _locked(left, wait=False):  # one in use is locked
+            with contextlib.suppress(OSError), _locked(left, wait=False):  # a directory in use is locked
                 shutil.rmtree(left, ignore_errors=True)
         stage = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
     except OSError as error:
@@ -104,11 +104,11 @@ def staging(repository: Path) -> Iterator[Path]:
 
 
 def choose_version(repository: Path, models: Sequence[str], wanted: int | None) -> int:
-    """The version number of a new export: the wanted one, or the next that is free in all its models.
+    """The version number of a new export: the wanted one, or the next one that is free in all its models.
 
     Raises:
         RepositoryError: the wanted version exists.
-        UsageError: it is no version number.
+        UsageError: it is not a version number.
     """
     taken = {number: name for name in models for number in versions(repository / name)}
     if wanted is None:
@@ -124,10 +124,10 @@ def choose_version(repository: Path, models: Sequence[str], wanted: int | None) 
 
 
 def dropped_versions(repository: Path, model: str, new: int, keep: int | None) -> list[int]:
-    """The versions of a model that are not among the `keep` newest once `new` is there.
+    """The versions of a model that are not among the `keep` newest after version `new` is placed.
 
     Raises:
-        UsageError: `new` itself would not be.
+        UsageError: `new` itself would be dropped.
     """
     if keep is None:
         return []
@@ -136,26 +136,28 @@ def dropped_versions(repository: Path, model: str, new: int, keep: int | None) -
     there = versions(repository / model)
     kept = sorted({*there, new})[-keep:]
     if new not in kept:
-        raise UsageError(f"version {new}, --keep {keep}: {model} has {keep} newer versions, so {new} would go at once")
+        raise UsageError(
+            f"version {new}, --keep {keep}: {model} has {keep} newer versions, so {new} would be removed at once"
+        )
     return [number for number in there if number not in kept]
 
 
 def choose_config(
     repository: Path, model: str, text: str, deployment: Deployment, precision: str, overwrite: bool
 ) -> str | None:
-    """The text of a new config.pbtxt for a model; None keeps the one that is there, edits and all.
+    """The text of a new config.pbtxt for a model; None keeps the existing file with its edits.
 
     Args:
         repository: the model repository.
         model: its name.
         text: a new config.pbtxt without provenance.
-        deployment: the settings that were asked for.
-        precision: what the new version computes in.
-        overwrite: whether a new one may replace an existing one.
+        deployment: the settings asked for.
+        precision: number format of the new version.
+        overwrite: replace an existing file.
 
     Raises:
-        RepositoryError: settings were asked for that the existing file does not have; or it has TensorRT run models in
-            another precision.
+        RepositoryError: the settings asked for differ from the existing file; or its TensorRT accelerator has another
+            precision.
     """
     path = repository / model / CONFIG
     if overwrite or not path.exists():
@@ -164,23 +166,23 @@ def choose_config(
     differing = conflicts(existing, text, deployment)
     if differing:
         raise RepositoryError(
-            f"{path}: exists, and {'; '.join(differing)}: edit it, or give --overwrite-config to write it anew"
+            f"{path}: exists, and {'; '.join(differing)}: edit it, or give --overwrite-config to replace it"
         )
     tensorrt = tensorrt_precision(existing)
     if tensorrt not in (None, precision.upper()):
         raise RepositoryError(
-            f"{path}: has TensorRT run all versions in {tensorrt}, but this one is {precision}: "
+            f"{path}: its TensorRT accelerator runs all versions in {tensorrt}, but this version is {precision}: "
             "use another --repository, or give --overwrite-config"
         )
     return None
 
 
 def final_config(repository: Path, model: StagedModel, version: int, dropped: Sequence[int]) -> str:
-    """The text of a model's config.pbtxt once an export is placed: settings, and the provenance of every version."""
+    """The text of a model's config.pbtxt after an export is placed, with the provenance of every version."""
     home = repository / model.name
     text = (home / CONFIG).read_text(encoding="utf-8") if model.config is None else model.config
     known: dict[int, Provenance] = {}
-    with contextlib.suppress(ContractError):  # a damaged file that is to be overwritten, or none
+    with contextlib.suppress(ContractError):  # a damaged file that will be overwritten, or no file
         known = Provenance.from_parameters(read_config(home / CONFIG))
     provenance = {}
     for number in versions(home):
@@ -195,14 +197,14 @@ def final_config(repository: Path, model: StagedModel, version: int, dropped: Se
 def place_models(
     repository: Path, version: int, models: Sequence[StagedModel], dropped: Mapping[str, Sequence[int]]
 ) -> None:
-    """Put models into the repository, and take old versions out: everything or nothing.
+    """Place models in the repository and remove old versions; either all changes are made or none.
 
-    To be called with `signals_deferred`: an interrupt between a rename and its note could not be taken back.
+    Called within `signals_deferred`: an interrupt between a rename and its record could not be undone.
 
     Args:
         repository: the model repository.
         version: the new version, a directory in the home of each model that has one.
-        models: what one export makes, in the order in which they are to appear.
+        models: all models of one export, in the order in which they are placed.
         dropped: model → versions to remove.
 
     Raises:
@@ -219,7 +221,7 @@ def place_models(
                 _place_model(repository, version, model, dropped.get(model.name, []), moved)
         except BaseException as error:
             for source, target in reversed(moved):
-                with contextlib.suppress(OSError):  # the others can still be taken back
+                with contextlib.suppress(OSError):  # the others can still be undone
                     target.replace(source) if target.is_file() else target.rename(source)
             if isinstance(error, OSError):
                 raise RepositoryError(f"{error.filename or repository}: {error.strerror or error}") from error
@@ -229,7 +231,7 @@ def place_models(
 def _place_model(
     repository: Path, version: int, model: StagedModel, dropped: Sequence[int], moved: list[tuple[Path, Path]]
 ) -> None:
-    """Place one model; every rename that was made is noted in `moved`."""
+    """Place one model; every rename is recorded in `moved`."""
     home = repository / model.name
     config = model.home / CONFIG
     config.write_text(final_config(repository, model, version, dropped), encoding="utf-8")
@@ -243,11 +245,11 @@ def _place_model(
         return
     if model.provenance is not None:
         if (home / str(version)).exists():
-            raise RepositoryError(f"{home / str(version)}: appeared while this export ran; run it again")
+            raise RepositoryError(f"{home / str(version)}: was made during this export; run it again")
         move(model.home / str(version), home / str(version))
     old = model.home / "config.old"
     if (home / CONFIG).exists():
-        shutil.copyfile(home / CONFIG, old)  # there is no moment without a config.pbtxt
+        shutil.copyfile(home / CONFIG, old)  # the model always has a config.pbtxt
         config.replace(home / CONFIG)
         moved.append((home / CONFIG, old))
     else:
@@ -257,10 +259,10 @@ def _place_model(
 
 
 def check_contract(repository: Path, name: str, described: ModelContract, overwrite: bool) -> None:
-    """Refuse a model whose older versions in the repository tell clients something else.
+    """Refuse a model whose older versions in the repository have another contract.
 
     Raises:
-        RepositoryError: the contracts differ; or what is there is no GOMIN model, and not to be overwritten.
+        RepositoryError: the contracts differ; or the existing model is not a GOMIN model, and `overwrite` is not set.
     """
     existing = repository / name / CONFIG
     if not existing.exists():
@@ -272,7 +274,7 @@ def check_contract(repository: Path, name: str, described: ModelContract, overwr
             return
         where = "" if str(existing) in str(error) else f"{existing}: "
         raise RepositoryError(
-            f"{where}{error}; mend it, give --overwrite-config, or choose another --repository"
+            f"{where}{error}; correct it, give --overwrite-config, or choose another --repository"
         ) from error
     for parameter, value in described.to_parameters().items():
         if old.get(parameter) != value:
@@ -284,7 +286,7 @@ def check_contract(repository: Path, name: str, described: ModelContract, overwr
 
 @contextmanager
 def _locked(directory: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a directory's lock, which ends with the process that holds it.
+    """Hold a directory's lock, which is released if the process ends.
 
     Raises:
         OSError: another process holds it, and `wait` is not set.
@@ -299,7 +301,7 @@ def _locked(directory: Path, wait: bool = True) -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: it is a matter of milliseconds, and half of it is not to be had."""
+    """Delay Ctrl-C until the end of the block, which takes milliseconds and cannot be done by half."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -114,7 +114,7 @@ def test_a_version_that_would_be_dropped_at_once_is_refused(tmp_path: Path) -> N
     place(home, [GAN], "aa", wanted=8)
     place(home, [GAN], "bb", wanted=9)
 
-    with pytest.raises(UsageError, match="has 2 newer versions, so 3 would go at once"):
+    with pytest.raises(UsageError, match="has 2 newer versions, so 3 would be removed at once"):
         place(home, [GAN], "cc", wanted=3, keep=2)
     with pytest.raises(UsageError, match="at least 1"):
         place(home, [GAN], "cc", keep=0)
@@ -179,7 +179,7 @@ def test_two_exports_at_once_both_keep_their_provenance(tmp_path: Path) -> None:
     place(home, [GAN], "bb", wanted=11, meanwhile=lambda: place(home, [GAN], "cc", wanted=12))
 
     assert provenance(home, "gomin_gan") == {1: "aa", 11: "bb", 12: "cc"}
-    with pytest.raises(RepositoryError, match="13: appeared while this export ran"):
+    with pytest.raises(RepositoryError, match="13: was made during this export"):
         place(home, [GAN], "dd", meanwhile=lambda: place(home, [GAN], "ee"))
 
 
@@ -214,7 +214,7 @@ def test_a_damaged_config_is_refused_or_overwritten(tmp_path: Path) -> None:
     (home / "gomin_gan/config.pbtxt").write_bytes(b"\xff\xfe")
 
     with pytest.raises(
-        RepositoryError, match=r"^[^:]*config\.pbtxt: cannot be read .*; mend it, give --overwrite-config"
+        RepositoryError, match=r"^[^:]*config\.pbtxt: cannot be read .*; correct it, give --overwrite-config"
     ):
         place(home, [GAN], "bb")
     place(home, [GAN], "bb", overwrite=True)
@@ -227,7 +227,9 @@ def test_tensorrt_does_not_run_a_model_in_another_precision(tmp_path: Path) -> N
     place(home, [GAN], "aa", deployment=Deployment(accelerator="tensorrt"))
     text = config_text(SERVED["gomin_gan"], GAN, DEFAULTS, "fp16")
 
-    with pytest.raises(RepositoryError, match="has TensorRT run all versions in FP32, but this one is fp16"):
+    with pytest.raises(
+        RepositoryError, match="TensorRT accelerator runs all versions in FP32, but this version is fp16"
+    ):
         placing.choose_config(home, "gomin_gan", text, DEFAULTS, "fp16", overwrite=False)
     assert placing.choose_config(home, "gomin_gan", text, DEFAULTS, "fp32", overwrite=False) is None
 
