@@ -195,8 +195,8 @@ def _torch_needed() -> Iterator[None]:
     """Import torch within: an error says how to install it.
 
     The OpenMP threads that torch computes with spin while they wait, unless the environment says otherwise when they
-    start. On busy cores they take the time of the threads that they wait for: with two other processes on two cores, an
-    export took 112 s instead of 18 s.
+    start. On busy cores they take time from the threads that they wait for: beside two other processes on two cores,
+    an export took three times the CPU time, and four times as long.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
