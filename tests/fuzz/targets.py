@@ -94,7 +94,7 @@ def path_forms(content: bytes) -> None:
         os.chdir(home)  # relative forms lead nowhere else
         try:
             inputs = [line for line in given.split("\n") if not line.startswith(("/", "~")) and ".." not in line]
-            sources = find_sources(inputs, kinds)
+            sources = find_sources(inputs, kinds).sources
             outputs = [line for line in wanted.split("\n") if line]
             jobs = plan_jobs(sources, find_outputs(outputs), Naming(".wav", label="gan"))
             targets = [os.path.normpath(job.target) for job in jobs if job.target != STREAM]

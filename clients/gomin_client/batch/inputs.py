@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
+from gomin_client.batch.search import Search, fixed_folder, has_wildcards, is_special
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 
 STREAM = Path("-")  # standard input or output
-WILDCARDS = "*?["
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,23 @@ class Source:
         return "stdin" if self.path == STREAM else self.path.stem
 
 
-def find_sources(arguments: Sequence[str], kinds: Sequence[str]) -> list[Source]:
-    """The input files that arguments stand for, each once, in a fixed order.
+@dataclass(frozen=True)
+class Found:
+    """The input files, and what a search passed on the way to them.
+
+    Attributes:
+        sources: the input files, each once, in a fixed order.
+        left_out: files in searched folders that no format reads, or not of the kind that was asked for.
+        problems: folders that could not be searched, and why, one message each.
+    """
+
+    sources: list[Source]
+    left_out: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def find_sources(arguments: Sequence[str], kinds: Sequence[str]) -> Found:
+    """The input files that arguments stand for.
 
     Args:
         arguments: each of them a file; a folder, which is searched with its subfolders; a pattern with "*", "?", "[…]",
@@ -52,25 +66,29 @@ def find_sources(arguments: Sequence[str], kinds: Sequence[str]) -> list[Source]
     """
     if "-" in arguments and len(arguments) > 1:
         raise UsageError("standard input (-) must be the only input")
-    found: list[Source] = []
+    sources: list[Source] = []
     named: list[Path] = []
+    left_out: list[Path] = []
+    problems: list[str] = []
     for argument in arguments:
         check_argument(argument)
         if argument == "-":
-            found.append(Source(STREAM))
+            found = Found([Source(STREAM)])
         elif os.path.isdir(argument) and not _is_named_like_a_file(argument):
-            found += _in_folder(argument, kinds)
+            found = _in_folder(argument, kinds)
         elif _is_pattern(argument):
-            found += _by_pattern(argument, kinds)
+            found = _by_pattern(argument, kinds)
         else:
             paths = read_list(argument) if is_list(argument) else [Path(argument)]
             named += paths
-            found += [Source(path) for path in paths]
-    for source in found:
+            found = Found([Source(path) for path in paths])
+        sources += found.sources
+        left_out += found.left_out
+        problems += found.problems
+    for source in sources:
         if "\0" in str(source.path) or not source.path.name:
             raise UsageError(f"path {str(source.path)!r}: is not a file; is the list that names it a text file?")
-    once = {os.path.abspath(source.path): source for source in reversed(list(_under_common_folder(found, named)))}
-    return list(reversed(once.values()))
+    return Found(_once(list(_under_common_folder(sources, named))), sorted(set(left_out)), problems)
 
 
 def check_argument(argument: str) -> None:
@@ -115,15 +133,11 @@ def matched_part(name: str, pattern: str) -> str | None:
     """
     stem = PurePath(name).stem
     before, star, after = PurePath(pattern).stem.partition("*")
-    if not star or _has_wildcards(before + after):
+    if not star or has_wildcards(before + after):
         return None
     if len(stem) >= len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
         return stem[len(before) : len(stem) - len(after)]
     return None
-
-
-def _has_wildcards(text: str) -> bool:
-    return any(sign in text for sign in WILDCARDS)
 
 
 def _is_named_like_a_file(argument: str) -> bool:
@@ -133,7 +147,7 @@ def _is_named_like_a_file(argument: str) -> bool:
 
 def _is_pattern(argument: str) -> bool:
     """Whether to expand an argument: it has wildcards, and is not itself the name of a file."""
-    return _has_wildcards(argument) and not os.path.lexists(argument)
+    return has_wildcards(argument) and not os.path.lexists(argument)
 
 
 def _is_of(path: PurePath, kinds: Sequence[str]) -> bool:
@@ -156,35 +170,73 @@ def _under_common_folder(found: Sequence[Source], named: Sequence[Path]) -> Iter
             yield source
 
 
-def _in_folder(argument: str, kinds: Sequence[str]) -> list[Source]:
-    root = Path(argument)
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
-        # a folder or a dangling link that is named like a file is reported later, not skipped
-        for name in sorted([*files, *subfolders]):
-            if not name.startswith(".") and _is_of(PurePath(name), kinds):
-                found.append(Source(Path(folder) / name, PurePath(folder).relative_to(root), searched=True))
-    if not found:
-        raise UsageError(f"{argument}: contains no {' or '.join(kinds)} files")
+def _once(sources: Sequence[Source]) -> list[Source]:
+    """The sources without repetitions: a path that was named again, and a file that a search found by two paths."""
+    named = {os.path.abspath(source.path): source for source in reversed(sources) if not source.searched}
+    real = {os.path.realpath(source.path) for source in named.values()}
+    once = []
+    for source in sources:
+        if not source.searched:
+            if named.get(os.path.abspath(source.path)) is source:
+                once.append(source)
+        elif (path := os.path.realpath(source.path)) not in real:
+            real.add(path)
+            once.append(source)
+    return once
+
+
+def _in_folder(argument: str, kinds: Sequence[str]) -> Found:
+    search, root = Search(), PurePath(argument)
+    wanted: list[Path] = []
+    others: list[Path] = []
+    for path in map(Path, search.in_folder(argument)):
+        (wanted if _is_of(path, kinds) else others).append(path)
+    found = _found(search, root, wanted, others)
+    if not found.sources:
+        raise UsageError(f"{argument}: contains no {' or '.join(kinds)} files{_instead(found)}")
     return found
 
 
-def _by_pattern(pattern: str, kinds: Sequence[str]) -> list[Source]:
-    fixed = []
-    for part in PurePath(pattern).parts[:-1]:
-        if _has_wildcards(part):
-            break
-        fixed.append(part)
-    root = PurePath(*fixed)
-    name = PurePath(pattern).name
+def _by_pattern(pattern: str, kinds: Sequence[str]) -> Found:
+    search, root, name = Search(), fixed_folder(pattern), PurePath(pattern).name
     any_extension = PurePath(name).suffix in ("", ".*")
-    found = []
-    for match in sorted(glob.glob(pattern, recursive=True)):
-        path = Path(match)
-        if _is_of(path, kinds) or (not any_extension and not path.is_dir()):
-            folder = PurePath(path.parent).relative_to(root)
-            found.append(Source(path, folder, matched_part(path.name, name), searched=True))
-    if not found:
-        raise UsageError(f"{pattern}: matches no {' or '.join(kinds)} files")
-    return found
+    wanted: list[Path] = []
+    others: list[Path] = []
+    for path in map(Path, search.by_pattern(pattern)):
+        is_wanted = _is_of(path, kinds) or (not any_extension and not path.is_dir())
+        (wanted if is_wanted else others).append(path)
+    found = _found(search, root, wanted, others)
+    if not found.sources:
+        advice = f"; a literal [ is written [[], as in {pattern.replace('[', '[[]')!r}" if "[" in pattern else ""
+        raise UsageError(f"{pattern}: matches no {' or '.join(kinds)} files{_instead(found)}{advice}")
+    named = [replace(source, matched=matched_part(source.path.name, name)) for source in found.sources]
+    return replace(found, sources=named)
+
+
+def _found(search: Search, root: PurePath, wanted: Sequence[Path], others: Sequence[Path]) -> Found:
+    """What a search found: of several paths to one file, the first that leads through no link, or the first."""
+    real_root = os.path.realpath(root)
+    special = [path for path in wanted if is_special(path)]
+    chosen: dict[str, Path] = {}
+    for path in wanted:
+        real = os.path.realpath(path)
+        if real not in chosen or real == os.path.join(real_root, path.relative_to(root)):
+            chosen[real] = path
+    once = set(chosen.values()).difference(special)
+    sources = [Source(path, PurePath(path.parent.relative_to(root)), searched=True) for path in wanted if path in once]
+    dangling = [path for path in others if path.is_symlink() and not path.exists()]
+    problems = [f"{path}: is a link to a file or folder that does not exist" for path in dangling]
+    left_out = {os.path.realpath(path): path for path in [*others, *special] if path.exists() and not path.is_dir()}
+    return Found(sources, list(left_out.values()), [*search.problems, *problems])
+
+
+def _instead(found: Found) -> str:
+    """What a search found instead of files to read, for an error message."""
+    has = f"; {left_out_files(found.left_out)}" if found.left_out else ""
+    return "".join([has, *(f"; {problem}" for problem in found.problems[:1])])
+
+
+def left_out_files(paths: Sequence[Path]) -> str:
+    """The number of files that are not read, and their extensions: "3 files left out: .m4a, .txt"."""
+    extensions = sorted({path.suffix.lower() or "no extension" for path in paths})
+    return f"{len(paths)} {'file' if len(paths) == 1 else 'files'} left out: {', '.join(extensions)}"

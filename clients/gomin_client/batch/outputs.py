@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from gomin_client.batch.inputs import STREAM, Source, check_argument, is_list, read_list
+from gomin_client.batch.inputs import (
+    STREAM,
+    Source,
+    check_argument,
+    find_sources,
+    is_list,
+    left_out_files,
+    read_list,
+)
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 from gomin_client.files.formats import AUDIO, MEL
@@ -54,6 +62,49 @@ class Naming:
         """The kind of content of outputs whose name is not given."""
         found = formats.of(PurePath(f"x{self.extension}"))
         return AUDIO if found is None else found.kind
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The jobs of a batch, and what the search for their inputs passed.
+
+    Attributes:
+        jobs: one for each input, in order.
+        left_out: files in searched folders that are neither inputs nor outputs.
+        problems: folders that could not be searched, and why, one message each.
+    """
+
+    jobs: list[FileJob]
+    left_out: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def require_all(self) -> None:
+        """Refuse a plan that leaves files out.
+
+        Raises:
+            UsageError: it does, or a folder could not be searched.
+        """
+        passed = [f"{left_out_files(self.left_out)} ({self.left_out[0]} …)"] if self.left_out else []
+        if passed or self.problems:
+            raise UsageError(f"--strict: {'; '.join([*passed, *self.problems])}")
+
+
+def plan_batch(inputs: Sequence[str], outputs: Sequence[str], kinds: Sequence[str], naming: Naming) -> BatchPlan:
+    """Find the inputs, and plan a job for each.
+
+    Args:
+        inputs: arguments, see `find_sources`.
+        outputs: arguments, see `find_outputs`.
+        kinds: see `find_sources`.
+        naming: see `plan_jobs`.
+
+    Raises:
+        UsageError: see `find_sources`, `find_outputs` and `plan_jobs`.
+    """
+    found = find_sources(inputs, kinds)
+    jobs = plan_jobs(found.sources, find_outputs(outputs), naming)
+    written = {_key(job.target) for job in jobs}
+    return BatchPlan(jobs, [path for path in found.left_out if _key(path) not in written], found.problems)
 
 
 def find_outputs(arguments: Sequence[str]) -> list[str]:

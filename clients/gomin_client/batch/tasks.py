@@ -41,6 +41,7 @@ class BatchSettings:
         extension: the format of a result that is written to standard output.
         plot: collect a column of a plot for each reconstruction.
         skip_existing: skip files whose output exists.
+        strict: refuse a batch that leaves out files of the folders that were searched.
         parallel: number of files that are worked on at a time.
         live: read standard input and write standard output while the audio is still being computed.
     """
@@ -53,6 +54,7 @@ class BatchSettings:
     extension: str = ".wav"
     plot: bool = False
     skip_existing: bool = False
+    strict: bool = False
     parallel: int = 1
     live: bool = False
 

@@ -129,8 +129,7 @@ def convert(
 
     gomin-client convert -i 'inputs/**/*.wav' -o 'outputs/**/*.pt'
     """
-    from gomin_client.batch.inputs import find_sources
-    from gomin_client.batch.outputs import ANALYZE, Naming, find_outputs, plan_jobs
+    from gomin_client.batch.outputs import ANALYZE, Naming, plan_batch
     from gomin_client.batch.tasks import BatchSettings
 
     files.check()
@@ -141,12 +140,13 @@ def convert(
         all_channels=o.all_channels(audio.channels),
         subtype=audio.subtype,
         skip_existing=batch.skip_existing,
+        strict=batch.strict,
         parallel=batch.jobs,
     )
-    sources = find_sources([*(files.inputs or []), *(files.input_files or [])], [AUDIO, MEL])
+    inputs = [*(files.inputs or []), *(files.input_files or [])]
     naming = Naming(settings.extension, label=model.model)
-    jobs = plan_jobs(sources, find_outputs(files.output or ["outputs/"]), naming)
+    plan = plan_batch(inputs, files.output or ["outputs/"], [AUDIO, MEL], naming)
     url = ctx.get_parameter_source("url")
     named = url is not None and url.name == "COMMANDLINE"
-    is_needed = named or any(job.task != ANALYZE for job in jobs)
-    run_batch(jobs, settings, Vocoding(model if is_needed else None, mel.given()), report)
+    is_needed = named or any(job.task != ANALYZE for job in plan.jobs)
+    run_batch(plan, settings, Vocoding(model if is_needed else None, mel.given()), report)

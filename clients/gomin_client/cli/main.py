@@ -48,8 +48,7 @@ def analyze(
 
     gomin-client analyze 'in/**/*.wav' -o 'mels/**/*.pt'
     """
-    from gomin_client.batch.inputs import find_sources
-    from gomin_client.batch.outputs import ANALYZE, Naming, find_outputs, plan_jobs
+    from gomin_client.batch.outputs import ANALYZE, Naming, plan_batch
     from gomin_client.batch.tasks import BatchSettings
 
     vocoding = Vocoding(model.build(), mel.given())
@@ -58,10 +57,11 @@ def analyze(
         all_channels=o.all_channels(channels),
         extension=naming.extension,
         skip_existing=batch.skip_existing,
+        strict=batch.strict,
         parallel=batch.jobs,
     )
-    jobs = plan_jobs(find_sources(inputs, [AUDIO]), find_outputs(output.output or []), naming)
-    run_batch(jobs, settings, vocoding, report)
+    plan = plan_batch(inputs, output.output or [], [AUDIO], naming)
+    run_batch(plan, settings, vocoding, report)
 
 
 @app.command()
@@ -86,8 +86,7 @@ def synthesize(
 
     my-tts --mel-frames | gomin-client synthesize - -o - --stream | aplay
     """
-    from gomin_client.batch.inputs import find_sources
-    from gomin_client.batch.outputs import SYNTHESIZE, Naming, find_outputs, plan_jobs
+    from gomin_client.batch.outputs import SYNTHESIZE, Naming, plan_batch
     from gomin_client.batch.tasks import BatchSettings
 
     naming = Naming(output.format, label=model.model, task=SYNTHESIZE)
@@ -97,11 +96,12 @@ def synthesize(
         subtype=output.subtype,
         extension=naming.extension,
         skip_existing=batch.skip_existing,
+        strict=batch.strict,
         parallel=batch.jobs,
         live=output.stream,
     )
-    jobs = plan_jobs(find_sources(inputs, [MEL]), find_outputs(output.output or []), naming)
-    run_batch(jobs, settings, Vocoding(model), report)
+    plan = plan_batch(inputs, output.output or [], [MEL], naming)
+    run_batch(plan, settings, Vocoding(model), report)
 
 
 @app.command()
@@ -127,8 +127,7 @@ def reconstruct(
 
     sox a.mp3 -t wav - | gomin-client reconstruct - -o - --stream | aplay
     """
-    from gomin_client.batch.inputs import find_sources
-    from gomin_client.batch.outputs import RECONSTRUCT, Naming, find_outputs, plan_jobs
+    from gomin_client.batch.outputs import RECONSTRUCT, Naming, plan_batch
     from gomin_client.batch.tasks import BatchSettings
 
     naming = Naming(output.format, label=model.model, task=RECONSTRUCT)
@@ -140,11 +139,12 @@ def reconstruct(
         extension=naming.extension,
         plot=plot is not None,
         skip_existing=batch.skip_existing,
+        strict=batch.strict,
         parallel=batch.jobs,
         live=output.stream,
     )
-    jobs = plan_jobs(find_sources(inputs, [AUDIO]), find_outputs(output.output or []), naming)
-    run_batch(jobs, settings, Vocoding(model), report, plot)
+    plan = plan_batch(inputs, output.output or [], [AUDIO], naming)
+    run_batch(plan, settings, Vocoding(model), report, plot)
 
 
 app.command(cls=ListsOfFiles)(convert)

@@ -127,6 +127,10 @@ class BatchOptions:
         bool,
         typer.Option("--skip-existing", help="Skip inputs whose output exists; resumes an interrupted run."),
     ] = False
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse folders and patterns with files that would be left out."),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import typer
 
+from gomin_client.batch.inputs import left_out_files
+from gomin_client.batch.outputs import BatchPlan
 from gomin_client.batch.run import DONE, FAILED, NOT_TRIED, SKIPPED, Outcome
 
 
@@ -79,17 +82,24 @@ class Display:
             rate = self._seconds / (time.perf_counter() - self._started)
             self._bar.update(self._task, advance=1, rate=f"{rate:.2f} × real time")
 
-    def print_summary(self, outcomes: Sequence[Outcome]) -> None:
-        """Print the totals of a batch."""
+    def print_summary(self, outcomes: Sequence[Outcome], left_out: Sequence[Path] = ()) -> None:
+        """Print the totals of a batch.
+
+        Args:
+            outcomes: of all its jobs.
+            left_out: files that the search for inputs left out.
+        """
         counts = count(outcomes)
         failed = counts["failed"]
-        if self._total > 1 and (failed or not self._quiet):
+        if (self._total > 1 or left_out) and (failed or not self._quiet):
             words = [f"{counts['done']} done", f"{failed} failed"]
             words[1:1] = [f"{counts['skipped']} skipped"] if counts["skipped"] else []
             words += [f"{counts['not_tried']} not tried"] if counts["not_tried"] else []
             elapsed = time.perf_counter() - self._started
             rate = f"; {self._seconds:.1f} s of audio in {elapsed:.1f} s, {self._seconds / elapsed:.2f} × real time"
-            typer.echo(", ".join(words) + (rate if self._seconds else ""), err=failed > 0 or self._to_stderr)
+            others = f"; {left_out_files(left_out)}" if left_out else ""
+            line = ", ".join(words) + (rate if self._seconds else "") + others
+            typer.echo(line, err=failed > 0 or self._to_stderr)
             for outcome in outcomes:
                 if outcome.status == FAILED and self._bar is not None:  # the lines above may have scrolled away
                     typer.echo(f"  {outcome.reason}", err=True)
@@ -106,9 +116,22 @@ def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
     }
 
 
-def to_json(outcomes: Sequence[Outcome], **facts: Any) -> str:
-    """A batch as JSON."""
-    whole = {**facts, **count(outcomes), "files": [outcome.to_dict() for outcome in outcomes]}
+def to_json(outcomes: Sequence[Outcome], plan: BatchPlan, **facts: Any) -> str:
+    """A batch as JSON.
+
+    Args:
+        outcomes: of all its jobs.
+        plan: what it was to do.
+        facts: more entries.
+    """
+    whole = {
+        **facts,
+        **count(outcomes),
+        "left_out": len(plan.left_out),
+        "left_out_extensions": sorted({path.suffix.lower() for path in plan.left_out}),
+        "problems": plan.problems,
+        "files": [outcome.to_dict() for outcome in outcomes],
+    }
     return json.dumps(whole, indent=2, ensure_ascii=False)
 
 

@@ -14,7 +14,7 @@ from gomin_client.cli.options import ModelOptions, QuietReportOptions, ReportOpt
 from gomin_client.errors import GominError, ServerError, UsageError
 
 if TYPE_CHECKING:
-    from gomin_client.batch.outputs import FileJob
+    from gomin_client.batch.outputs import BatchPlan, FileJob
     from gomin_client.batch.run import Outcome
     from gomin_client.batch.tasks import BatchSettings
     from gomin_client.cli.progress import Display
@@ -57,7 +57,7 @@ class Vocoding:
 
 
 def run_batch(
-    jobs: Sequence[FileJob],
+    plan: BatchPlan,
     settings: BatchSettings,
     vocoding: Vocoding,
     report: QuietReportOptions,
@@ -66,7 +66,7 @@ def run_batch(
     """Run the jobs, report, and exit with the status of the batch.
 
     Args:
-        jobs: what to make.
+        plan: what to make.
         settings: what to do with files.
         vocoding: how to vocode.
         report: what to print.
@@ -80,7 +80,10 @@ def run_batch(
     from gomin_client.batch.run import run_jobs
     from gomin_client.cli.progress import Display, to_json
 
+    jobs = plan.jobs
     to_stderr = any(job.target == STREAM for job in jobs)
+    if settings.strict:
+        plan.require_all()
     _check_files(jobs, settings)
     if to_stderr and report.as_json:
         raise UsageError("--json and -o - would both write to standard output")
@@ -93,6 +96,8 @@ def run_batch(
         display = stack.enter_context(
             Display(len(jobs), quiet=report.quiet, as_json=report.as_json, to_stderr=to_stderr)
         )
+        for problem in plan.problems:
+            display.print_error(f"warning: {problem}")
         settings = _with_seed(settings, vocoder, display)
         before = _statistics(vocoder, display) if verbose else None
         outcomes = run_jobs(jobs, vocoder, config, settings, display.print_outcome)
@@ -106,9 +111,9 @@ def run_batch(
             failures.append(error)
         if verbose and not server_lost:
             typer.echo(_timings(vocoder, before, _statistics(vocoder, display)), err=True)
-    display.print_summary(outcomes)
+    display.print_summary(outcomes, plan.left_out)
     if report.as_json:
-        typer.echo(to_json(outcomes, model=vocoder.model if vocoder else None, seed=settings.seed))
+        typer.echo(to_json(outcomes, plan, model=vocoder.model if vocoder else None, seed=settings.seed))
     if failures:
         # one file has the status of its failure; many files have 1, or the status of a server that is gone
         raise typer.Exit(ServerError.exit_code if server_lost else failures[0].exit_code if len(jobs) == 1 else 1)

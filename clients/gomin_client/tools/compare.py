@@ -156,7 +156,7 @@ def compare_paths(reference: Path, other: Path) -> list[Comparison]:
         raise UsageError(f"{reference} and {other}: one is a folder, the other a file")
     if not reference.is_dir():
         return [Comparison(f"{reference} {other}", compare_files(reference, other, config))]
-    sources = [find_sources([f"{path}/"], (AUDIO,)) for path in (reference, other)]
+    sources = [find_sources([f"{path}/"], (AUDIO,)).sources for path in (reference, other)]
     comparisons = []
     for name, one, two in pair(*sources):
         if one is None or two is None:

@@ -43,7 +43,7 @@ class TestFindSources:
         return tmp_path
 
     def found(self, *arguments: str, kinds: tuple[str, ...] = ("audio",)) -> list[tuple[str, str]]:
-        return [(str(source.path), str(source.folder)) for source in find_sources(arguments, kinds)]
+        return [(str(source.path), str(source.folder)) for source in find_sources(arguments, kinds).sources]
 
     def test_a_directory_with_its_subfolders(self, tree: Path) -> None:
         expected = [("in/a.mp3", "."), ("in/b.wav", "."), ("in/sub/deep/c.flac", "sub/deep")]

@@ -114,9 +114,9 @@ class TestPlan:
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).touch()
 
-        beside = plan_jobs(find_sources(["in"], ("audio",)), [], WAV)
-        below = plan_jobs(find_sources(["in"], ("audio",)), ["in/out/"], WAV)
-        itself = plan_jobs(find_sources(["in"], ("audio",)), ["in/"], Naming(".flac", "gan"))
+        beside = plan_jobs(find_sources(["in"], ("audio",)).sources, [], WAV)
+        below = plan_jobs(find_sources(["in"], ("audio",)).sources, ["in/out/"], WAV)
+        itself = plan_jobs(find_sources(["in"], ("audio",)).sources, ["in/"], Naming(".flac", "gan"))
 
         assert [str(job.source) for job in beside] == ["in/a.wav", "in/out/a.wav", "in/sub/b.flac"]
         assert [str(job.source) for job in below] == ["in/a.wav", "in/a_gan.wav", "in/sub/b.flac"]
@@ -136,7 +136,7 @@ class TestPlan:
         (tmp_path / "in/a.wav").touch()
         (tmp_path / "link").symlink_to("in")
 
-        (job,) = plan_jobs(find_sources([str(tmp_path / "in")], ("audio",)), [f"{tmp_path}/link/"], WAV)
+        (job,) = plan_jobs(find_sources([str(tmp_path / "in")], ("audio",)).sources, [f"{tmp_path}/link/"], WAV)
 
         assert job.target == tmp_path / "link/a.wav.wav"
 
