@@ -119,7 +119,9 @@ class Search:
         return sorted(found, key=lambda entry: entry.name)
 
     def _note(self, folder: str, error: OSError) -> None:
-        self.problems.append(f"{folder or os.curdir}: cannot be searched: {error.strerror}")
+        problem = f"{folder or os.curdir}: cannot be searched: {error.strerror}"
+        if problem not in self.problems:  # a pattern may come by it twice
+            self.problems.append(problem)
 
 
 def is_special(path: Path) -> bool:

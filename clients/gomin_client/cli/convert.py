@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 
 from gomin_client import DEFAULT_URL
 from gomin_client.cli import options as o
+from gomin_client.cli.mel_options import MelReadingOptions, MelSettingsOptions
 from gomin_client.cli.records import with_records
 from gomin_client.cli.run import Vocoding, run_batch
 from gomin_client.errors import UsageError
@@ -113,8 +114,8 @@ def convert(
     ctx: typer.Context,
     files: GominOptions,
     model: ConvertModelOptions,
-    mel: o.MelSettingsOptions,
-    mels: o.MelReadingOptions,
+    mel: MelSettingsOptions,
+    mels: MelReadingOptions,
     audio: ConvertAudioOptions,
     batch: o.BatchOptions,
     report: o.ReportOptions,

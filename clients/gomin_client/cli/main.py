@@ -11,6 +11,7 @@ from gomin_client.cli import options as o
 from gomin_client.cli import server
 from gomin_client.cli.console import Version, run
 from gomin_client.cli.convert import ListsOfFiles, convert
+from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelReadingOptions, MelSettingsOptions
 from gomin_client.cli.records import with_records
 from gomin_client.cli.run import Vocoding, run_batch
 from gomin_client.files.formats import AUDIO, MEL
@@ -30,9 +31,9 @@ app = typer.Typer(
 def analyze(
     *,
     inputs: o.AudioInputs,
-    output: o.MelOutputOptions,
-    model: o.MelModelOptions,
-    mel: o.MelSettingsOptions,
+    output: MelOutputOptions,
+    model: MelModelOptions,
+    mel: MelSettingsOptions,
     channels: o.Channels = "mono",
     batch: o.BatchOptions,
     report: o.QuietReportOptions,
@@ -72,7 +73,7 @@ def synthesize(
     output: o.AudioOutputOptions,
     model: o.ModelOptions,
     seed: o.Seed = None,
-    mels: o.MelReadingOptions,
+    mels: MelReadingOptions,
     batch: o.BatchOptions,
     report: o.ReportOptions,
 ) -> None:

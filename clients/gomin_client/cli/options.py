@@ -15,7 +15,7 @@ from gomin_client.files import formats
 from gomin_client.transports.connection import Connection, parse_headers
 
 if TYPE_CHECKING:
-    from gomin_client.mel.scales import MelReading
+    from gomin_client.sampling.settings import SamplerSettings
     from gomin_client.vocoder import Vocoder
 
 INPUT_FORMS = (
@@ -23,7 +23,7 @@ INPUT_FORMS = (
     "input"
 )
 _MEL_FILES = f"Mel files ({', '.join(formats.readable(formats.MEL))})"
-_FORMAT = "Format of outputs whose name has no extension: {}."
+FORMAT_HELP = "Format of outputs whose name has no extension: "
 _LIVE_FORMATS = " or ".join(formats.names(formats.AUDIO, stream=True))
 
 AudioInputs = Annotated[list[str], typer.Argument(metavar="AUDIO", help=f"Audio of any sample rate: {INPUT_FORMS}.")]
@@ -157,7 +157,7 @@ class AudioOutputOptions:
     output: Output = None
     extension: Annotated[
         str,
-        typer.Option("--format", "-f", metavar="NAME", help=_FORMAT.format(", ".join(formats.names(formats.AUDIO)))),
+        typer.Option("--format", "-f", metavar="NAME", help=FORMAT_HELP + ", ".join(formats.names(formats.AUDIO))),
     ] = "wav"
     subtype: Subtype = None
     stream: Annotated[
@@ -190,26 +190,6 @@ class RecordingOptions:
         ),
     ] = True
     channels: Channels = "mono"
-
-
-@dataclass(frozen=True)
-class MelOutputOptions:
-    """Where mels are written to, and how."""
-
-    output: Output = None
-    extension: Annotated[
-        str,
-        typer.Option("--format", "-f", metavar="NAME", help=_FORMAT.format(", ".join(formats.names(formats.MEL)))),
-    ] = "npz"
-
-    @property
-    def format(self) -> str:
-        """The extension of outputs whose name has none.
-
-        Raises:
-            UsageError: not a format that can be written.
-        """
-        return formats.named(self.extension, formats.MEL).extension
 
 
 @dataclass(frozen=True)
@@ -309,6 +289,12 @@ class SamplingOptions:
         typer.Option(metavar="0…1", help="Share of fresh noise in each ddim step. Default: 0.", show_default=False),
     ] = None
 
+    def build(self) -> SamplerSettings:
+        """The choices."""
+        from gomin_client.sampling.settings import SamplerSettings
+
+        return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta)
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -346,129 +332,8 @@ class ModelOptions:
             connection=self.connection.build(),
             window=self.window,
             in_flight=self.in_flight,
-            **vars(self.sampling),
+            sampling=self.sampling.build(),
         )
-
-
-@dataclass(frozen=True)
-class MelModelOptions:
-    """The model whose mel settings are taken."""
-
-    url: Annotated[
-        list[str] | None,
-        typer.Option(metavar="URL", help="Take the mel settings of the model at this address.", show_default=False),
-    ] = None
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            help="The model whose mel settings are taken, with --url.",
-            show_default=False,
-        ),
-    ] = None
-    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
-
-    def build(self) -> ModelOptions | None:
-        """The model; None if no server is asked.
-
-        Raises:
-            UsageError: a model without a server.
-        """
-        if self.model and not self.url:
-            raise UsageError(
-                f"--model {self.model}: give --url too; without it no server is asked, and the settings are GOMIN's"
-            )
-        if not self.url:
-            return None
-        return ModelOptions(url=self.url, model=self.model or "gan", connection=self.connection)
-
-
-@dataclass(frozen=True)
-class MelSettingsOptions:
-    """Settings of mels; see `MelConfig`."""
-
-    sample_rate: Annotated[
-        int | None,
-        typer.Option(
-            "--sample-rate",
-            "--sample_rate",
-            metavar="HZ",
-            help="Sample rate of the mel, in Hz. Default: 24000.",
-            show_default=False,
-        ),
-    ] = None
-    win_length: Annotated[
-        int | None,
-        typer.Option(
-            "--win-length",
-            "--win_length",
-            metavar="SAMPLES",
-            help="Length of the analysis window, in samples. Default: 1024.",
-            show_default=False,
-        ),
-    ] = None
-    hop_length: Annotated[
-        int | None,
-        typer.Option(
-            "--hop-length",
-            "--hop_length",
-            metavar="SAMPLES",
-            help="Distance between frames, in samples. Default: 256.",
-            show_default=False,
-        ),
-    ] = None
-    n_mels: Annotated[
-        int | None,
-        typer.Option(
-            "--n-mels", "--n_mels", metavar="NUMBER", help="Number of mel bands. Default: 128.", show_default=False
-        ),
-    ] = None
-
-    def given(self) -> dict[str, int]:
-        """The settings that were given, by the names of `MelConfig`."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class MelReadingOptions:
-    """How mel files are read; see `MelReading`."""
-
-    convention: Annotated[
-        str,
-        typer.Option(
-            "--mel-convention",
-            metavar="NAME",
-            help="Scale of the mels' values, if not GOMIN's: power, amplitude, db, ln-power, ln-amplitude, log10-power "
-            "or log10-amplitude, of GOMIN's bands; they are converted.",
-        ),
-    ] = "gomin"
-    stft_norm: Annotated[
-        str,
-        typer.Option(
-            "--stft-norm",
-            metavar="window|none",
-            help="With --mel-convention: window, if the STFT was divided by the root of the window's energy, as "
-            "GOMIN's is; none, if not, as librosa's.",
-        ),
-    ] = "window"
-    transpose: Annotated[
-        bool, typer.Option("--transpose", help="Transpose the mels, whose shape is (frames, bands).")
-    ] = False
-    force: Annotated[bool, typer.Option("--force", help="Accept mels whose values do not look like GOMIN's.")] = False
-
-    def build(self) -> MelReading:
-        """How mel files are read.
-
-        Raises:
-            UsageError: an unknown name; see `MelReading`.
-        """
-        from gomin_client.mel.scales import MelReading
-
-        if self.stft_norm not in ("window", "none"):
-            raise UsageError(f"--stft-norm {self.stft_norm}: expected window or none")
-        return MelReading(self.convention, self.stft_norm == "window", self.transpose, self.force)
 
 
 def all_channels(channels: str) -> bool:

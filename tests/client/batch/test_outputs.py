@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gomin_client.batch.inputs import Source, find_sources
-from gomin_client.batch.outputs import FileJob, Naming, check_extra_output, find_outputs, plan_jobs
+from gomin_client.batch.outputs import FileJob, Naming, check_extra_output, find_outputs, plan_batch, plan_jobs
 from gomin_client.errors import UsageError
 
 WAV = Naming(".wav", "gan", "reconstruct")
@@ -192,3 +192,25 @@ def test_find_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_outputs(["outs.txt"]) == ["a.wav", "b.wav"]
     with pytest.raises(UsageError, match="expected a file, a folder or a pattern"):
         find_outputs([""])
+
+
+class TestBatchPlan:
+    @pytest.fixture(autouse=True)
+    def tree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("in").mkdir()
+        for name in ("a.wav", "a.npz", "b.m4a"):
+            Path("in", name).touch()
+
+    def test_results_of_an_earlier_run_are_not_left_out(self) -> None:
+        plan = plan_batch(["in"], [], ("audio",), Naming(".npz", "", "analyze"))
+
+        assert plan.jobs == [FileJob(Path("in/a.wav"), Path("in/a.npz"), "analyze")]
+        assert plan.left_out == [Path("in/b.m4a")]
+
+    def test_strict(self) -> None:
+        naming = Naming(".npz", "", "analyze")
+        with pytest.raises(UsageError, match=r"--strict: 1 file left out: \.m4a \(in/b\.m4a …\)"):
+            plan_batch(["in"], [], ("audio",), naming).require_all()
+        Path("in/b.m4a").unlink()
+        plan_batch(["in"], [], ("audio",), naming).require_all()

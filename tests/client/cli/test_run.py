@@ -1,5 +1,6 @@
 """What the commands that make files have in common: statistics, defaults, options that contradict each other."""
 
+import json
 import re
 from pathlib import Path
 from unittest.mock import Mock
@@ -57,3 +58,21 @@ def test_options_that_make_no_sense(tree: Path) -> None:
         (("synthesize", "a.wav"), "that is to reconstruct, from audio to audio; use that command"),
     ]:
         assert_fails(invoke(app, *arguments), 2, words)
+
+
+def test_what_is_left_out_of_a_folder_is_reported(tree: Path) -> None:
+    Path("in2").mkdir()
+    for name in ("a.wav", "b.wav"):
+        Path("in2", name).write_bytes(Path(name).read_bytes())
+    for name in ("x.m4a", "y.txt", "z.txt"):
+        Path("in2", name).touch()
+
+    shown = invoke(app, "analyze", "in2", "-o", "out")
+    as_json = json.loads(invoke(app, "analyze", "in2", "-o", "out", "--json").stdout)
+    strict = invoke(app, "analyze", "in2", "-o", "out2", "--strict")
+
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[-1].endswith("; 3 files left out: .m4a, .txt")
+    assert (as_json["left_out"], as_json["left_out_extensions"]) == (3, [".m4a", ".txt"])
+    assert_fails(strict, 2, "--strict: 3 files left out: .m4a, .txt")
+    assert not Path("out2").exists()
