@@ -149,7 +149,14 @@ def test_hosted_ci_calls_the_script_that_a_person_runs() -> None:
 # Options of tritonserver, docker, make, pip and GOMIN's own program that the pages name.
 OTHER_OPTIONS = {
     *("--backend-directory", "--grpc-port", "--grpc-restricted-protocol", "--grpc-use-ssl", "--host", "--http-port"),
-    *("--model-control-mode", "--model-repository", "--install-completion", "--mel-frames", "--enable-shared"),
+    *(
+        "--metrics-port",
+        "--model-control-mode",
+        "--model-repository",
+        "--install-completion",
+        "--mel-frames",
+        "--enable-shared",
+    ),
     *("--gpus", "--rm", "--shm-size", "--seconds", "--help", "--version"),
 }
 
