@@ -3,7 +3,7 @@
 An own transport is a subclass of `base.Transport` and one call, after which `Vocoder("queue:jobs")` and
 `gomin-client --url queue:jobs` use it:
 
-    register("queue", lambda addresses, connection: QueueTransport(addresses[0].place))
+    register("queue", lambda addresses, _: QueueTransport(addresses[0].place))
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Audio files: reading, mixing down, writing."""
 
+import threading
+import time
 from pathlib import Path
 
 import librosa
@@ -110,3 +112,16 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         audio.write(tmp_path / "file" / "a.wav", np.zeros(5, np.float32), 24000)
     with pytest.raises(FileError, match=r"cannot write \.xyz"):
         audio.write(tmp_path / "a.xyz", np.zeros(5, np.float32), 24000)
+
+
+def test_a_reader_is_not_closed_while_it_is_read(tmp_path: Path) -> None:
+    """A model that fails while the next block is being read: libsndfile would read freed memory."""
+    soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).uniform(-1, 1, 24000 * 60), 24000)
+    for _ in range(20):
+        with audio.AudioReader(tmp_path / "a.flac") as reader:
+            blocks = reader.blocks(200_000)
+            thread = threading.Thread(target=lambda blocks=blocks: list(blocks))
+            thread.start()
+            next_block_is_being_read = 0.01
+            time.sleep(next_block_is_being_read)
+        thread.join()

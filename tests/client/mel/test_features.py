@@ -1,7 +1,12 @@
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gomin_client.mel.features import MelConfig, mel_spectrogram
+from gomin_client.mel.features import MelConfig, mel_blocks, mel_spectrogram
+from tests.client.inference.pieces import pieces
 from tests.support import golden
 
 VECTORS = golden("mel.npz")
@@ -54,3 +59,33 @@ def test_long_recordings_are_the_same_as_short_ones() -> None:
 def test_what_has_no_mel_is_refused(wave: np.ndarray) -> None:
     with pytest.raises(ValueError, match="waveform"):
         mel_spectrogram(wave)
+
+
+BLOCKS = st.lists(st.integers(1, 50), min_size=1, max_size=5)
+
+
+class TestMelStream:
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.integers(1, 9000),
+        BLOCKS,
+        st.sampled_from(
+            [MelConfig(), MelConfig(24000, 800, 200, 20), MelConfig(8000, 64, 300, 8), MelConfig(100, 2, 1, 1)]
+        ),
+        st.integers(1, 3),
+    )
+    def test_equals_that_of_the_whole(self, samples: int, blocks: list[int], config: MelConfig, channels: int) -> None:
+        wave = np.random.default_rng(samples).uniform(-1, 1, (channels, samples)).astype(np.float32)
+        parts = [wave[:, begin:end] for begin, end in pieces(samples, [size * 20 for size in blocks])]
+
+        made = np.concatenate(list(mel_blocks(parts, config)), axis=-1)
+
+        assert made.shape == (channels, config.n_mels, config.frames(samples))
+        for channel, mel in zip(wave, made, strict=True):
+            np.testing.assert_allclose(mel, mel_spectrogram(channel, config), rtol=0, atol=1e-5)
+
+    def test_nothing_is_nothing(self) -> None:
+        empty: list[Any] = [np.zeros((1, 0), np.float32)]
+        assert list(mel_blocks(empty, MelConfig())) == []
+        with pytest.raises(ValueError, match="NaN"):
+            list(mel_blocks([np.full((1, 5), np.nan)], MelConfig()))

@@ -1,0 +1,292 @@
+"""The Python API: windowed equals whole, streams equal whole files, and live input is heard early."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import gomin_client
+from gomin_client import (
+    ContractError,
+    MelConfig,
+    MockModel,
+    MockTransport,
+    SamplerSettings,
+    SuspiciousMelError,
+    UsageError,
+    Vocoder,
+)
+from gomin_client.contract.model import ModelContract
+from gomin_client.files import audio
+from gomin_client.mel import resampling
+from gomin_client.transports.statistics import settled
+from tests.support import EXAMPLES, RunningServer, assert_fails, run
+
+Wave = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def minute() -> Wave:
+    """A minute of the examples, (samples,) at 24 kHz."""
+    resampled = [resampling.resample(read.mono()[0], read.rate, 24000) for read in map(audio.read, EXAMPLES)]
+    joined = np.concatenate(list(itertools.islice(itertools.cycle(resampled), 16)))
+    assert len(joined) >= 60 * 24000
+    return joined[: 60 * 24000].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def whole(repository: Path, minute: Wave) -> Wave:
+    """What the demo model makes of that minute in one piece."""
+    with Vocoder(f"local:{repository}", window=10_000) as vocoder:
+        assert vocoder.window > 60 * 24000 / 256 + 1
+        return vocoder.reconstruct(minute, 24000)
+
+
+def blocks_of(array: NDArray[np.float32], size: int) -> Iterator[NDArray[np.float32]]:
+    for first in range(0, array.shape[-1], size):
+        yield array[..., first : first + size]
+
+
+class TestSeams:
+    @pytest.mark.parametrize("where", ["grpc", "local"])
+    @pytest.mark.parametrize("window", [128, 512])
+    def test_a_minute_has_no_seams(
+        self, server: RunningServer, repository: Path, minute: Wave, whole: Wave, where: str, window: int
+    ) -> None:
+        """The difference from the whole, around every border and everywhere else."""
+        url = server.grpc if where == "grpc" else f"local:{repository}"
+        with Vocoder(url, window=window, in_flight=3) as vocoder:
+            assert window > 2 * vocoder.chain_halo_frames
+            made = vocoder.reconstruct(minute, 24000)
+
+        assert made.shape == whole.shape
+        assert np.abs(made - whole).max() <= 1e-5
+
+    def test_windows_that_are_too_short_are_refused(self, repository: Path) -> None:
+        with pytest.raises(UsageError, match="a window of 26 frames: expected more than 26"):
+            Vocoder(f"local:{repository}", window=26)
+        assert_fails(
+            run("gomin-client", "reconstruct", EXAMPLES[0], "--url", f"local:{repository}", "--window", "5"),
+            2,
+            "twice the model's halo",
+        )
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.integers(1, 150), st.integers(1, 60), st.integers(1, 40), st.integers(1, 3), st.integers(0, 9))
+    def test_any_window_any_length(
+        self, tiny_repository: Path, frames: int, extra: int, block: int, in_flight: int, first: int
+    ) -> None:
+        url = f"local:{tiny_repository}"
+        with Vocoder(url) as reference:
+            mel = np.random.default_rng(frames).uniform(0, 1, (reference.contract.mel.n_mels, frames))
+            expected = reference.synthesize(mel)
+            halo = reference.chain_halo_frames
+        with Vocoder(url, window=2 * halo + extra, in_flight=in_flight) as vocoder:
+            first_window = halo + first if first else None
+            made = list(vocoder.stream(blocks_of(mel, block), first_window=first_window))
+
+        np.testing.assert_allclose(np.concatenate(made), expected, rtol=0, atol=1e-5)
+
+
+class TestStreams:
+    @pytest.mark.parametrize("rate", [24000, 44100, 8000])
+    @pytest.mark.parametrize("block", [1, 777, 100_000])
+    def test_a_recording_in_blocks(self, repository: Path, rate: int, block: int) -> None:
+        wave = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 3001)).astype(np.float32)
+        with Vocoder(f"local:{repository}") as vocoder:
+            expected = vocoder.reconstruct(wave, rate)
+            made = np.concatenate(list(vocoder.reconstruct_stream(blocks_of(wave, block), rate)), axis=-1)
+            mono = np.concatenate(list(vocoder.reconstruct_stream(blocks_of(wave[0], block), rate, trim=False)))
+
+        np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
+        assert mono.ndim == 1
+        assert len(mono) % 256 == 0
+        np.testing.assert_allclose(mono[: expected.shape[1]], expected[0], rtol=0, atol=1e-5)
+
+    def test_a_mel_as_it_is_made(self, server: RunningServer) -> None:
+        """Frame by frame; the next one is only given when all the audio that can be made of those so far is there."""
+        frames = 60
+        made: list[Wave] = []
+        with Vocoder(server.grpc, window=32) as vocoder:
+            mel = np.random.default_rng(1).uniform(0, 1, (128, frames)).astype(np.float32)
+            expected = vocoder.synthesize(mel)
+            # frames that audio may lag behind
+            most = max(vocoder.first_window, vocoder.window - vocoder.chain_halo_frames) + 1
+
+            def live() -> Iterator[NDArray[np.float32]]:
+                for frame in range(frames):
+                    deadline = time.monotonic() + 20
+                    while frame - sum(map(len, made)) // 256 > most:
+                        assert time.monotonic() < deadline, f"audio lags more than {most} frames behind"
+                        time.sleep(0.005)
+                    yield mel[:, frame : frame + 1]
+
+            for part in vocoder.stream(live(), first_window=vocoder.first_window):
+                made.append(part)
+            assert len(made) > 5
+        np.testing.assert_allclose(np.concatenate(made), expected, rtol=0, atol=1e-5)
+
+    def test_a_source_without_anything_new(self, repository: Path) -> None:
+        mel = np.zeros((128, 9), np.float32)
+        with Vocoder(f"local:{repository}") as vocoder:
+            assert list(vocoder.stream([])) == []
+            made = list(vocoder.stream([mel[:, :0], mel, mel[:, :0]]))
+        assert sum(map(len, made)) == 9 * 256
+
+    def test_a_quiet_moment_of_a_stream_is_no_reason_for_doubt(self, repository: Path) -> None:
+        """A network that predicts mels may be a little below 0 where there is silence."""
+        mel = np.full((128, 400), 0.5, np.float32)
+        mel[:, :200] = -0.03
+        with Vocoder(f"local:{repository}") as vocoder:
+            made = list(vocoder.stream(blocks_of(mel, 1)))
+        assert sum(map(len, made)) == 400 * 256
+
+    def test_bad_blocks(self, repository: Path) -> None:
+        good = np.zeros((128, 60), np.float32)
+        with Vocoder(f"local:{repository}", window=32) as vocoder:
+            for bad, error in (
+                (good - 5, SuspiciousMelError),
+                (good[:80], ContractError),
+                (good * np.nan, ContractError),
+            ):
+                parts: list[Wave] = []
+                with pytest.raises(error):
+                    parts.extend(vocoder.stream([good, bad]))
+                assert parts, "what was good is there"
+            with pytest.raises(UsageError, match="a first window of 3 frames"):
+                vocoder.stream([good], first_window=3)
+
+    def test_leaving_early_stops_the_reading(self, repository: Path) -> None:
+        read = []
+
+        def endless() -> Iterator[NDArray[np.float32]]:
+            for index in itertools.count():
+                read.append(index)
+                yield np.zeros((128, 20), np.float32)
+
+        with Vocoder(f"local:{repository}", window=32) as vocoder:
+            for index, _ in enumerate(vocoder.stream(endless())):
+                if index == 3:
+                    break
+            time.sleep(0.3)
+            count = len(read)
+            time.sleep(0.3)
+        assert len(read) == count < 40
+        assert threading.active_count() < 40
+
+
+def test_concurrent_callers_meet_in_batches(server: RunningServer) -> None:
+    """Windows have one shape, so Triton's dynamic batcher merges those of eight callers."""
+    mel = np.random.default_rng(3).uniform(0, 1, (128, 600)).astype(np.float32)
+    vocoders = [Vocoder(server.grpc, window=64) for _ in range(8)]
+    before = settled(vocoders[0].statistics)
+    expected = vocoders[0].synthesize(mel)
+    results: dict[int, Wave] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: results.__setitem__(i, vocoders[i].synthesize(mel))) for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = settled(vocoders[0].statistics)
+    for vocoder in vocoders:
+        vocoder.close()
+
+    assert before is not None
+    assert after is not None
+    spent = after.since(before)
+    assert spent.inferences > 1.5 * spent.executions, "hardly any batches of more than one"
+    for wave in results.values():
+        np.testing.assert_allclose(wave, expected, rtol=0, atol=1e-5)
+
+
+class TestPackage:
+    def test_importing_the_api_loads_nothing_heavy(self) -> None:
+        program = """
+import sys
+import gomin_client
+assert "numpy" not in sys.modules, "numpy"
+from gomin_client import Connection, GominError, MelConfig, MockTransport, SamplerSettings, Vocoder, to_gomin
+print(sorted({"tritonclient", "grpc", "onnxruntime", "librosa", "soundfile", "soxr", "torch"} & set(sys.modules)))
+"""
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip() == "[]"
+
+    def test_all_names_are_there(self) -> None:
+        assert all(getattr(gomin_client, name) is not None for name in gomin_client.__all__)
+        assert set(gomin_client.__all__) <= set(dir(gomin_client))
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            gomin_client.nothing  # noqa: B018
+
+    def test_the_import_path_of_version_0_1(self) -> None:
+        from gomin_client.conventions import to_gomin
+
+        assert to_gomin is gomin_client.to_gomin
+
+
+class TestSettings:
+    def test_a_window_of_another_size_shares_the_connection(self) -> None:
+        transport = MockTransport({"gomin_gan": MockModel.vocoder(silent, halo_frames=2)})
+        with Vocoder(transport) as vocoder:
+            small = vocoder.with_window(10)
+            small.synthesize(np.zeros((128, 20), np.float32))
+            vocoder.synthesize(np.zeros((128, 20), np.float32))
+
+        assert (small.window, vocoder.window) == (10, 512)
+        assert [call.inputs["mel"].shape[-1] for call in transport.calls] == [10, 10, 10, 20]
+        with pytest.raises(UsageError, match="closed"):
+            small.synthesize(np.zeros((128, 20), np.float32))
+        with pytest.raises(UsageError, match="expected more than 4"):
+            vocoder.with_window(4)
+
+    def test_the_window_is_read_only(self) -> None:
+        with Vocoder(MockTransport({"gomin_gan": MockModel.vocoder(silent)})) as vocoder, pytest.raises(AttributeError):
+            vocoder.window = 100  # type: ignore[misc]
+
+    def test_a_chain_in_either_form(self) -> None:
+        parameters = ModelContract("diffusion", MelConfig(), 13, num_diffusion_steps=50).to_parameters()
+        transport = MockTransport({"gomin_diffusion": MockModel(lambda _: {}, parameters)})
+        chosen = SamplerSettings(sampler="ddim", steps=3)
+        one, other = (
+            Vocoder(transport, "diffusion", sampling=chosen),
+            Vocoder(transport, "diffusion", sampler="ddim", steps=3),
+        )
+
+        assert one.sampling == other.sampling
+        with pytest.raises(UsageError, match="sampling and steps: the chain is given in one form"):
+            Vocoder(transport, "diffusion", sampling=chosen, steps=3)
+        with pytest.raises(UsageError, match="unexpected keyword argument 'step'"):
+            Vocoder(transport, "diffusion", step=3)  # type: ignore[call-arg]
+        with pytest.raises(UsageError, match="steps 'many': expected a whole number"):
+            Vocoder(transport, "diffusion", steps="many")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("in_flight", [0, 1.5, None])
+    def test_windows_in_flight(self, in_flight: int) -> None:
+        transport = MockTransport({"gomin_gan": MockModel.vocoder(silent)})
+        with pytest.raises(UsageError, match="windows in flight: expected at least 1"):
+            Vocoder(transport, in_flight=in_flight)
+        assert transport.closed
+
+    def test_a_gan_has_no_chain_and_no_seed(self) -> None:
+        transport = MockTransport({"gomin_gan": MockModel.vocoder(silent)})
+        with pytest.raises(UsageError, match="has no sampling chain: steps have no effect"):
+            Vocoder(transport, steps=3)
+        with Vocoder(transport) as vocoder, pytest.raises(UsageError, match="draws no noise"):
+            vocoder.synthesize(np.zeros((128, 3)), seed=1)
+
+
+def silent(mel: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.zeros((len(mel), 256 * mel.shape[-1]), np.float32)
