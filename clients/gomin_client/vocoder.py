@@ -10,9 +10,8 @@ import numpy as np
 
 from gomin_client import DEFAULT_URL
 from gomin_client.errors import UsageError
-from gomin_client.inference.checks import checked_rate, checked_wave, refuse_suspicion
+from gomin_client.inference.checks import Blocks, Counted, checked_rate, checked_wave, refuse_suspicion, trimmed
 from gomin_client.inference.pinned import PinnedModel
-from gomin_client.inference.stream import Blocks, Counted, trimmed
 from gomin_client.mel import scales
 from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample_blocks

@@ -1,9 +1,10 @@
-"""Arrays that Python code passes to the library: taken from any library, and checked once, here."""
+"""Arrays and streams of arrays that Python code passes to the library: taken from any library, checked once, here."""
 
 from __future__ import annotations
 
 import numbers
 import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,8 @@ from gomin_client.mel import scales
 from gomin_client.mel.features import Mel, Wave
 
 MOST_CHANNELS = 32
+
+Array = NDArray[np.float32]
 
 
 def checked_rate(sample_rate: object) -> float:
@@ -154,3 +157,87 @@ def _named(given: object) -> str:
     """The type of an object, with its article."""
     name = type(given).__name__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+class Blocks:
+    """Blocks with or without a first axis of rows (channels of a recording, items of a batch), checked as they arrive.
+
+    Iterating yields them with that axis, float32; blocks without anything new are left out. `restored` turns results
+    with that axis into the form of the blocks.
+    """
+
+    def __init__(
+        self, blocks: Iterable[Any], ndim: int, check: Callable[[Any], Array], rows: str, *, time_first: bool = False
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            blocks: arrays as Python code passes them.
+            ndim: number of axes of a block without rows.
+            check: one block → float32, rows first; it may raise.
+            rows: what the rows are, for messages.
+            time_first: time is the first axis of the blocks, not the last.
+        """
+        self._blocks = blocks
+        self._ndim = ndim
+        self._check = check
+        self._rows = rows
+        self._time = slice(0, 1) if time_first else slice(-1, None)
+        self._shape: tuple[int, ...] | None = None  # of the rows
+
+    def __iter__(self) -> Iterator[Array]:
+        """Read the blocks.
+
+        Raises:
+            UsageError: a block has another number of rows than the one before; and what `check` raises.
+        """
+        for given in self._blocks:
+            if 0 in tuple(getattr(given, "shape", ()))[self._time]:
+                continue
+            block = self._check(given)
+            shape = block.shape[: block.ndim - self._ndim]
+            if self._shape not in (None, shape):
+                before, now = (
+                    f"{rows[0]} {self._rows}" if rows else "one axis less" for rows in (self._shape or (), shape)
+                )
+                raise UsageError(f"a block with {now} after blocks with {before}: expected the same in each")
+            self._shape = shape
+            yield block if shape else block[np.newaxis]
+
+    def restored(self, parts: Iterable[Array]) -> Iterator[Array]:
+        """Parts of a result, (rows, …), without the axis of rows if the blocks had none."""
+        for part in parts:
+            yield part if self._shape else part[0]
+
+
+class Counted:
+    """Blocks whose samples are counted as they pass.
+
+    Attributes:
+        samples: number of samples so far.
+    """
+
+    def __init__(self, blocks: Iterable[Array]) -> None:
+        self._blocks = blocks
+        self.samples = 0
+
+    def __iter__(self) -> Iterator[Array]:
+        for block in self._blocks:
+            self.samples += block.shape[-1]
+            yield block
+
+
+def trimmed(parts: Iterable[Array], recorded: Counted) -> Iterator[Array]:
+    """Audio cut to the length of the recording that it is made from.
+
+    The excess is at the very end, in a part that is made after the whole recording has been counted.
+
+    Args:
+        parts: (channels, samples) each.
+        recorded: the recording, at the same sample rate.
+    """
+    made = 0
+    for part in parts:
+        kept = part[..., : recorded.samples - made]
+        made += kept.shape[-1]
+        yield kept

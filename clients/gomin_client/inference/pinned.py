@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, InferenceError, UsageError
-from gomin_client.inference.checks import checked_mel, refuse_suspicion
-from gomin_client.inference.stream import Blocks, vocode
+from gomin_client.inference.checks import Blocks, checked_mel, refuse_suspicion
+from gomin_client.inference.stream import Workers, vocode
 from gomin_client.inference.windows import Window, Windower, check_window, default_size
-from gomin_client.inference.workers import Workers
 from gomin_client.mel import scales
 from gomin_client.mel.features import Mel, Wave
 from gomin_client.sampling.settings import SamplerSettings

@@ -1,10 +1,11 @@
-"""From blocks that arrive over time to audio: checked one by one, vocoded in windows, several at a time."""
+"""Windows of a mel in flight: read while they arrive, vocoded several at a time, returned in order."""
 
 from __future__ import annotations
 
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -13,95 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import UsageError
 from gomin_client.inference.windows import Window, Windower
-from gomin_client.inference.workers import Workers
 
 Array = NDArray[np.float32]
-
-
-class Blocks:
-    """Blocks with or without a first axis of rows (channels of a recording, items of a batch), checked as they arrive.
-
-    Iterating yields them with that axis, float32; blocks without anything new are left out. `restored` turns results
-    with that axis into the form of the blocks.
-    """
-
-    def __init__(
-        self, blocks: Iterable[Any], ndim: int, check: Callable[[Any], Array], rows: str, *, time_first: bool = False
-    ) -> None:
-        """Nothing is read yet.
-
-        Args:
-            blocks: arrays as Python code passes them.
-            ndim: number of axes of a block without rows.
-            check: one block → float32, rows first; it may raise.
-            rows: what the rows are, for messages.
-            time_first: time is the first axis of the blocks, not the last.
-        """
-        self._blocks = blocks
-        self._ndim = ndim
-        self._check = check
-        self._rows = rows
-        self._time = slice(0, 1) if time_first else slice(-1, None)
-        self._shape: tuple[int, ...] | None = None  # of the rows
-
-    def __iter__(self) -> Iterator[Array]:
-        """Read the blocks.
-
-        Raises:
-            UsageError: a block has another number of rows than the one before; and what `check` raises.
-        """
-        for given in self._blocks:
-            if 0 in tuple(getattr(given, "shape", ()))[self._time]:
-                continue
-            block = self._check(given)
-            shape = block.shape[: block.ndim - self._ndim]
-            if self._shape not in (None, shape):
-                before, now = (
-                    f"{rows[0]} {self._rows}" if rows else "one axis less" for rows in (self._shape or (), shape)
-                )
-                raise UsageError(f"a block with {now} after blocks with {before}: expected the same in each")
-            self._shape = shape
-            yield block if shape else block[np.newaxis]
-
-    def restored(self, parts: Iterable[Array]) -> Iterator[Array]:
-        """Parts of a result, (rows, …), without the axis of rows if the blocks had none."""
-        for part in parts:
-            yield part if self._shape else part[0]
-
-
-class Counted:
-    """Blocks whose samples are counted as they pass.
-
-    Attributes:
-        samples: number of samples so far.
-    """
-
-    def __init__(self, blocks: Iterable[Array]) -> None:
-        self._blocks = blocks
-        self.samples = 0
-
-    def __iter__(self) -> Iterator[Array]:
-        for block in self._blocks:
-            self.samples += block.shape[-1]
-            yield block
-
-
-def trimmed(parts: Iterable[Array], recorded: Counted) -> Iterator[Array]:
-    """Audio cut to the length of the recording that it is made from.
-
-    The excess is at the very end, in a part that is made after the whole recording has been counted.
-
-    Args:
-        parts: (channels, samples) each.
-        recorded: the recording, at the same sample rate.
-    """
-    made = 0
-    for part in parts:
-        kept = part[..., : recorded.samples - made]
-        made += kept.shape[-1]
-        yield kept
+Task = Callable[[], Any]
 
 
 def vocode(
@@ -183,3 +101,71 @@ def _cut(blocks: Iterable[Array], windower: Windower) -> Iterator[tuple[Window, 
 def _piece(held: Array, window: Window, origin: int) -> Array:
     start = window.first - origin
     return np.ascontiguousarray(held[..., start : start + window.length])
+
+
+class Workers:
+    """Threads that are started when they are needed, and kept; they end when this object is closed or dropped.
+
+    Unlike those of `concurrent.futures`, they do not keep a program from ending: after an interrupt nobody waits for a
+    server's answer.
+    """
+
+    def __init__(self, most: int = MOST_CONCURRENT) -> None:
+        """Args: most: maximum number of threads."""
+        self._most = most
+        self._crew = _Crew()
+        weakref.finalize(self, self._crew.close)
+
+    def submit(self, task: Task) -> Future[Any]:
+        """Run a task in one of the threads.
+
+        Returns:
+            Its result; a `UsageError` if this object has been closed.
+        """
+        return self._crew.submit(task, self._most)
+
+    def close(self) -> None:
+        """End the threads after the tasks that have been submitted."""
+        self._crew.close()
+
+
+class _Crew:
+    """What the threads of a `Workers` share; they do not refer to that object, so that it can be dropped."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Task] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._busy = 0
+        self._closed = False
+
+    def submit(self, task: Task, most: int) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._closed:
+                future.set_exception(UsageError("the vocoder has been closed"))
+                return future
+            self._busy += 1
+            if self._busy > self._threads < most:
+                self._threads += 1
+                threading.Thread(target=self._work, name="gomin-request", daemon=True).start()
+        self._tasks.put((future, task))
+        return future
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for _ in range(self._threads):
+                self._tasks.put(None)
+            self._threads = 0
+
+    def _work(self) -> None:
+        while (given := self._tasks.get()) is not None:
+            future, task = given
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(task())
+                except BaseException as error:  # for the caller
+                    future.set_exception(error)
+            with self._lock:
+                self._busy -= 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import AccessError, GominError, InferenceError, UsageError
-from gomin_client.inference.workers import Workers
+from gomin_client.inference.stream import Workers
 from gomin_client.mel.features import Mel
 from gomin_client.transports.statistics import Statistics, settled
 from gomin_client.vocoder import Vocoder

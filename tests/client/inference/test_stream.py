@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gomin_client.errors import InferenceError, UsageError
-from gomin_client.inference.stream import Blocks, Counted, trimmed, vocode
+from gomin_client.inference.stream import Workers, vocode
 from gomin_client.inference.windows import Window, Windower
-from gomin_client.inference.workers import Workers
 from tests.client.inference.pieces import pieces
 
 HOP = 3
@@ -133,33 +133,39 @@ class TestVocode:
             list(stream)
 
 
-BLOCK = np.arange(8, dtype=np.float32).reshape(2, 4)
+def test_an_idle_thread_is_reused() -> None:
+    workers, seen = Workers(most=2), set()
+    for _ in range(50):
+        workers.submit(lambda: seen.add(threading.get_ident())).result()
+    workers.close()
+
+    assert len(seen) <= 2
 
 
-def as_is(block: NDArray[np.float32]) -> NDArray[np.float32]:
-    return block
+def test_tasks_run_at_the_same_time() -> None:
+    workers, both = Workers(), threading.Barrier(2, timeout=60)
+    futures = [workers.submit(both.wait) for _ in range(2)]
+
+    assert sorted(future.result() for future in futures) == [0, 1]
 
 
-class TestBlocks:
-    def test_an_axis_is_added_and_taken_away(self) -> None:
-        single = Blocks([BLOCK[0], BLOCK[1]], 1, as_is, "channels")
-        assert [block.shape for block in single] == [(1, 4), (1, 4)]
-        assert [part.shape for part in single.restored([BLOCK[:1]])] == [(4,)]
+def test_closed_workers_take_no_tasks() -> None:
+    workers = Workers()
+    workers.close()
 
-        several = Blocks([BLOCK], 1, as_is, "channels")
-        assert [block.shape for block in several] == [(2, 4)]
-        assert [part.shape for part in several.restored([BLOCK])] == [(2, 4)]
+    with pytest.raises(UsageError, match="closed"):
+        workers.submit(lambda: None).result()
 
-    def test_blocks_without_anything_new_are_left_out(self) -> None:
-        assert len(list(Blocks([BLOCK[:, :0], BLOCK], 1, as_is, "channels"))) == 1
-        assert len(list(Blocks([BLOCK.T[:0], BLOCK.T], 1, np.transpose, "channels", time_first=True))) == 1
 
-    @pytest.mark.parametrize("second", [BLOCK[:1], BLOCK[0]])
-    def test_another_number_of_rows_is_refused(self, second: NDArray[np.float32]) -> None:
-        with pytest.raises(UsageError, match="after blocks with 2 channels: expected the same"):
-            list(Blocks([BLOCK, second], 1, as_is, "channels"))
+@pytest.mark.parametrize("close", [True, False])
+def test_threads_end_when_it_is_closed_or_dropped(close: bool) -> None:
+    workers = Workers()
+    thread = workers.submit(threading.current_thread).result()
+    if close:
+        workers.close()
+    else:
+        del workers
+        gc.collect()
 
-    def test_trimming_to_what_has_been_counted(self) -> None:
-        recorded = Counted([BLOCK, BLOCK[:, :1]])
-        parts = trimmed((np.zeros((2, 3), np.float32) for _ in recorded), recorded)
-        assert [part.shape[-1] for part in parts] == [3, 2]
+    thread.join(60)
+    assert not thread.is_alive()
