@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
+from gomin_export.cli import app
 from gomin_export.errors import RepositoryError
 from gomin_export.networks import DiffusionWrapper
 from gomin_export.onnx import export as onnx_export
 from gomin_export.onnx.forms import GraphOptions, denoiser_form
 from gomin_export.verify import RecordedReference
-from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, assert_fails, free_ports, run, serving
+from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, assert_fails, free_ports, invoke, run, serving
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def lose_precision(repository: Path, network: DiffusionWrapper) -> None:
 
 class TestRepository:
     def test_passes_for_what_was_exported(self, repository: Path) -> None:
-        result = run("gomin-export", "verify", "--repository", repository)
+        result = invoke(app, "verify", "--repository", repository)
 
         assert result.returncode == 0, result.stderr
         assert result.stderr == ""
@@ -51,7 +52,7 @@ class TestRepository:
         assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
 
     def test_against_the_checkpoint_itself(self, repository: Path) -> None:
-        result = run("gomin-export", "verify", "--repository", repository, "--ckpt", DEMO_CHECKPOINT, "--json")
+        result = invoke(app, "verify", "--repository", repository, "--ckpt", DEMO_CHECKPOINT, "--json")
 
         assert result.returncode == 0, result.stderr
         (report,) = json.loads(result.stdout)
@@ -67,7 +68,7 @@ class TestRepository:
     def test_catches_a_swapped_model(self, copy: Path) -> None:
         swap_model(copy)
 
-        result = run("gomin-export", "verify", "--repository", copy)
+        result = invoke(app, "verify", "--repository", copy)
 
         assert_fails(result, 4, "1 of 3 models failed; gomin_gan version 1")
         assert "model.onnx" in result.stdout
@@ -78,7 +79,7 @@ class TestRepository:
         with (copy / "gomin_diffusion/1/sampling/ddim.py").open("a") as file:
             file.write("# edited\n")
 
-        result = run("gomin-export", "verify", "--repository", copy, "--model", "diffusion")
+        result = invoke(app, "verify", "--repository", copy, "--model", "diffusion")
 
         assert_fails(result, 4, "gomin_diffusion version 1: sampling/ddim.py: is not the file that was exported")
 
@@ -88,7 +89,7 @@ class TestRepository:
     def test_catches_a_missing_file(self, copy: Path, file: str) -> None:
         (copy / file).unlink()
 
-        result = run("gomin-export", "verify", "--repository", copy)
+        result = invoke(app, "verify", "--repository", copy)
 
         assert_fails(result, 4, "1 of 3 models failed")
         assert f"{Path(file).name}" in result.stdout
@@ -100,7 +101,7 @@ class TestRepository:
         halo = 'halo_frames" value: { string_value: "'
         config.write_text(config.read_text().replace(halo, halo + "9"))
 
-        result = run("gomin-export", "verify", "--repository", copy)
+        result = invoke(app, "verify", "--repository", copy)
 
         assert_fails(result, 4, "2 of 3 models failed")
         assert "has no model gomin_gan" in result.stdout
@@ -110,15 +111,15 @@ class TestRepository:
         (copy / "other/1").mkdir(parents=True)
         (copy / "other/config.pbtxt").write_bytes(b"\xff a_field_of_the_future: 1")
 
-        result = run("gomin-export", "verify", "--repository", copy)
+        result = invoke(app, "verify", "--repository", copy)
 
         assert result.returncode == 0, result.stderr
 
     def test_an_older_version_can_be_verified(self, copy: Path) -> None:
         shutil.copytree(copy / "gomin_gan/1", copy / "gomin_gan/2")
 
-        older = run("gomin-export", "verify", "--repository", copy, "--model", "gan", "--version", "1")
-        newest = run("gomin-export", "verify", "--repository", copy, "--model", "gan")
+        older = invoke(app, "verify", "--repository", copy, "--model", "gan", "--version", "1")
+        newest = invoke(app, "verify", "--repository", copy, "--model", "gan")
 
         assert older.returncode == 0, older.stderr
         assert_fails(newest, 4, "gomin_gan version 2: checkpoint_sha256: is not recorded")
@@ -127,19 +128,19 @@ class TestRepository:
         with (tmp_path / "other.pt").open("wb") as file:
             file.write(DEMO_CHECKPOINT.read_bytes() + b"\0")  # the same tensors in another file
 
-        result = run("gomin-export", "verify", "--repository", repository, "--ckpt", tmp_path / "other.pt")
+        result = invoke(app, "verify", "--repository", repository, "--ckpt", tmp_path / "other.pt")
 
         assert_fails(result, 4, "checkpoint_sha256: is ", "; expected ")
 
     def test_catches_another_precision_than_expected(self, repository: Path) -> None:
-        result = run("gomin-export", "verify", "--repository", repository, "--model", "gan", "--precision", "fp16")
+        result = invoke(app, "verify", "--repository", repository, "--model", "gan", "--precision", "fp16")
 
         assert_fails(result, 4, "precision: is fp32; expected fp16")
 
     def test_catches_a_model_that_cannot_be_loaded(self, copy: Path) -> None:
         (copy / "gomin_gan/1/model.onnx").write_bytes(b"not a model")
 
-        assert_fails(run("gomin-export", "verify", "--repository", copy), 4, "gomin_gan version 1")
+        assert_fails(invoke(app, "verify", "--repository", copy), 4, "gomin_gan version 1")
 
     @pytest.mark.parametrize("file", ["reference.npz", "parity.json"])
     @pytest.mark.parametrize("content", [None, b"", b"damaged", b"{}", b'{"tolerance": {"atol": "a"}, "cases": []}'])
@@ -153,16 +154,16 @@ class TestRepository:
     def test_records_without_vectors_are_damaged(self, copy: Path) -> None:
         np.savez(copy / "gomin_gan/1/reference.npz")
 
-        result = run("gomin-export", "verify", "--repository", copy, "--model", "gan")
+        result = invoke(app, "verify", "--repository", copy, "--model", "gan")
 
         assert_fails(result, 1, "reference.npz: is damaged", "it holds no vectors", "give --ckpt")
 
     def test_bad_arguments_are_usage_errors(self, repository: Path, tmp_path: Path) -> None:
-        assert_fails(run("gomin-export", "verify", "--repository", repository, "--model", "nope"), 2, "reference knows")
-        assert_fails(run("gomin-export", "verify", "--repository", tmp_path), 1, "has no models")
-        assert_fails(run("gomin-export", "verify", "--repository", repository, "--version", "9"), 1, "no version 9")
+        assert_fails(invoke(app, "verify", "--repository", repository, "--model", "nope"), 2, "reference knows")
+        assert_fails(invoke(app, "verify", "--repository", tmp_path), 1, "has no models")
+        assert_fails(invoke(app, "verify", "--repository", repository, "--version", "9"), 1, "no version 9")
         both = ("--url", "localhost", "--ckpt", DEMO_CHECKPOINT, "--repository", repository)
-        assert_fails(run("gomin-export", "verify", *both), 2, "give one of the two")
+        assert_fails(invoke(app, "verify", *both), 2, "give one of the two")
 
 
 @pytest.fixture(scope="module")
@@ -178,19 +179,20 @@ def bad_server(
         yield running
 
 
+@pytest.mark.server
 class TestServer:
     @pytest.mark.parametrize("protocol", ["grpc", "http"])
     def test_passes_for_what_was_exported(self, server: RunningServer, repository: Path, protocol: str) -> None:
         url = getattr(server, protocol)
 
-        result = run("gomin-export", "verify", "--url", url, "--repository", repository)
+        result = invoke(app, "verify", "--url", url, "--repository", repository)
 
         assert result.returncode == 0, result.stdout + result.stderr
         assert result.stdout.count("cases passed") == 3
 
     @pytest.mark.parametrize("checkpoint", [DEMO_CHECKPOINT, GOLDEN / "diffusion_small.pt"])
     def test_against_the_checkpoint_itself(self, server: RunningServer, checkpoint: Path) -> None:
-        result = run("gomin-export", "verify", "--url", server.grpc, "--ckpt", checkpoint)
+        result = invoke(app, "verify", "--url", server.grpc, "--ckpt", checkpoint)
 
         assert result.returncode == 0, result.stdout + result.stderr
         assert "20 of 20 cases passed" in result.stdout
@@ -198,8 +200,8 @@ class TestServer:
     def test_catches_a_swapped_model(self, bad_server: RunningServer, repository: Path) -> None:
         arguments = ("verify", "--url", bad_server.grpc, "--model", "gan")
 
-        recorded = run("gomin-export", *arguments, "--repository", repository)
-        computed = run("gomin-export", *arguments, "--ckpt", DEMO_CHECKPOINT)
+        recorded = invoke(app, *arguments, "--repository", repository)
+        computed = invoke(app, *arguments, "--ckpt", DEMO_CHECKPOINT)
 
         assert_fails(recorded, 4, f"{bad_server.grpc}: 1 of 1 models failed; gomin_gan version 1", "off by")
         assert_fails(computed, 4, "off by")
@@ -207,12 +209,12 @@ class TestServer:
     def test_catches_a_wrong_precision(self, bad_server: RunningServer, repository: Path) -> None:
         arguments = ("--url", bad_server.http, "--repository", repository, "--model", "gomin_denoiser")
 
-        assert_fails(run("gomin-export", "verify", *arguments), 4, "gomin_denoiser version 1", "off by")
+        assert_fails(invoke(app, "verify", *arguments), 4, "gomin_denoiser version 1", "off by")
 
     def test_catches_a_stale_version(self, server: RunningServer, copy: Path) -> None:
         (copy / "gomin_gan/1").rename(copy / "gomin_gan/2")  # as if there had been another export
 
-        result = run("gomin-export", "verify", "--url", server.grpc, "--repository", copy, "--model", "gan")
+        result = invoke(app, "verify", "--url", server.grpc, "--repository", copy, "--model", "gan")
 
         assert_fails(result, 4, "gomin_gan version 2: version: 2 is not deployed; what is: 1")
 
@@ -221,7 +223,7 @@ class TestServer:
         config = copy / "gomin_gan_large/config.pbtxt"
         config.write_text(config.read_text().replace('name: "gomin_gan"', 'name: "gomin_gan_large"'))
 
-        result = run("gomin-export", "verify", "--url", server.grpc, "--repository", copy, "--model", "gomin_gan_large")
+        result = invoke(app, "verify", "--url", server.grpc, "--repository", copy, "--model", "gomin_gan_large")
 
         assert_fails(result, 4, "deployed: ", "has no model gomin_gan_large")
 
@@ -229,7 +231,7 @@ class TestServer:
         (copy / "gomin_gan/1/model.onnx").write_bytes(b"not a model")
 
         with serving(copy, tmp_path / "log", "--exit-on-error=false", "--strict-readiness=false") as running:
-            result = run("gomin-export", "verify", "--url", running.grpc, "--repository", repository)
+            result = invoke(app, "verify", "--url", running.grpc, "--repository", repository)
 
         assert_fails(result, 4, "1 of 3 models failed; gomin_gan: deployed: ", "model gomin_gan is not ready")
         assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
@@ -237,4 +239,4 @@ class TestServer:
     def test_no_server_is_status_3(self, repository: Path) -> None:
         url = f"grpc://127.0.0.1:{free_ports(1)[0]}"
 
-        assert_fails(run("gomin-export", "verify", "--url", url, "--repository", repository), 3, url)
+        assert_fails(invoke(app, "verify", "--url", url, "--repository", repository), 3, url)

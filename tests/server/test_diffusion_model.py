@@ -24,7 +24,7 @@ from gomin_export.networks import DiffusionWrapper
 from gomin_export.pipeline import Exported
 from gomin_export.plan import ExportOptions
 from gomin_export.repository.config import Deployment
-from tests.support import GOLDEN, RunningServer, run, serving
+from tests.support import GOLDEN, RunningServer, serving
 
 TILE = 10
 FRAMES = 25  # four tiles with a halo of one frame to either side
@@ -246,19 +246,3 @@ def test_export_writes_and_proves_another_default_chain(tmp_path: Path, small_di
     with_default = infer(connect(f"local:{home}"))
     expected = small_diffusion(torch.from_numpy(MEL), seed=[3, 2**64 - 1], sampler=chain.make(50))
     np.testing.assert_allclose(with_default, expected.numpy(), rtol=0, atol=1e-5)
-
-
-def test_an_export_takes_no_chain_that_makes_no_sense(tmp_path: Path) -> None:
-    result = run("gomin-export", "diffusion", "--ckpt", GOLDEN / "diffusion_small.pt", "--repository", tmp_path / "m",
-                 "--steps", "20")  # fmt: skip
-
-    assert result.returncode == 2
-    assert "steps 20: sampler ddpm takes 50; ddim and dpm++ take any number" in result.stderr
-
-
-def test_a_gan_has_no_chain(tmp_path: Path) -> None:
-    assert "No such option" in run("gomin-export", "gan", "--ckpt", "x.pt", "--steps", "3").stderr
-    with pytest.raises(GominError, match="gan models have no sampling chain"):
-        pipeline.export(
-            "gan", GOLDEN / "gan_v3.pt", tmp_path / "m", ExportOptions(deployment=Deployment(tile_frames=99))
-        )

@@ -11,8 +11,9 @@ import pytest
 
 from gomin_client import Vocoder
 from gomin_export import pipeline
+from gomin_export.cli import app
 from gomin_export.onnx import export as onnx_export
-from tests.support import GOLDEN, assert_fails, run, serving
+from tests.support import GOLDEN, assert_fails, invoke, run, serving
 
 CHECKPOINT = GOLDEN / "gan_v3.pt"
 
@@ -27,6 +28,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.server
 def test_answers_are_those_of_a_single_file(large: Path, tiny_repository: Path, tmp_path: Path) -> None:
     files = large / "gomin_gan/1"
     weights = onnx.load(files / "model.onnx", load_external_data=False).graph.initializer
@@ -69,9 +71,9 @@ def test_weights_that_were_changed_or_lost_are_noticed(large: Path, tmp_path: Pa
     content[100] ^= 1
     weights.write_bytes(content)
 
-    changed = run("gomin-export", "verify", "--repository", tmp_path / "models")
+    changed = invoke(app, "verify", "--repository", tmp_path / "models")
     weights.unlink()
-    missing = run("gomin-export", "verify", "--repository", tmp_path / "models")
+    missing = invoke(app, "verify", "--repository", tmp_path / "models")
     lost = run("gomin-client", "bench", "--url", f"local:{tmp_path / 'models'}", "--duration", "0")
 
     assert changed.returncode == 4

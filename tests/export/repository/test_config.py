@@ -14,9 +14,10 @@ from gomin_client.errors import UsageError
 from gomin_client.mel.features import MelConfig
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.registry import connect
+from gomin_export.cli import app
 from gomin_export.networks import registry
 from gomin_export.repository.config import Deployment, config_text, with_provenance, without_provenance
-from tests.support import GOLDEN, run, serving
+from tests.support import GOLDEN, invoke, serving
 
 SERVED = {model.name: model for known in (registry.GAN, registry.DIFFUSION) for model in known.models}
 CONTRACTS = {
@@ -172,18 +173,20 @@ def _parameters(text: str) -> dict[str, str]:
     return {name: value.string_value for name, value in text_format.Parse(text, ModelConfig()).parameters.items()}
 
 
+@pytest.mark.server
+@pytest.mark.slow
 def test_a_server_takes_the_settings(tiny_repository: Path, tmp_path: Path) -> None:
     home = tmp_path / "models"
     shutil.copytree(tiny_repository, home)
     options = ["--max-batch-size", "4", "--batch-delay-us", "500", "--instances", "2", "--threads", "1"]
     options += ["--warm-up", "30", "--warm-up", "4x12", "--cudnn-search", "default", "--overwrite-config"]
-    exported = run("gomin-export", "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, *options)
+    exported = invoke(app, "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, *options)
     assert exported.returncode == 0, exported.stderr
 
     with serving(home, tmp_path / "log", "--log-verbose=1") as server:
         log = server.log_text
         described = connect(server.grpc).describe("gomin_gan")
-        verified = run("gomin-export", "verify", "--url", server.grpc, "--repository", home)  # batches of up to 3
+        verified = invoke(app, "verify", "--url", server.grpc, "--repository", home)  # batches of up to 3
 
     assert described.max_batch_size == 4
     assert described.versions == (1,)
@@ -192,14 +195,16 @@ def test_a_server_takes_the_settings(tiny_repository: Path, tmp_path: Path) -> N
     assert verified.returncode == 0, verified.stdout
 
 
+@pytest.mark.server
+@pytest.mark.slow
 def test_verify_feeds_no_more_than_the_maximum_batch_size(tiny_repository: Path, tmp_path: Path) -> None:
     home = tmp_path / "models"
     shutil.copytree(tiny_repository, home)
     options = ("--max-batch-size", "1", "--overwrite-config")
-    run("gomin-export", "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, *options)
+    invoke(app, "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, *options)
 
     with serving(home, tmp_path / "log") as server:
-        verified = run("gomin-export", "verify", "--url", server.http, "--ckpt", GOLDEN / "gan_v3.pt")
+        verified = invoke(app, "verify", "--url", server.http, "--ckpt", GOLDEN / "gan_v3.pt")
 
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert "3 × 5 frames" in verified.stdout
@@ -209,7 +214,7 @@ def test_dry_run_prints_and_writes_nothing(tiny_repository: Path, tmp_path: Path
     home = tmp_path / "models"
     arguments = ("gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, "--threads", "3", "--dry-run")
 
-    fresh = run("gomin-export", *arguments)
+    fresh = invoke(app, *arguments)
 
     assert fresh.returncode == 0, fresh.stderr
     assert f"# {home}/gomin_gan/1: would be made" in fresh.stdout
@@ -218,11 +223,11 @@ def test_dry_run_prints_and_writes_nothing(tiny_repository: Path, tmp_path: Path
 
     (tmp_path / "file").touch()
     for impossible in (tmp_path / "file", tmp_path / "file/models"):
-        result = run("gomin-export", *arguments[:4], impossible, "--dry-run")
+        result = invoke(app, *arguments[:4], impossible, "--dry-run")
         assert (result.returncode, result.stdout) == (1, ""), result.stdout
     shutil.copytree(tiny_repository, home)
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
-    again = run("gomin-export", *arguments, "--overwrite-config", "--version", "3", "--keep", "1")
+    again = invoke(app, *arguments, "--overwrite-config", "--version", "3", "--keep", "1")
     assert again.returncode == 0, again.stderr
     assert f"# {home}/gomin_gan/3: would be made" in again.stdout
     assert f"# {home}/gomin_gan/1: would be removed" in again.stdout

@@ -20,6 +20,8 @@ from gomin_export.onnx import export as onnx_export
 from gomin_export.plan import ExportOptions
 from tests.support import GOLDEN, RunningServer, run, serving
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 RELOAD_TIMEOUT_S = 60
 
 

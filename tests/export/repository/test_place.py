@@ -31,7 +31,6 @@ def place(
     home: Path,
     contracts: Sequence[ModelContract],
     sha256: str,
-    content: str = "model",
     *,
     wanted: int | None = None,
     keep: int | None = None,
@@ -51,7 +50,7 @@ def place(
             text = config_text(SERVED[name], contract, deployment, "fp32")
             config = placing.choose_config(home, name, text, deployment, "fp32", overwrite)
             (stage / name / str(version)).mkdir(parents=True)
-            (stage / name / str(version) / "model.onnx").write_text(content)
+            (stage / name / str(version) / "model.onnx").write_text(f"made of {sha256}")
             models.append(placing.StagedModel(name, contract, stage / name, config, Provenance(sha256)))
         meanwhile()
         with placing.signals_deferred():
@@ -67,11 +66,11 @@ def provenance(home: Path, model: str) -> dict[int, str]:
 def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:
     home = tmp_path / "models"
 
-    assert place(home, [GAN], "aa", "old") == 1
-    assert place(home, [GAN], "bb", "new") == 2
+    assert place(home, [GAN], "aa") == 1
+    assert place(home, [GAN], "bb") == 2
 
-    assert (home / "gomin_gan/1/model.onnx").read_text() == "old"
-    assert (home / "gomin_gan/2/model.onnx").read_text() == "new"
+    assert (home / "gomin_gan/1/model.onnx").read_text() == "made of aa"
+    assert (home / "gomin_gan/2/model.onnx").read_text() == "made of bb"
     assert provenance(home, "gomin_gan") == {1: "aa", 2: "bb"}
 
 

@@ -1,0 +1,116 @@
+"""The command line of gomin-export: usage errors, messages and exit status."""
+
+import os
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from gomin_export.cli import app
+from tests.export.lowering.helpers import wide_gan
+from tests.support import DEMO_CHECKPOINT, GOLDEN, assert_fails, invoke, run
+
+CHECKPOINT = GOLDEN / "gan_v3.pt"
+
+
+def test_a_failure_ends_with_status_4(tmp_path: Path, repository: Path) -> None:
+    """Through the command line; the recorded figures are judged anew, so nothing needs to be exported."""
+    result = invoke(app, "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", repository, "--min-snr", "500")
+
+    assert result.returncode == 4
+    assert "gomin_gan differs from PyTorch in 21 of 21 cases" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    arguments = ("gan", "--ckpt", CHECKPOINT, "--repository", home)
+    first = run("gomin-export", *arguments)  # in a process of its own
+    model = home / "gomin_gan/1/model.onnx"
+    before = model.stat().st_mtime_ns
+
+    second = invoke(app, *arguments)
+
+    assert first.returncode == second.returncode == 0, second.stderr
+    assert model.read_bytes() == (tiny_repository / "gomin_gan/1/model.onnx").read_bytes()
+    assert "version 1 was made by the same recipe" in second.stderr
+    assert second.stdout == first.stdout == f"{home}/gomin_gan/1\n"
+    assert model.stat().st_mtime_ns == before
+    assert [path.name for path in (home / "gomin_gan").iterdir() if path.is_dir()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--precision", "int8", "--precision int8: expected fp32 or fp16"),
+        ("--atol", "-1", "--atol -1.0: expected 0 or more"),
+        ("--atol", "inf", "--atol inf: expected 0 or more"),
+        ("--min-snr", "nan", "--min-snr nan: expected a number of dB"),
+        ("--max-batch-size", "3000000000", "expected at most 10000000"),
+        ("--warm-up", "99999999999999999999", "expected 1 to 10000000 frames"),
+        ("--max-batch-size", "0", "--max-batch-size 0: expected at least 1"),
+        ("--warm-up", "64x", "--warm-up 64x: expected FRAMES, BATCHxFRAMES, or none"),
+        ("--warm-up", "32x64", "--warm-up 32x64: expected 1 to 10000000 frames, and 1 to 16 items"),
+        ("--accelerator", "tpu", "--accelerator tpu: expected cuda, tensorrt, openvino"),
+        ("--target", "tpu", "--target tpu: expected any or cpu"),
+    ],
+)
+def test_bad_options_are_usage_errors(tmp_path: Path, option: str, value: str, words: str) -> None:
+    arguments = ("gan", "--ckpt", DEMO_CHECKPOINT, "--repository", tmp_path / "models", option, value)
+
+    assert_fails(invoke(app, *arguments), 2, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_has_the_options_of_its_own_network_only() -> None:
+    assert "No such option: --steps" in invoke(app, "gan", "--ckpt", "x.pt", "--steps", "3").stderr
+    assert "No such option: --target" in invoke(app, "diffusion", "--ckpt", "x.pt", "--target", "cpu").stderr
+
+
+def test_a_chain_that_makes_no_sense_is_a_usage_error(tmp_path: Path) -> None:
+    arguments = ("diffusion", "--ckpt", GOLDEN / "diffusion_small.pt", "--repository", tmp_path / "m", "--steps", "20")
+
+    result = invoke(app, *arguments)
+
+    assert result.returncode == 2
+    assert "steps 20: sampler ddpm takes 50" in result.stderr
+
+
+def test_a_target_is_another_graph(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "gan.pt"
+    torch.save(wide_gan(192).state_dict(), checkpoint)
+    arguments = ["gan", "--ckpt", checkpoint, "--repository", tmp_path / "models", "--target", "cpu"]
+
+    assert_fails(invoke(app, *arguments, "--precision", "fp16"), 2, "--target cpu", "fp16")
+    exported = invoke(app, *arguments)
+
+    assert exported.returncode == 0, exported.stderr
+    model = onnx.load(tmp_path / "models/gomin_gan/1/model.onnx")
+    assert any("convs1.0/analysis/Conv" in node.name for node in model.graph.node)
+    again = invoke(app, *arguments)
+    assert "same recipe" in again.stderr
+    other = invoke(app, *arguments[:-2], "--dry-run")
+    assert "gomin_gan/2" in other.stdout, other.stderr
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_spin_unless_the_user_says_so(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, expected: str
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+
+    invoke(app, "gan", "--ckpt", "nowhere.pt")
+
+    assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
+def test_without_torch_the_way_out_is_named(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['torch'] = None; import gomin_export.cli as cli; cli.main()"
+
+    result = run("python", "-c", program, "gan", "--ckpt", DEMO_CHECKPOINT, cwd=tmp_path)
+
+    assert_fails(result, 2, "this needs the package torch: pip install 'gomin-triton[export]'")
