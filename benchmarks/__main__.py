@@ -51,7 +51,7 @@ def main() -> None:
     os.sched_setaffinity(0, machine.cores(THREADS))  # the contenders and the server inherit it
     models = Models(asked.output / "models", asked.quick)
     build(models, say)
-    found = machine.describe()
+    found = machine.facts()
     second, ten = (10, 20) if asked.quick else (SECOND, TEN_SECONDS)
     long_rounds = -(-asked.rounds // 2)
     with serving(models.repository("cpu"), asked.output / "server.log") as server:

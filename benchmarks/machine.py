@@ -22,7 +22,7 @@ _SIZE = 1024
 _COLUMNS = 4096
 
 
-def describe() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """Processor, vector extensions, package versions, and the speed of matrix products."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -1,4 +1,4 @@
-"""The models that are measured: networks of the released sizes with random weights, in every form."""
+"""The models to measure: networks of the released sizes with random weights, in every form."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _FRAMES = 12
 
 @dataclass(frozen=True)
 class Models:
-    """Where the forms lie, below one directory.
+    """Files of the forms, below one directory.
 
     Attributes:
         home: the directory.
-        quick: small networks, for a try.
+        quick: small networks, to test the program.
     """
 
     home: Path
@@ -46,7 +46,7 @@ class Models:
         return self.home / f"{model}.pt"
 
     def plain(self, model: str) -> Path:
-        """What torch.onnx.export makes of the reference network, in one file and nothing else."""
+        """The reference network as torch.onnx.export exports it."""
         return self.home / f"{model}.onnx"
 
     @property
@@ -55,7 +55,7 @@ class Models:
         return self.home / "polyphase.onnx"
 
     def repository(self, target: str) -> Path:
-        """A model repository, as gomin-export makes it."""
+        """A model repository that gomin-export made."""
         return self.home / f"repository_{target}"
 
     def network(self, model: str) -> nn.Module:
@@ -65,8 +65,8 @@ class Models:
         return network.eval()
 
     def gflop(self, model: str, frames: int) -> float:
-        """Floating point operations of the convolutions and linear layers in the network as it is written, in 10⁹."""
-        # nothing need be computed to be counted; but the denoiser looks at its timesteps
+        """Floating point operations of convolutions and linear layers in the reference network, in 10⁹."""
+        # meta tensors suffice for counting, except for the denoiser, which reads its timesteps
         device = torch.device("meta" if model == GAN_MODEL else "cpu")
         with device, FlopCounterMode(display=False) as counter:
             _network(model, self.quick)(**example(model, _FRAMES))
@@ -91,9 +91,9 @@ def example(model: str, frames: int) -> dict[str, Tensor]:
 
 
 def build(models: Models, say: Any) -> None:
-    """Make all of them; takes some minutes."""
+    """Make all forms, which takes some minutes."""
     models.home.mkdir(parents=True, exist_ok=True)
-    for target in ("any", "cpu"):  # an export beside one of an older exporter would be version 2
+    for target in ("any", "cpu"):  # the export of an older exporter would make this one version 2
         shutil.rmtree(models.repository(target), ignore_errors=True)
     for model, kind in ((GAN_MODEL, "gan"), (DENOISER_MODEL, "diffusion")):
         network = _network(model, models.quick)
