@@ -91,8 +91,9 @@ class AudioReader:
             yield np.ascontiguousarray(samples, dtype=np.float32)
         if total == 0:
             raise FileError(f"{self._name}: contains no samples")
-        if self._decoder.is_truncated():
-            self.warning = f"{self._name}: is truncated; read as far as it goes, {total / self.rate:.2f} s"
+        defect = self._decoder.defect()
+        if defect:
+            self.warning = f"{self._name}: {defect}, {total / self.rate:.2f} s"
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -120,11 +121,11 @@ class AudioReader:
 
 
 def _open(source: Path | int) -> Decoder:
-    """The decoder of the file's format. Unknown extensions: libsndfile, which recognises formats by their content."""
-    from gomin_client.files.sndfile import SoundFileDecoder
+    """The decoder for a file, or for a pipe."""
+    from gomin_client.files import opening
 
     if not isinstance(source, Path):
-        return SoundFileDecoder(source)
+        return opening.open_stream(source)
     status = source.stat()
     if stat.S_ISDIR(status.st_mode):
         raise FileError(f"{source}: is a directory; expected an audio file")
@@ -132,7 +133,8 @@ def _open(source: Path | int) -> Decoder:
         raise FileError(f"{source}: is empty")
     known = formats.to_read(source)
     if known is None or known.kind != formats.AUDIO:
-        return SoundFileDecoder(source)
+        return opening.open_audio(source)
+    known.require(source)
     decoder: Decoder = known.read_with()(source)
     return decoder
 

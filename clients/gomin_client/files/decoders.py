@@ -32,8 +32,14 @@ class Decoder(Protocol):
     def read(self, size: int) -> NDArray[np.float32]:
         """(up to `size`, channels) samples, full scale ±1; none at the end."""
 
-    def is_truncated(self) -> bool:
-        """Whether the file ended early; asked at the end."""
+    def defect(self) -> str:
+        """A defect of the file, to follow its name: "is truncated; read as far as it goes"; empty if there is none.
+
+        It is asked for at the end.
+        """
 
     def close(self) -> None:
         """Close the file."""
+
+
+TRUNCATED = "is truncated; read as far as it goes"

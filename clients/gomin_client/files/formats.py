@@ -27,10 +27,12 @@ class Requirement:
 
     Attributes:
         module: the name that is imported.
+        package: the name of the package.
         advice: the end of an error message: what to install, or what to use instead.
     """
 
     module: str
+    package: str
     advice: str
 
 
@@ -88,7 +90,7 @@ class Format:
         """
         needed = self.requirement
         if needed is not None and not _is_installed(needed.module):
-            raise UsageError(f"{path}: {path.suffix.lower()} files need {needed.module}: {needed.advice}")
+            raise UsageError(f"{path}: {path.suffix.lower()} files need {needed.package}: {needed.advice}")
 
     def check_subtype(self, subtype: str | None) -> None:
         """Refuse a subtype that the format does not have, before any work is done.
@@ -116,14 +118,17 @@ def _resolved(function: Function) -> Callable[..., Any]:
     return found
 
 
-_READ_AUDIO = "gomin_client.files.sndfile:SoundFileDecoder"
+_READ_AUDIO = "gomin_client.files.opening:open_audio"
 _WRITE_AUDIO = "gomin_client.files.sndfile:write"
-_TORCH = Requirement("torch", "pip install torch; .npz keeps the same without it")
+_TORCH = Requirement("torch", "torch", "pip install torch; .npz keeps the same without it")
 _MELS = "gomin_client.files.mels"
 
 
+_PYAV = Requirement("av", "PyAV", "pip install 'gomin-triton[formats]'")
+
+
 def _audio(name: str, description: str, *other_extensions: str, **options: Any) -> Format:
-    """A format that libsndfile reads."""
+    """An audio format that is read by its content."""
     extensions = (f".{name}", *other_extensions)
     return Format(name, AUDIO, extensions, reader=_READ_AUDIO, description=description, **options)
 
@@ -134,15 +139,22 @@ _WAV = {"16": "WAV:PCM_16", "24": "WAV:PCM_24", "float": "WAV:FLOAT"}
 _OGG = {"vorbis": "OGG:VORBIS", "opus": "OGG:OPUS"}
 
 FORMATS: list[Format] = [
-    _audio("wav", "RIFF WAVE", writer=_WRITE_AUDIO, subtypes=_WAV, streamable=("16", "float")),
+    _audio("wav", "RIFF WAVE", ".wave", ".bwf", writer=_WRITE_AUDIO, subtypes=_WAV, streamable=("16", "float")),
     _audio("flac", "FLAC", writer=_WRITE_AUDIO, subtypes={"16": "FLAC:PCM_16", "24": "FLAC:PCM_24"}),
-    _audio("ogg", "Ogg: Vorbis, Opus, FLAC", ".oga", ".opus", writer=_WRITE_AUDIO, subtypes=_OGG),
-    _audio("mp3", "MPEG layer III", writer=_WRITE_AUDIO, subtypes={"mp3": "MP3:MPEG_LAYER_III"}),
+    _audio("ogg", "Ogg: Vorbis, Opus, FLAC, Speex", ".oga", ".opus", ".spx", writer=_WRITE_AUDIO, subtypes=_OGG),
+    _audio(
+        "mp3",
+        "MPEG audio, layers I to III",
+        ".mp2",
+        ".mpga",
+        writer=_WRITE_AUDIO,
+        subtypes={"mp3": "MP3:MPEG_LAYER_III"},
+    ),
     _audio("aiff", "AIFF and AIFF-C", ".aif", ".aifc"),
     _audio("au", "Sun and NeXT audio", ".snd"),
     _audio("caf", "Apple Core Audio"),
     _audio("w64", "Sony Wave64"),
-    _audio("rf64", "RIFF with 64-bit sizes"),
+    _audio("rf64", "RIFF with 64-bit sizes", ".bw64"),
     _audio("wve", "Psion"),
     _audio("voc", "Creative Voice"),
     _audio("nist", "NIST Sphere", ".sph"),
@@ -152,6 +164,17 @@ FORMATS: list[Format] = [
     _audio("avr", "Audio Visual Research"),
     _audio("pvf", "Portable Voice Format"),
     _audio("htk", "HTK"),
+    _audio("m4a", "MPEG-4, QuickTime", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", requirement=_PYAV),
+    _audio("webm", "WebM, Matroska", ".mka", ".mkv", requirement=_PYAV),
+    _audio("aac", "AAC stream", requirement=_PYAV),
+    _audio("wma", "Windows Media", ".asf", ".wmv", requirement=_PYAV),
+    _audio("ac3", "AC-3 stream", requirement=_PYAV),
+    _audio("amr", "AMR", requirement=_PYAV),
+    _audio("wv", "WavPack", requirement=_PYAV),
+    _audio("tta", "True Audio", requirement=_PYAV),
+    _audio("ape", "Monkey's Audio", requirement=_PYAV),
+    _audio("flv", "Flash video", requirement=_PYAV),
+    _audio("ts", "MPEG transport stream", requirement=_PYAV),
     Format("raw", AUDIO, (".raw",), streamable=("16", "float"), description="samples without a header"),
     Format(
         "npz",
@@ -259,6 +282,11 @@ def named(name: str, kind: str, *, stream: bool = False) -> Format:
     if plain not in known:
         raise UsageError(f"--format {name}: expected {', '.join(known)}")
     return next(found for found in FORMATS if found.name == plain)
+
+
+def named_to_read(name: str) -> Format:
+    """The format of a name that is known to be one."""
+    return next(found for found in FORMATS if found.name == name)
 
 
 def subtypes_help() -> str:

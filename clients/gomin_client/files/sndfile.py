@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from gomin_client.files.decoders import DecodingError, EncodingError
+from gomin_client.files.decoders import TRUNCATED, DecodingError, EncodingError
+from gomin_client.files.layouts import Layout
+from gomin_client.files.sections import PipeSection, Section
 from gomin_client.mel.features import Wave
 
 _BLOCK = 65536  # samples written at a time
@@ -20,52 +23,73 @@ _UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths
 
 
 class SoundFileDecoder:
-    """`Decoder` of all formats that libsndfile reads."""
+    """`Decoder` of all formats that libsndfile reads.
 
-    def __init__(self, source: Path | int) -> None:
+    Attributes:
+        frames: samples per channel that libsndfile expects.
+    """
+
+    def __init__(
+        self,
+        source: Path | Section | PipeSection,
+        layout: Layout | None = None,
+        defect: Callable[[], str] | None = None,
+    ) -> None:
         """Open a file.
 
         Args:
-            source: its path, or the descriptor of a pipe, which is not closed.
+            source: its path, or the samples only.
+            layout: of the samples, if they are given without a header.
+            defect: gives the result of `defect`; by default libsndfile's notes do.
 
         Raises:
             DecodingError: not an audio file.
         """
-        with _soundfile_errors():
-            if isinstance(source, Path):
-                self._file = soundfile.SoundFile(os.fsencode(source))
-            else:
-                self._file = soundfile.SoundFile(source, closefd=False)
+        raw: dict[str, Any] = {}
+        if layout is not None:
+            endian = "BIG" if layout.is_big_endian else "LITTLE"
+            raw = {"format": "RAW", "subtype": layout.encoding, "endian": endian}
+            raw |= {"channels": layout.channels, "samplerate": layout.rate}
+        self._source = source
+        try:
+            self._file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source, **raw)
+        except (soundfile.SoundFileError, ValueError, TypeError) as error:
+            self._close_source()
+            raise DecodingError("its content is damaged, or of a kind that is not supported") from error
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
+        self.frames: int = self._file.frames
+        self._defect = defect
         self._read = 0
 
     def read(self, size: int) -> NDArray[np.float32]:
         """See `Decoder.read`."""
-        with _soundfile_errors():
+        try:
             samples: NDArray[np.float32] = self._file.read(size, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, ValueError) as error:
+            raise DecodingError(f"its content is damaged after {self._read / self.rate:.2f} s") from error
         self._read += len(samples)
         return samples
 
-    def is_truncated(self) -> bool:
-        """See `Decoder.is_truncated`."""
-        return self._read < self._file.frames < _UNKNOWN_LENGTH or _is_truncated(self._file.extra_info)
+    def defect(self) -> str:
+        """See `Decoder.defect`."""
+        if self._defect is not None:
+            return self._defect()
+        is_short = self._read < self.frames < _UNKNOWN_LENGTH
+        return TRUNCATED if is_short or _notes_say_truncated(self._file.extra_info) else ""
 
     def close(self) -> None:
         """See `Decoder.close`."""
         self._file.close()
+        self._close_source()
+
+    def _close_source(self) -> None:
+        if not isinstance(self._source, Path):
+            self._source.close()
 
 
-@contextmanager
-def _soundfile_errors() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, soundfile.SoundFileError) as error:
-        raise DecodingError(getattr(error, "error_string", None) or str(error)) from error
-
-
-def _is_truncated(notes: str) -> bool:
-    """Whether libsndfile's notes on the header tell of more samples than there are."""
+def _notes_say_truncated(notes: str) -> bool:
+    """Whether libsndfile's notes on the header give a length that is longer than the file."""
     for declared, actual in re.findall(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", notes, re.MULTILINE):
         if int(actual) < int(declared) < _UNKNOWN_LENGTH:
             return True

@@ -25,8 +25,8 @@ class ToyDecoder:
     def read(self, size: int) -> NDArray[np.float32]:
         return np.frombuffer(self._file.read(4 * size * self.channels), "<f4").reshape(-1, self.channels)
 
-    def is_truncated(self) -> bool:
-        return False
+    def defect(self) -> str:
+        return ""
 
     def close(self) -> None:
         self._file.close()
