@@ -1,34 +1,34 @@
-"""Every error that a user can cause or meet, each with the exit status that the command line ends with.
+"""All errors that a user can cause or meet, with the exit status of the command line.
 
 GominError
-├── UsageError               2  options or arguments that make no sense
-│   └── UnknownModelError    2  no such model on the server or in the repository; lists those there are
+├── UsageError               2  options or arguments that are wrong
+│   └── UnknownModelError    2  no such model on the server or in the repository; lists the available ones
 ├── FileError                1  a file that cannot be read or written
 ├── ServerError              3  the server cannot be reached or is not ready
-│   ├── ModelNotReadyError   3  the server is there and knows the model, but could not load it, or has not yet
-│   └── AccessError          3  the server is there and refuses this client
+│   ├── ModelNotReadyError   3  the server knows the model, but has not loaded it, or could not
+│   └── AccessError          3  the server refuses this client
 ├── InferenceError           1  the server was reached, but answered a request with an error
 │   └── DeadlineError        1  the server did not answer in time
 ├── ContractError            5  model and input disagree, or the model is not a GOMIN model
-│   └── SuspiciousMelError   5  a mel that the model takes, but that is none of GOMIN's
+│   └── SuspiciousMelError   5  a mel whose values are not in GOMIN's scale
 └── (gomin_export.errors)    4 parity failed, 6 unusable checkpoint, 1 model repository
 
-Libraries raise; only the command line exits. The message is complete in itself: what is wrong, with what, what to do.
+Libraries raise; only the command line exits. A message is complete: it says what is wrong, with what, and what to do.
 """
 
 
 class GominError(Exception):
-    """Base of all errors that are not a defect of this program.
+    """Base class of all errors that are not a defect of this program.
 
     Attributes:
-        exit_code: the status that a command line ends with.
+        exit_code: exit status of the command line.
     """
 
     exit_code = 1
 
 
 class UsageError(GominError):
-    """Options or arguments that cannot be acted on."""
+    """Options or arguments that are wrong."""
 
     exit_code = 2
 
@@ -56,11 +56,11 @@ class ServerError(GominError):
 
 
 class ModelNotReadyError(ServerError):
-    """A model that a server knows and does not serve; the message tells why, as far as the server does."""
+    """A model that a server knows but does not serve; the message contains the server's reason, if it gives one."""
 
 
 class AccessError(ServerError):
-    """A server that refuses this client: credentials are missing or wrong. Trying again would not help."""
+    """A server that refuses this client because credentials are missing or wrong. Not retried."""
 
 
 class InferenceError(GominError):
@@ -72,21 +72,21 @@ class DeadlineError(InferenceError):
 
 
 class ContractError(GominError):
-    """A model and an input, or a model and this client, that do not fit together."""
+    """A model and an input, or a model and this client, that do not match."""
 
     exit_code = 5
 
 
 class SuspiciousMelError(ContractError):
-    """Values that fit into the model, and would make noise of it: the message tells what they look like."""
+    """A mel of the right shape whose values would give noise; the message says what they look like."""
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to end. Not a `GominError`: nothing but `console.run` is to catch it.
+    """A signal asked the program to end. Not a `GominError`: only `console.run` catches it.
 
     Attributes:
-        number: of the signal.
-        so_far: what to tell of the work so far; None where the program knows it.
+        number: number of the signal.
+        so_far: a sentence about the work done so far; None to let the program produce it.
     """
 
     def __init__(self, number: int) -> None:

@@ -1,1 +1,1 @@
-"""What a model repository tells its clients: names of models and tensors, config parameters."""
+"""The contract between models and clients: names of models and tensors, config parameters."""

@@ -1,4 +1,4 @@
-"""Names that options list and models understand, without numpy, so that the command line starts at once."""
+"""Names that options list, available without numpy, so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ SAMPLER_PARAMETERS = tuple(field.name for field in fields(SamplerSettings))  # r
 SAMPLERS = registry.sampler_names()
 SCHEDULES = registry.SCHEDULES
 
-MOST_CONCURRENT = 64  # requests that one client has under way
+MOST_CONCURRENT = 64  # maximum number of requests that one client has in flight

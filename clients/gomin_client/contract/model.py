@@ -1,7 +1,7 @@
 """The contract between a model repository and its clients: names of models, tensors and config parameters, once.
 
-A model's `config.pbtxt` carries `gomin.*` parameters that tell a client all it must know; the ONNX file carries them
-again as metadata. Whoever reads them, reads them through `ModelContract`.
+A model's `config.pbtxt` has `gomin.*` parameters with everything that a client must know. The ONNX file repeats them as
+metadata. Both are read through `ModelContract`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from dataclasses import dataclass, field, fields, replace
 from gomin_client.errors import ContractError
 from gomin_client.mel.features import MelConfig
 
-# Models, as they are named in a repository, and the short names that people type.
+# Names of models in a repository, and short names for users.
 GAN_MODEL = "gomin_gan"
 DENOISER_MODEL = "gomin_denoiser"
 DIFFUSION_MODEL = "gomin_diffusion"
 SHORT_NAMES = {"gan": GAN_MODEL, "diffusion": DIFFUSION_MODEL}
 
-# Kinds: what a model takes and gives.
+# Kinds: inputs and outputs of a model.
 GAN = "gan"  # mel -> audio
 DENOISER = "denoiser"  # signal, timestep, mel -> noise
 DIFFUSION = "diffusion"  # mel, seed, first_sample -> audio
 KINDS = (GAN, DENOISER, DIFFUSION)
 VOCODER_KINDS = (GAN, DIFFUSION)
 
-# Number formats that a model may compute in; tensors are float32 either way.
+# Number formats that a model may compute in; its inputs and outputs are float32 in both cases.
 FP32 = "fp32"
 FP16 = "fp16"
 PRECISIONS = (FP32, FP16)
@@ -40,19 +40,19 @@ SIGNAL = "signal"  # (B, 1, N) float32
 TIMESTEP = "timestep"  # (B, 1) float32
 NOISE = "noise"  # (B, 1, N) float32
 
-OUTPUTS = {GAN: AUDIO, DENOISER: NOISE, DIFFUSION: AUDIO}  # what a model of a kind gives
+OUTPUTS = {GAN: AUDIO, DENOISER: NOISE, DIFFUSION: AUDIO}  # kind -> its output
 
 PARAMETER_PREFIX = "gomin."
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where one version of a model comes from; each value is a config parameter gomin.NAME.VERSION.
+    """The origin of one version of a model; each value is a config parameter gomin.NAME.VERSION.
 
     Attributes:
-        checkpoint_sha256: of the checkpoint file that it was exported from.
+        checkpoint_sha256: SHA-256 of the exported checkpoint file.
         precision: one of `PRECISIONS`.
-        parity: what the parity gate found, in words.
+        parity: summary of the parity gate's report.
     """
 
     checkpoint_sha256: str
@@ -60,12 +60,12 @@ class Provenance:
     parity: str = "not recorded"
 
     def to_parameters(self, version: int) -> dict[str, str]:
-        """As config parameters of a model version."""
+        """The provenance as config parameters of a model version."""
         return {f"{PARAMETER_PREFIX}{item.name}.{version}": getattr(self, item.name) for item in fields(self)}
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> dict[int, Provenance]:
-        """Model version → its provenance; versions whose checkpoint is not recorded are left out."""
+        """Model version → its provenance; versions without a recorded checkpoint are skipped."""
         values: dict[int, dict[str, str]] = {}
         for name, value in parameters.items():
             if match := PROVENANCE_PARAMETER.fullmatch(name):
@@ -78,15 +78,15 @@ PROVENANCE_PARAMETER = re.compile(rf"gomin\.({'|'.join(item.name for item in fie
 
 @dataclass(frozen=True)
 class ModelContract:
-    """What a model says about itself.
+    """The settings that a model declares to its clients.
 
     Attributes:
         kind: one of `KINDS`.
         mel: the mel spectrograms that the model takes.
-        halo_frames: mel frames to either side that an output sample of one call may depend on; for diffusion, of one
-            denoiser step.
+        halo_frames: number of mel frames to either side that an output sample of one call depends on; for a diffusion
+            model the halo of one denoiser step.
         num_diffusion_steps: timesteps that the denoiser was trained with; None for a GAN.
-        provenance: model version → where it comes from.
+        provenance: model version → its origin.
     """
 
     kind: str
@@ -96,7 +96,7 @@ class ModelContract:
     provenance: Mapping[int, Provenance] = field(default_factory=dict)
 
     def check_mel(self, model: str, given: MelConfig) -> None:
-        """Refuse a mel that was made with other settings than the model's.
+        """Refuse a mel with settings that differ from the model's.
 
         Args:
             model: its name, for messages.
@@ -113,12 +113,12 @@ class ModelContract:
                 )
 
     def same_model(self, other: ModelContract, version: int) -> bool:
-        """Whether a version of this model and of another one would make the same audio, by what they say."""
+        """Whether a version of this model and of another one declare the same settings and origin."""
         mine, its = (replace(contract, provenance={}) for contract in (self, other))
         return mine == its and self.provenance.get(version) == other.provenance.get(version)
 
     def to_parameters(self) -> dict[str, str]:
-        """The contract as config parameters; those of single versions are left out."""
+        """The contract as config parameters, without the parameters of single versions."""
         parameters = {
             "kind": self.kind,
             "sample_rate": self.mel.sample_rate,
@@ -140,10 +140,10 @@ class ModelContract:
 
         Args:
             model: its name, for messages.
-            parameters: all its parameters; those that are not GOMIN's are ignored.
+            parameters: all its parameters; others than GOMIN's are ignored.
 
         Raises:
-            ContractError: a parameter is missing or malformed, or asks for mels that this client does not make.
+            ContractError: a parameter is missing or malformed, or requires mels that this client cannot compute.
         """
         if PARAMETER_PREFIX + "kind" not in parameters:
             raise ContractError(

@@ -19,7 +19,7 @@ def models(repository: Path) -> list[str]:
 
 
 def versions(model: Path) -> list[int]:
-    """Version numbers of a model, ascending; empty where there is no such model."""
+    """Version numbers of a model, ascending; empty if the model does not exist."""
     if not model.is_dir():
         return []
     return sorted(

@@ -1,1 +1,1 @@
-"""The mel front end, and mel spectrograms that are not GOMIN's."""
+"""The mel front end, and mels in other scales."""

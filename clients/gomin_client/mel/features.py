@@ -19,14 +19,14 @@ Wave = NDArray[np.float32]  # (samples,) or (channels, samples), full scale ±1
 
 FLOOR = 1e-10  # power at -100 dB
 RANGE_DB = 100.0
-# samples and frames worked on at a time: bound the memory that a long recording takes
+# samples and frames processed at once; limits the memory for a long recording
 _BLOCK = 1 << 18
 _BLOCK_FRAMES = 1024
 
 
 @dataclass(frozen=True)
 class MelConfig:
-    """Settings of a mel spectrogram; the defaults are those of GOMIN's released models.
+    """Settings of a mel spectrogram; the defaults are GOMIN's released settings.
 
     Attributes:
         sample_rate: samples per second.
@@ -35,7 +35,7 @@ class MelConfig:
         n_mels: mel bands, from 0 Hz to half the sample rate.
 
     Raises:
-        ValueError: a value that is not a whole number of at least 1.
+        ValueError: a value is not a whole number of at least 1.
     """
 
     sample_rate: int = 24000
@@ -52,7 +52,7 @@ class MelConfig:
 
     @property
     def n_fft(self) -> int:
-        """Transform length: the least power of two that holds the window."""
+        """Transform length: the smallest power of two that is not less than win_length."""
         return 1 << (self.win_length - 1).bit_length()
 
     @property
@@ -66,14 +66,14 @@ class MelConfig:
         return self.sample_rate / 2
 
     def frames(self, samples: int) -> int:
-        """Frames of a recording of that many samples."""
+        """Number of frames of a recording with this number of samples."""
         return 1 + samples // self.hop_length
 
 
 def mel_spectrogram(wave: NDArray[np.floating[Any]], config: MelConfig | None = None) -> Mel:
     """The mel spectrogram that GOMIN's networks invert.
 
-    Computed in float64, so that values near the floor carry no rounding of the transform.
+    Computed in float64, so that values near the floor are not affected by rounding in the transform.
 
     Args:
         wave: (samples,) waveform at config.sample_rate, full scale ±1.
@@ -92,22 +92,22 @@ def mel_spectrogram(wave: NDArray[np.floating[Any]], config: MelConfig | None = 
 
 
 def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) -> Iterator[NDArray[np.float32]]:
-    """The mel spectrogram of a waveform that comes block by block: that of the whole, whatever the blocks.
+    """The mel spectrogram of a waveform that arrives in blocks; the result does not depend on the block sizes.
 
     Args:
         waves: (channels, any number of samples) each, at config.sample_rate.
         config: settings.
 
     Yields:
-        (channels, n_mels, frames) float32, at least one frame each; in all 1 + samples // hop_length, or none where
-        there was no sample.
+        (channels, n_mels, frames) float32, at least one frame each; in total 1 + samples // hop_length frames, or none
+        for a waveform without samples.
 
     Raises:
         ValueError: NaN or infinite samples.
     """
     half = config.n_fft // 2
     samples = frames = 0
-    beyond = 0  # samples yet to come before that, where a hop is longer than the transform
+    beyond = 0  # samples to skip before the next frame, if a hop is longer than the transform
     held: NDArray[np.floating[Any]] | None = None  # from the first sample of the next frame on
     for wave in waves:
         if not np.isfinite(wave).all():
@@ -126,7 +126,7 @@ def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) ->
             beyond = max(0, used - held.shape[-1])
             held = held[:, used:]
     if held is not None and frames < config.frames(samples):
-        # half a transform of silence, as much as the frames that are left reach beyond the end
+        # half a transform of silence: the remaining frames reach this far beyond the end
         rest = (config.frames(samples) - frames - 1) * config.hop_length + config.n_fft
         yield _mel(np.pad(held, ((0, 0), (0, rest - held.shape[-1]))), config)
 
@@ -145,7 +145,7 @@ def _mel(padded: NDArray[np.floating[Any]], config: MelConfig) -> NDArray[np.flo
 
 
 def from_power(power: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mel band power → GOMIN's values: decibels, so that -100 dB is 0 and 0 dB is 1."""
+    """Mel band power → GOMIN's scale: decibels, mapped so that -100 dB is 0 and 0 dB is 1."""
     decibels = 10 * np.log10(power + FLOOR)
     values: NDArray[np.float64] = np.maximum(0, (decibels + RANGE_DB) / RANGE_DB)
     return values
@@ -153,7 +153,7 @@ def from_power(power: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=8)
 def _window(config: MelConfig) -> NDArray[np.float64]:
-    """(n_fft,) periodic Hann window of unit energy, centred in the frame with zeros around it, as torch.stft has it."""
+    """(n_fft,) periodic Hann window of unit energy, centred in the frame and padded with zeros, as in torch.stft."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.win_length) / config.win_length)
     window /= np.sqrt(np.sum(window**2))
     left = (config.n_fft - config.win_length) // 2
@@ -163,7 +163,7 @@ def _window(config: MelConfig) -> NDArray[np.float64]:
 @lru_cache(maxsize=8)
 def _filters(config: MelConfig) -> NDArray[np.float64]:
     """(n_mels, n_fft // 2 + 1) mel filters on Slaney's scale, with Slaney's normalisation."""
-    import librosa.filters  # takes a second: only where mels are extracted
+    import librosa.filters  # takes a second, so it is imported only when mels are computed
 
     return np.asarray(
         librosa.filters.mel(

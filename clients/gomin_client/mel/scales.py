@@ -1,9 +1,9 @@
-"""Mel conventions other than GOMIN's: what can be converted exactly, and what other mels look like.
+"""Mels in other scales: exact conversion to GOMIN's scale, and a check for mels that are not in it.
 
 GOMIN's value is max(0, (10·log10(P + 1e-10) + 100) / 100), where P is the power in a mel band: Slaney's filters over
-|STFT|² divided by the window's energy. Values that are a function of the same P can be converted. Mels whose bands sum
-amplitudes, not powers (HiFi-GAN, BigVGAN, vocos), whose bands lie elsewhere, or that were normalised by statistics that
-did not come with them, cannot.
+|STFT|² divided by the window's energy. Values that are a function of the same P can be converted. These mels cannot:
+bands that sum amplitudes instead of powers (HiFi-GAN, BigVGAN, vocos), other bands, and normalization by unknown
+statistics.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _TO_POWER: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 }
 CONVENTIONS = (GOMIN, *_TO_POWER)
 
-# Full scale is about 1.1, and 32-bit integers taken for floats would come to 2.95; a network that predicts mels may
-# fall short of 0 a little.
+# Full scale is about 1.1, and 32-bit integers read as floats reach 2.95. A network that predicts mels may go slightly
+# below 0.
 HIGHEST = 3.3
 LOWEST = -0.3
 LOWEST_MEAN = -0.02
@@ -40,16 +40,16 @@ LOWEST_MEAN = -0.02
 
 @dataclass(frozen=True)
 class MelReading:
-    """How to take the mels of files.
+    """How mel files are read.
 
     Attributes:
         convention: see `to_gomin`.
         stft_normalized: see `to_gomin`.
-        transpose: they are (frames, bands).
-        force: take values that do not look like GOMIN's.
+        transpose: the files contain (frames, bands).
+        force: accept values that do not look like GOMIN's.
 
     Raises:
-        UsageError: an unknown convention, or an STFT without its window's energy under GOMIN's own.
+        UsageError: an unknown convention, or `stft_normalized` is False with GOMIN's own.
     """
 
     convention: str = GOMIN
@@ -60,14 +60,14 @@ class MelReading:
     def __post_init__(self) -> None:
         check_scale(self.convention)
         if not self.stft_normalized and self.convention == GOMIN:
-            raise UsageError("GOMIN's mels have a normalized STFT: say with --mel-convention what these are")
+            raise UsageError("GOMIN's mels have a normalized STFT: name the scale of these mels with --mel-convention")
 
 
 def check_scale(convention: str) -> None:
     """Refuse a name that is not in `CONVENTIONS`.
 
     Raises:
-        UsageError: lists those there are.
+        UsageError: lists the known names.
     """
     if convention not in CONVENTIONS:
         raise UsageError(f"mel convention {convention!r}: expected one of {', '.join(CONVENTIONS)}")
@@ -76,15 +76,15 @@ def check_scale(convention: str) -> None:
 def to_gomin(
     mel: NDArray[np.floating[Any]], convention: str, config: MelConfig | None = None, *, stft_normalized: bool = True
 ) -> Mel:
-    """Convert a mel spectrogram of GOMIN's bands to GOMIN's values.
+    """Convert a mel spectrogram with GOMIN's bands to GOMIN's scale.
 
     Args:
-        mel: of any shape.
-        convention: what its values are: "power" P as above, "amplitude" √P, "db" 10·log10 P, or the logarithms that the
-            others of `CONVENTIONS` name. "gomin" leaves it as it is.
-        config: its settings; GOMIN's own by default.
-        stft_normalized: whether the STFT was divided by the root of the window's energy, as GOMIN's is; librosa's is
-            not, nor torchaudio's unless asked to.
+        mel: any shape.
+        convention: scale of the values: "power" is P as above, "amplitude" √P, "db" 10·log10 P, and the other names in
+            `CONVENTIONS` are logarithms. "gomin" changes nothing.
+        config: settings of the mel; GOMIN's own by default.
+        stft_normalized: whether the STFT was divided by the square root of the window's energy, as in GOMIN. librosa
+            does not divide, and torchaudio does not by default.
 
     Returns:
         The same shape, float32.
@@ -98,7 +98,7 @@ def to_gomin(
     if convention == GOMIN:
         return values.astype(np.float32)
     if convention in ("power", "amplitude") and values.size and values.min() < 0:
-        raise ContractError(f"the mel has values down to {values.min():.3g}: that is no {convention}, which is above 0")
+        raise ContractError(f"the mel has values down to {values.min():.3g}; {convention} is never negative")
     with np.errstate(over="ignore"):
         power = _TO_POWER[convention](values)
     if not stft_normalized:
@@ -114,14 +114,14 @@ def window_energy(config: MelConfig) -> float:
 
 
 def suspicion(mel: NDArray[np.floating[Any]], *, part: bool = False) -> str | None:
-    """What is suspicious about the values of a mel that claims to be GOMIN's.
+    """Check whether the values of a mel can be in GOMIN's scale.
 
     Args:
-        mel: finite values, of any shape.
-        part: it is a part of something longer, whose mean tells nothing: a quiet moment may lie below 0.
+        mel: finite values, any shape.
+        part: the mel is a part of a longer one. Its mean is not checked, because a quiet part may be below 0.
 
     Returns:
-        What they look like and what to do; None for anything that a recording may turn into.
+        A description of the values and advice; None if a recording can have such a mel.
     """
     if part and mel.max() <= HIGHEST and mel.min() >= LOWEST:
         return None
@@ -129,7 +129,7 @@ def suspicion(mel: NDArray[np.floating[Any]], *, part: bool = False) -> str | No
 
 
 def suspicion_of_blocks(mels: Iterable[NDArray[np.floating[Any]]]) -> str | None:
-    """`suspicion` about a mel that comes block by block, at least one."""
+    """`suspicion` for a mel that arrives in blocks, at least one."""
     low, high, count, total, squares = np.inf, -np.inf, 0, 0.0, 0.0
     for mel in mels:
         values = mel.astype(np.float64)
@@ -144,30 +144,30 @@ def suspicion_of_blocks(mels: Iterable[NDArray[np.floating[Any]]]) -> str | None
     looks, remedy = _guess(low, high, mean, deviation)
     return (
         f"does not look like a GOMIN mel: values run from {low:.4g} to {high:.4g}, GOMIN's from 0 (-100 dB) to about 1 "
-        f"(full scale). It looks like {looks}: {remedy}. Bands that sum amplitudes, as HiFi-GAN's and vocos', cannot "
-        "be converted: make the mel from the audio with `gomin-client analyze`. --force goes on as it is"
+        f"(full scale). It looks like {looks}: {remedy}. Bands that sum amplitudes, as in HiFi-GAN and vocos, cannot "
+        "be converted: make the mel from the audio with `gomin-client analyze`. --force skips this check"
     )
 
 
 def shape_hint(shape: tuple[int, ...], n_mels: int) -> str:
-    """What a mel of the wrong shape may be, in words to be put behind the message; empty if there is nothing to say.
+    """A guess about a mel of the wrong shape, to be appended to the message; empty if there is no guess.
 
     Args:
         shape: (…, bands, frames).
-        n_mels: bands that were expected.
+        n_mels: expected number of bands.
     """
     if len(shape) >= 2 and shape[-1] == n_mels != shape[-2]:
         return "; it looks transposed: --transpose turns (frames, bands) into (bands, frames)"
     bands = [size for size in shape[-2:] if size in _FAMILIES]
     if bands:
         return (
-            f"; {bands[0]} bands are what {_FAMILIES[bands[0]]} use: they cannot be made into {n_mels}, make the mel "
-            "from the audio with `gomin-client analyze`"
+            f"; {bands[0]} bands are what {_FAMILIES[bands[0]]} use: they cannot be converted to {n_mels}; make the "
+            "mel from the audio with `gomin-client analyze`"
         )
     return ""
 
 
-_FAMILIES = {80: "HiFi-GAN, Tacotron 2 and their kin", 100: "vocos and BigVGAN"}
+_FAMILIES = {80: "HiFi-GAN, Tacotron 2 and similar models", 100: "vocos and BigVGAN"}
 
 
 def _guess(low: float, high: float, mean: float, deviation: float) -> tuple[str, str]:
@@ -176,11 +176,11 @@ def _guess(low: float, high: float, mean: float, deviation: float) -> tuple[str,
 
     if low >= LOWEST and high > HIGHEST:
         if high > 30 and mean > 0.2 * high:
-            return "decibels above a floor", "how far the floor lies below full scale must be known to convert it"
+            return "decibels above a floor", "to convert it, the level of the floor below full scale must be known"
         return "power or amplitude without a logarithm", convert("power", "amplitude")
     if abs(mean) < 0.25 * deviation:
-        return "a mel normalised to a mean of 0", "undo that first, with the mean and deviation that it was made with"
-    # logarithms are clamped, mostly at 1e-10 (power) or 1e-5 (amplitude); quiet recordings come down to that
+        return "a mel normalized to a mean of 0", "undo the normalization first, with its mean and deviation"
+    # logarithms are clamped, mostly at 1e-10 (power) or 1e-5 (amplitude); quiet recordings reach the clamp
     if low < -30 or high > 30:
         return "decibels", convert("db")
     if low < -12:
@@ -189,4 +189,4 @@ def _guess(low: float, high: float, mean: float, deviation: float) -> tuple[str,
         return "the natural logarithm of amplitude, or of power", convert("ln-amplitude", "ln-power")
     if low < -5.05:
         return "log10 of power, or a natural logarithm", convert("log10-power", "ln-amplitude", "ln-power")
-    return "log10 of amplitude, or of power, or normalised", convert("log10-amplitude", "log10-power")
+    return "log10 of amplitude, or of power, or normalized", convert("log10-amplitude", "log10-power")

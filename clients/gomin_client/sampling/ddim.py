@@ -1,4 +1,4 @@
-"""DDIM: some of the trained timesteps, with as much fresh noise as eta says."""
+"""DDIM: a subset of the trained timesteps; eta sets the amount of fresh noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .base import Chain, NoiseSource, predicted_signal
 from .schedules import NoiseSchedule
 from .spacing import check_steps, choose_spacing, trailing
 
-DEFAULT_STEPS = 25  # or as many as the model has, if that is fewer
+DEFAULT_STEPS = 25  # fewer if the model has fewer timesteps
 
 
 class DDIM:
@@ -18,8 +18,8 @@ class DDIM:
 
     Equal to diffusers' DDIMScheduler with the same betas and timestep_spacing, clip_sample=True, clip_sample_range=1,
     set_alpha_to_one=True, steps_offset=0, use_clipped_model_output=False. As there, a step goes from t to
-    t - T // steps whatever the spacing: choose a number of steps that divides T, or levels of noise and timesteps drift
-    apart.
+    t - T // steps with every spacing. Choose a number of steps that divides T; otherwise noise levels and timesteps
+    drift apart.
     """
 
     def __init__(self, schedule: NoiseSchedule, steps: int, eta: float = 0.0, spacing: str = "trailing") -> None:
@@ -29,8 +29,8 @@ class DDIM:
             schedule: the schedule that the model was trained with.
             steps: the number of steps.
             eta: share of fresh noise, 0 … 1.
-            spacing: "trailing", "leading" or "linspace", as diffusers has them; "trailing" begins with the last
-                timestep, where the start, which is noise alone, belongs.
+            spacing: "trailing", "leading" or "linspace", as in diffusers; "trailing" begins with the last
+                timestep, which matches a start from pure noise.
 
         Raises:
             ValueError: steps, eta or spacing is out of range.

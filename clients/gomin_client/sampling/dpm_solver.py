@@ -10,15 +10,15 @@ from .base import Array, Chain, NoiseSource, predicted_signal
 from .schedules import NoiseSchedule
 from .spacing import check_steps, choose_spacing, trailing
 
-DEFAULT_STEPS = 20  # or as many as the model has, if that is fewer
+DEFAULT_STEPS = 20  # fewer if the model has fewer timesteps
 
 
 class DPMSolver:
     """DPM-Solver++(2M): few steps, no fresh noise, second order (Lu et al. 2022, algorithm 2).
 
     Equal to diffusers' DPMSolverMultistepScheduler with the same betas and timestep_spacing, algorithm_type
-    "dpmsolver++", solver_order=2, solver_type "midpoint", final_sigmas_type "zero" (so the last step is of first order,
-    whatever lower_order_final), steps_offset=0. It has no clip_sample; thresholding=True with sample_max_value=1, its
+    "dpmsolver++", solver_order=2, solver_type "midpoint", final_sigmas_type "zero" (so the last step is of first order
+    for every lower_order_final), steps_offset=0. It has no clip_sample; thresholding=True with sample_max_value=1, its
     default, is the clipping of the predicted signal to [-1, 1] that is done here.
     """
 
@@ -28,11 +28,11 @@ class DPMSolver:
         Args:
             schedule: the schedule that the model was trained with.
             steps: the number of steps.
-            spacing: "trailing", "leading" or "linspace", as diffusers has them for this solver: the latter two leave
-                out timestep 0.
+            spacing: "trailing", "leading" or "linspace", as in diffusers for this solver. The last two skip
+                timestep 0.
 
         Raises:
-            ValueError: steps or spacing is out of range, or there are so many steps that timesteps repeat.
+            ValueError: steps or spacing is out of range, or timesteps repeat because there are too many steps.
         """
         self.schedule = schedule
         total = check_steps(steps, schedule)

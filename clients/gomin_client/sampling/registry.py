@@ -27,9 +27,9 @@ class Registered:
 
     Attributes:
         name: the name in options and request parameters.
-        summary: a few words for people.
-        make: the function that makes the sampler; or the module whose function `make` does, relative to this package
-            if it begins with a dot.
+        summary: a few words for help texts.
+        make: the function that makes the sampler, or the name of a module with a function `make`, relative to this
+            package if it begins with a dot.
     """
 
     name: str
@@ -51,7 +51,7 @@ def register(name: str, summary: str, make: Maker | str) -> None:
     """Add a sampler, so that options and settings know its name; arguments: see `Registered`.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: the name is taken.
     """
     if name in _SAMPLERS:
         raise ValueError(f"sampler {name!r} is already registered")
@@ -65,7 +65,7 @@ register("dpm++", "any number of steps, second order", ".dpm_solver")
 
 
 def samplers() -> tuple[Registered, ...]:
-    """All samplers, in the order in which they were registered."""
+    """All samplers, in order of registration."""
     return tuple(_SAMPLERS.values())
 
 

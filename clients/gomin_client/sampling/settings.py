@@ -23,7 +23,7 @@ _EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """What a request may choose about its chain, by the names of the request parameters; None is not chosen.
+    """The sampler settings of a request, named like the request parameters; None means not chosen.
 
     Attributes:
         sampler: one of `registry.sampler_names()`.
@@ -65,7 +65,7 @@ class SamplerSettings:
         """A model's defaults in its config.pbtxt: gomin.sampler, gomin.steps, gomin.schedule and gomin.eta.
 
         Raises:
-            ValueError: a value that is not a number, where one is expected.
+            ValueError: a value is not a number although one is expected.
         """
         given: dict[str, object] = {}
         for name, read in (("sampler", str), ("steps", int), ("schedule", str), ("eta", float)):
@@ -78,27 +78,27 @@ class SamplerSettings:
         return cls.from_parameters(given)
 
     def over(self, default: SamplerSettings) -> SamplerSettings:
-        """These settings, and those of `default` for what is not chosen.
+        """These settings, with values of `default` for the settings that are not chosen.
 
-        Steps and eta of one sampler mean nothing to another: a change of sampler leaves them unchosen.
+        Steps and eta belong to a sampler. If the samplers differ, they are not taken from `default`.
         """
         if self.sampler not in (None, default.sampler or DEFAULT_SAMPLER):
             default = replace(default, steps=None, eta=None)
         return replace(default, **self.to_parameters())  # type: ignore[arg-type]
 
     def make(self, num_diffusion_steps: int) -> Sampler:
-        """The sampler, for a model with so many timesteps; what is not chosen is as in the released program.
+        """The sampler for a model with this number of timesteps; unchosen settings are as in the released program.
 
         Raises:
             ValueError: see `make_sampler` and `NoiseSchedule.named`.
         """
-        from .schedules import NoiseSchedule  # numpy, which the command line does not need to read its options
+        from .schedules import NoiseSchedule  # imports numpy, which the command line's options do not need
 
         schedule = NoiseSchedule.named(self.schedule or DEFAULT_SCHEDULE, num_diffusion_steps)
         return make_sampler(self.sampler or DEFAULT_SAMPLER, schedule, self.steps, self.eta)
 
     def resolved(self, num_diffusion_steps: int) -> SamplerSettings:
-        """These settings with sampler, steps and schedule chosen; eta stays as it is.
+        """These settings with sampler, steps and schedule filled in; eta is unchanged.
 
         Raises:
             ValueError: see `make`.
@@ -107,6 +107,6 @@ class SamplerSettings:
         return SamplerSettings(self.sampler or DEFAULT_SAMPLER, steps, self.schedule or DEFAULT_SCHEDULE, self.eta)
 
     def to_parameters(self) -> dict[str, str | int | float]:
-        """What is chosen, as request parameters."""
+        """The chosen settings as request parameters."""
         chosen = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in chosen.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Timesteps of the samplers that take some of the trained ones."""
+"""Timesteps of samplers that use a subset of the trained ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .schedules import NoiseSchedule
 
 
 def check_steps(steps: int, schedule: NoiseSchedule) -> int:
-    """The number of timesteps of a schedule, if it has enough for so many steps.
+    """The number of timesteps of a schedule, which must be enough for this number of steps.
 
     Raises:
-        ValueError: no steps, or more than timesteps.
+        ValueError: fewer steps than 1, or more than timesteps.
     """
     if not 1 <= steps <= len(schedule):
         raise ValueError(f"steps {steps}: expected 1 to {len(schedule)}, the timesteps that the model was trained with")
@@ -24,12 +24,12 @@ def check_steps(steps: int, schedule: NoiseSchedule) -> int:
 
 def trailing(total: int, steps: int) -> NDArray[np.float64]:
     """(steps,) timesteps of the spacing "trailing", descending from total - 1."""
-    # rounding can make one more, timestep -1, which diffusers then feeds to the model
+    # rounding can add timestep -1, which diffusers then feeds to the model
     return np.arange(total, 0, -total / steps).round()[:steps] - 1
 
 
 def choose_spacing(spacing: str, descending: Mapping[str, NDArray[np.float64]]) -> tuple[float, ...]:
-    """The timesteps of a spacing, of those that a sampler has.
+    """The timesteps of one of a sampler's spacings.
 
     Raises:
         ValueError: the sampler has no such spacing.

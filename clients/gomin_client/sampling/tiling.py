@@ -1,4 +1,4 @@
-"""Tiles of a long mel: how much one denoiser call holds."""
+"""Tiles of a long mel: limits the size of one denoiser call."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ TILE_FRAMES = 512
 
 @dataclass(frozen=True)
 class Tiling:
-    """How much one denoiser call holds, so that the denoiser's memory does not grow with the mel.
+    """The size of one denoiser call, limited so that the denoiser's memory does not grow with the mel.
 
-    A longer mel is denoised in tiles of one length, at every step, whose outputs are trimmed by the halo: the first
-    begins at frame 0, the last ends at the last frame, so the zero padding falls where it would. The result equals the
-    untiled one to float rounding.
+    At every step, a longer mel is denoised in tiles of one length, and the halo is cut off their outputs. The first
+    tile begins at frame 0 and the last ends at the last frame, so the zero padding is the same as without tiles. The
+    result equals the untiled one to float rounding.
 
     Attributes:
         hop_length: samples of a frame.
-        halo_frames: frames to either side that the denoiser's output depends on.
-        tile_frames: the largest number of frames of a tile, halos included. A call holds several tiles, of one length,
-            as long as they have no more frames together.
-        max_items: the largest number of tiles of a call.
+        halo_frames: number of frames to either side that the denoiser's output depends on.
+        tile_frames: maximum number of frames of a tile, including halos, and of all tiles of a call together.
+        max_items: maximum number of tiles of a call.
 
     Raises:
         ValueError: a tile that consists of halo only.
@@ -39,7 +38,7 @@ class Tiling:
             )
 
     def tiles(self, frames: int) -> list[tuple[int, int, int]]:
-        """(first, begin, end) of each tile of a mel: it takes frames from `first`, and gives begin … end - 1."""
+        """(first, begin, end) of each tile of a mel: input from frame `first`, output of frames begin … end - 1."""
         length = min(frames, self.tile_frames)
         found: list[tuple[int, int, int]] = []
         begin = 0
@@ -51,5 +50,5 @@ class Tiling:
         return found
 
     def items(self, frames: int) -> int:
-        """The number of tiles of so many frames that a call may hold."""
+        """The number of tiles with this number of frames in one call."""
         return max(1, min(self.max_items, self.tile_frames // frames))

@@ -1,7 +1,7 @@
 """GOMIN diffusion on Triton: the sampling chain, run next to the denoiser.
 
-Requests of one call run side by side, in common denoiser calls where their tiles have one length, whatever their
-samplers, steps and seeds; the two instances' calls meet in the denoiser's batcher.
+The requests of one call run side by side and share denoiser calls if their tiles have the same length, with any
+samplers, steps and seeds. The calls of the two instances meet in the denoiser's batcher.
 
 Imports numpy, the standard library, Triton's own module, and `sampling/`, which gomin-export copies beside this file.
 Runs on Python 3.10.
@@ -23,7 +23,7 @@ class TritonPythonModel:
         """Read the settings that the export wrote into config.pbtxt.
 
         Raises:
-            pb_utils.TritonModelException: they make no sense.
+            pb_utils.TritonModelException: the settings are invalid.
         """
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
@@ -35,7 +35,7 @@ class TritonPythonModel:
         self.denoiser_version = int(args["model_version"])
 
     def execute(self, requests):
-        """Answer every request; a bad one gets an error and does not touch the others."""
+        """Answer every request. A bad request gets an error and does not affect the others."""
         responses = [None] * len(requests)
         jobs = {}
         for index, request in enumerate(requests):
@@ -43,7 +43,7 @@ class TritonPythonModel:
                 jobs[index] = self._job(request)
             except ValueError as error:
                 responses[index] = _error(str(error), pb_utils.TritonError.INVALID_ARG)
-            except Exception as error:  # one that leaves execute() would fail every request of the call
+            except Exception as error:  # an exception that leaves execute() would fail all requests of the call
                 responses[index] = _error(repr(error))
         self._run(jobs, responses)
         return responses

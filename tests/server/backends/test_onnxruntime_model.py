@@ -28,7 +28,7 @@ Change = tuple[str, str]
 def parameters(**values: str) -> Change:
     """A change of a config.pbtxt that adds parameters."""
     lines = [f'parameters {{ key: "{name}" value: {{ string_value: "{text}" }} }}' for name, text in values.items()]
-    return "# what a client must know\n", "\n".join(lines) + "\n"
+    return "# settings that clients read\n", "\n".join(lines) + "\n"
 
 
 NO_DELAY = "dynamic_batching { max_queue_delay_microseconds: 0 }"
