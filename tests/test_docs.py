@@ -107,7 +107,8 @@ def test_the_example_of_a_bad_option_is_noticed() -> None:
 def test_the_table_of_formats_is_that_of_the_code() -> None:
     rows = [
         f"| {' '.join(known.extensions)} | {known.description} | {'yes' if known.reader else ''} "
-        f"| {known.extension if known.writer else ''} | {', '.join(known.subtypes)} | {', '.join(known.streamable)} |"
+        f"| {known.extension if known.writer else ''} | {', '.join(known.subtypes)} | {', '.join(known.streamable)} "
+        f"| {known.requirement.package if known.requirement else ''} |"
         for known in sorted(formats.FORMATS, key=lambda known: known.kind)
     ]
     table = re.sub(r" +", " ", "\n".join(rows))

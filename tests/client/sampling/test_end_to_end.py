@@ -111,4 +111,4 @@ class TestCommandLine:
         result = run(
             "gomin-client", "synthesize", tmp_path / "a.npy", "--url", server.grpc, "-m", "diffusion", "--verbose"
         )
-        assert "windows of 512 frames, of which 100 are halo: 24 % more work than without" in result.stderr
+        assert "windows of 512 frames, 100 of them halo: 24 % more work" in result.stderr
