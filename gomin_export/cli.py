@@ -123,7 +123,7 @@ def verify(
     if url is not None and ckpt is not None and deployed.repository is not None:
         raise UsageError("--url with both --ckpt and --repository: give one of the two as the reference")
     if ckpt is None and (source.config or source.key):
-        raise UsageError("--config and --key tell how to read --ckpt, which is missing")
+        raise UsageError("--config and --key describe how to read --ckpt, which is missing")
     home = deployed.repository or o.DEFAULT_REPOSITORY
     criteria = Criteria(reference.version, reference.precision, tolerance.atol, tolerance.min_snr)
     source_of_truth: Reference = (

@@ -245,7 +245,7 @@ def _check_identity(info: ModelInfo, version: int, expected: Expectation) -> lis
     """Compare version, contract and provenance of a deployed model with the expectation."""
     if version not in info.versions:
         serves = ", ".join(map(str, info.versions))
-        return [_failed("version", f"{version} is not deployed; what is: {serves}")]
+        return [_failed("version", f"{version} is not deployed; deployed: {serves}")]
     problems = []
     if expected.newest and info.versions[-1] > version:
         problems.append(_failed("version", f"{info.versions[-1]} is deployed, the reference is {version}"))

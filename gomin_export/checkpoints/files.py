@@ -105,7 +105,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _directory(path: Path) -> str:
-    """What a directory is, for its owner."""
+    """A description of a directory that was given as a checkpoint."""
     if (path / ".metadata").is_file():
         return (
             "is a checkpoint of torch.distributed: convert it into one file, "
@@ -120,7 +120,7 @@ def _directory(path: Path) -> str:
 
 
 def _diagnose(path: Path, error: Exception) -> str:
-    """What is wrong with a file that could not be loaded, in words for its owner."""
+    """The reason why a file could not be loaded, for the error message."""
     if path.stat().st_size == 0:
         return f"is empty; {_EXPECTED}"
     named = _name_of(path)
@@ -143,7 +143,7 @@ def _diagnose(path: Path, error: Exception) -> str:
 
 
 def _name_of(path: Path) -> str | None:
-    """What a file is that is no checkpoint; None if nobody knows."""
+    """A description of a file that is not a checkpoint; None if it is unknown."""
     head = _head(path, _HEAD)
     for start, kind in _KINDS:
         if head.startswith(start):
@@ -159,7 +159,7 @@ def _name_of(path: Path) -> str | None:
 
 
 def _text(text: str, path: Path) -> str | None:
-    """What a text file is that was taken for a checkpoint."""
+    """A description of a text file that was given as a checkpoint."""
     start = text[:200].lower()
     if start.startswith("version https://git-lfs.github.com/spec"):
         size = re.search(r"^size (\d+)$", text, re.MULTILINE)

@@ -60,8 +60,8 @@ def load_network(
         network_class: `GomiGAN` or `DiffusionWrapper`.
         path: the checkpoint.
         overrides: constructor arguments that win over the config that the tensors show.
-        key: the state dict to take from a checkpoint that holds several.
-        say: called with a sentence for everything that was changed or left out.
+        key: the state dict to use from a checkpoint with several.
+        say: called with a sentence about each change and omission.
 
     Returns:
         The network in evaluation mode, float32, on the CPU.
@@ -90,7 +90,7 @@ def read_checkpoint(path: str | Path, kind: str, key: str | None = None) -> Chec
     Args:
         path: the file.
         kind: "gan" or "diffusion".
-        key: the state dict to take from a checkpoint that holds several.
+        key: the state dict to use from a checkpoint with several.
 
     Raises:
         CheckpointError: the file cannot be read safely, or is not of this kind.
@@ -141,7 +141,7 @@ def read_config_file(path: str | Path, config_class: type[Any]) -> dict[str, Any
 
 
 def _choose(path: Path, kind: str | None, key: str | None) -> Candidate:
-    """The network in a file that is meant; it must be of a kind, if one is given."""
+    """The chosen network in a file; it must be of the given kind, if there is one."""
     contents = load_file(path)
     if not isinstance(contents, (Mapping, list, tuple)):
         raise CheckpointError(
@@ -153,7 +153,7 @@ def _choose(path: Path, kind: str | None, key: str | None) -> Candidate:
     of_kind = [one for one in candidates if kind in (None, one.kind)]
     if of_kind:
         return state_dicts.choose(path, contents, of_kind, key)
-    if candidates:  # refused by name, before a long list of missing tensors would
+    if candidates:  # a clearer message than a long list of missing tensors
         found = state_dicts.choose(path, contents, candidates, key).kind
         raise CheckpointError(
             f"{path}: is a {found} checkpoint (it has tensors {ARCHITECTURES[found].signature}*), not a {kind} one; "

@@ -22,7 +22,7 @@ class CheckpointReader:
     Attributes:
         path: the file, for messages.
         tensors: name → float32 tensor on the CPU.
-        notes: what was changed or left out, a sentence each, for people.
+        notes: a sentence about each change and omission.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ _DEEPEST = 5  # levels of nested containers
 
 @dataclass
 class StateDict:
-    """Tensors by the names that the network has for them.
+    """Tensors under the network's own names.
 
     Attributes:
         tensors: name → tensor, as it was saved.
@@ -44,7 +44,7 @@ class Candidate:
     Attributes:
         kind: the kind of network.
         keys: the keys of the containers around them.
-        prefix: what its names have in front of the network's own, wrappers aside; "" or with a dot at the end.
+        prefix: the part of its names in front of the network's own, without wrappers; "" or with a dot at the end.
         entries: the container that holds the tensors.
     """
 
@@ -85,8 +85,8 @@ def choose(path: Path, contents: Any, candidates: Sequence[Candidate], key: str 
     Args:
         path: the file, for messages.
         contents: its top-level object.
-        candidates: the networks in it that come into question.
-        key: see `Candidate.label`; the keys of its containers or its prefix alone do, too.
+        candidates: the networks in it that are considered.
+        key: see `Candidate.label`; the keys of its containers or its prefix alone are accepted too.
 
     Raises:
         CheckpointError: none or several.
@@ -111,7 +111,7 @@ def choose(path: Path, contents: Any, candidates: Sequence[Candidate], key: str 
 
 
 def network_tensors(path: Path, chosen: Candidate, signature: str) -> StateDict:
-    """The tensors of a network, by the names that it has for them.
+    """The tensors of a network, under the network's own names.
 
     Raises:
         CheckpointError: a tensor is there twice.
@@ -196,7 +196,7 @@ def _at_start(anchor: str) -> str:
 
 
 def _without_suffix(prefix: str, outer: str) -> str:
-    """What stands in front of the network: the outer module's own name is part of the network."""
+    """The prefix in front of the network. The outer module's own name is part of the network."""
     if outer and (prefix == outer or prefix.endswith("." + outer)):
         return prefix.removesuffix(outer)
     return prefix

@@ -1,1 +1,1 @@
-"""The parity gate, what it feeds, and what it records."""
+"""The parity gate: its cases, its comparison and its records."""

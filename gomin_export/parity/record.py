@@ -108,7 +108,7 @@ def read_vectors(files: Path) -> list[Case]:
         ]
     except FileNotFoundError:
         raise RepositoryError(f"{path}: no such file; {_REMEDY}") from None
-    except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
+    except Exception as error:  # numpy and zipfile raise many types of errors for damaged files
         raise RepositoryError(f"{path}: is damaged ({type(error).__name__}: {error}); {_REMEDY}") from error
     if not vectors:
         raise RepositoryError(f"{path}: is damaged (it holds no vectors); {_REMEDY}")

@@ -216,7 +216,7 @@ class TestServer:
 
         result = invoke(app, "verify", "--url", server.grpc, "--repository", copy, "--model", "gan")
 
-        assert_fails(result, 4, "gomin_gan version 2: version: 2 is not deployed; what is: 1")
+        assert_fails(result, 4, "gomin_gan version 2: version: 2 is not deployed; deployed: 1")
 
     def test_catches_a_missing_model(self, server: RunningServer, copy: Path) -> None:
         (copy / "gomin_gan").rename(copy / "gomin_gan_large")
