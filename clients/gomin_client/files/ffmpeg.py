@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gomin_client.files import scanning
 from gomin_client.files.decoders import TRUNCATED, DecodingError
 from gomin_client.files.sections import Section
-from gomin_client.files.sndfile import SoundFileDecoder
 
 if TYPE_CHECKING:
     import av
+
+    from gomin_client.files.audio import SoundFileDecoder
 
 EXTRA = "pip install 'gomin-triton[formats]'"
 
@@ -41,6 +43,22 @@ class Readable(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end."""
+
+
+def open_required(path: Path, demuxer: str, reason: str) -> FFmpegDecoder:
+    """Open a file that only FFmpeg decodes exactly.
+
+    Args:
+        path: the file.
+        demuxer: see `FFmpegDecoder`.
+        reason: why, for the message if PyAV is not installed.
+
+    Raises:
+        DecodingError, OSError: see `FFmpegDecoder`; or PyAV is not installed.
+    """
+    if not is_installed():
+        raise DecodingError(f"{reason}, which needs PyAV: {EXTRA}")
+    return FFmpegDecoder(path, demuxer, is_cut=scanning.is_cut(path, demuxer))
 
 
 class FFmpegDecoder:
@@ -197,32 +215,36 @@ class ResumingDecoder:
         """
         self.rate, self.channels = first.rate, first.channels
         self._path, self._demuxer, self._expected = path, demuxer, first.frames
-        self._decoder: SoundFileDecoder | FFmpegDecoder = first
+        self._first = first
+        self._second: FFmpegDecoder | None = None
         self._read = 0
 
     def read(self, size: int) -> NDArray[np.float32]:
         """See `Decoder.read`."""
-        try:
-            samples = self._decoder.read(size)
-        except DecodingError:
-            if isinstance(self._decoder, FFmpegDecoder) or not is_installed():
-                raise
-            self._decoder.close()
-            self._decoder = FFmpegDecoder(self._path, self._demuxer)
-            skipped = 0
-            while skipped < self._read and (count := len(self._decoder.read(min(size, self._read - skipped)))):
-                skipped += count
-            samples = self._decoder.read(size)
+        if self._second is None:
+            try:
+                samples = self._first.read(size)
+            except DecodingError:
+                if not is_installed():
+                    raise
+                self._second = FFmpegDecoder(self._path, self._demuxer)
+                skipped = 0
+                while skipped < self._read and (count := len(self._second.read(min(size, self._read - skipped)))):
+                    skipped += count
+        if self._second is not None:
+            samples = self._second.read(size)
         self._read += len(samples)
         return samples
 
     def defect(self) -> str:
         """See `Decoder.defect`."""
-        if isinstance(self._decoder, SoundFileDecoder):
-            return self._decoder.defect()
+        if self._second is None:
+            return self._first.defect()
         is_short = self._read < self._expected
-        return TRUNCATED if is_short else self._decoder.defect() or "is damaged; read as far as it goes"
+        return TRUNCATED if is_short else self._second.defect() or "is damaged; read as far as it goes"
 
     def close(self) -> None:
         """See `Decoder.close`."""
-        self._decoder.close()
+        self._first.close()
+        if self._second is not None:
+            self._second.close()

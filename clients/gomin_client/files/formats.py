@@ -119,7 +119,7 @@ def _resolved(function: Function) -> Callable[..., Any]:
 
 
 _READ_AUDIO = "gomin_client.files.opening:open_audio"
-_WRITE_AUDIO = "gomin_client.files.sndfile:write"
+_WRITE_AUDIO = "gomin_client.files.audio:write_soundfile"
 _TORCH = Requirement("torch", "torch", "pip install torch; .npz keeps the same without it")
 _MELS = "gomin_client.files.mels"
 

@@ -7,8 +7,15 @@ libsndfile believes some of these. Here, the samples then extend to the end of t
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from gomin_client.files import ffmpeg, scanning
+from gomin_client.files.audio import SoundFileDecoder
+from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError
+from gomin_client.files.sections import Section
 
 _WAV_CODECS = {
     (1, 1): "PCM_U8",
@@ -254,3 +261,131 @@ def _caf_format(chunk: bytes) -> tuple[str, bool, int, int]:
         else:
             encoding = {b"alaw": "ALAW", b"ulaw": "ULAW"}.get(codec, "")
     return encoding, not flags & 2, channels, int(rate)
+
+
+_MOST_CHUNKS = 1000
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """How a container is made of chunks.
+
+    Attributes:
+        layout: of a chunk's name and size.
+        alignment: of chunks, in bytes.
+        whole: the names that a whole file begins with.
+    """
+
+    layout: str
+    alignment: int
+    whole: tuple[bytes, ...]
+
+
+_CHUNKS = {
+    "wav": _Chunks("<4sI", 2, (b"RIFF", b"RIFX", b"RF64", b"BW64")),
+    "aiff": _Chunks(">4sI", 2, (b"FORM",)),
+    "caf": _Chunks(">4sq", 1, (b"caff",)),
+}
+# the beginning of a whole file, where it is looked for among samples
+_MARKS = {
+    "wav": rb"(?:RIFF|RF64|BW64)....WAVE",
+    "w64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb",
+    "aiff": rb"FORM....AIF[FC]",
+    "au": rb"\.snd\x00\x00..\x00\x00\x00|\.snd\x00\x00..\xff\xff\xff\xff",
+    "caf": rb"caff\x00\x01..desc",
+}
+
+
+def open_uncompressed(path: Path, kind: str) -> Decoder | None:
+    """Open a file whose header does not give its true length.
+
+    Args:
+        path: the file.
+        kind: see `read_layout`.
+
+    Returns:
+        None if the length is right, or the header of a variant that is not known here: libsndfile may read it.
+
+    Raises:
+        DecodingError: it cannot be read exactly.
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            layout = read_layout(kind, file)
+    except LayoutError:
+        return None  # a variant that is not known here
+    length = path.stat().st_size
+    if layout.size is None or kind == "au":  # nothing but samples follows the header of an AU file
+        if _is_chunks(path, kind, layout.start, length):  # there are none
+            return SoundFileDecoder(path)
+        return _open_to_the_end(path, kind, layout, length)
+    missing = layout.start + layout.size - length
+    if missing <= 0 and not _is_followed_by_another(path, kind, layout, length):
+        return None
+    if not layout.encoding:
+        return None if missing > 0 else ffmpeg.open_required(path, kind, _SEVERAL)
+    # a length that counts the header, too, is a common mistake
+    is_truncated = missing > 0 and missing not in (layout.start, layout.start - 8)
+    defect = TRUNCATED if is_truncated else "is several files in one; the first was read" if missing <= 0 else ""
+    end = layout.start + layout.size - max(0, missing)
+    return SoundFileDecoder(Section(path, [(layout.start, end)]), layout, lambda: defect)
+
+
+_SEVERAL = "it is several files in one"
+
+
+def _open_to_the_end(path: Path, kind: str, layout: Layout, length: int) -> Decoder:
+    """Open uncompressed samples that extend to the end of the file, but for headers of files that were joined to it."""
+    ranges = [(layout.start, length)]
+    for position in scanning.find_all(path, _MARKS[kind], layout.start):
+        try:
+            with path.open("rb") as file:
+                file.seek(position)
+                other = read_layout(kind, file)
+        except LayoutError:
+            continue
+        if replace(other, start=0, size=None) != replace(layout, start=0, size=None):
+            raise DecodingError(f"{_SEVERAL}, which differ in rate, channels or encoding; split it")
+        ranges[-1:] = [(ranges[-1][0], position), (position + other.start, length)]
+    if layout.encoding:
+        return SoundFileDecoder(Section(path, ranges), layout, lambda: "")
+    if len(ranges) > 1:
+        raise DecodingError(f"{_SEVERAL}; split it")
+    return ffmpeg.open_required(path, kind, "its samples are compressed, and their number is unknown")
+
+
+def _is_followed_by_another(path: Path, kind: str, layout: Layout, length: int) -> bool:
+    """Whether another file of the same kind follows the samples and other chunks."""
+    with path.open("rb") as file:
+        if kind == "w64":
+            file.seek(16)
+            file.seek(min(int.from_bytes(file.read(8), "little"), length))
+            return file.read(4) == b"riff"
+        position = layout.start + (layout.size or 0)
+        return any(mark in _CHUNKS[kind].whole for mark, _ in _chunks(file, kind, position, length))
+
+
+def _is_chunks(path: Path, kind: str, position: int, length: int) -> bool:
+    """Whether chunks, not samples, fill the file from a position to its end."""
+    if kind not in _CHUNKS or position >= length:
+        return False
+    with path.open("rb") as file:
+        end = max((following for _, following in _chunks(file, kind, position, length)), default=0)
+    return end - length in range(_CHUNKS[kind].alignment)
+
+
+def _chunks(file: BinaryIO, kind: str, position: int, length: int) -> Iterator[tuple[bytes, int]]:
+    """(name, offset of the next) of chunks, as far as there are any."""
+    known = _CHUNKS[kind]
+    for _ in range(_MOST_CHUNKS):
+        file.seek(position)
+        head = file.read(struct.calcsize(known.layout))
+        if len(head) < struct.calcsize(known.layout) or not head[:4].decode("latin-1").isprintable():
+            return
+        name, size = struct.unpack(known.layout, head)
+        position += len(head) + size
+        position += -position % known.alignment
+        yield name, position
+        if size < 0 or position > length:
+            return

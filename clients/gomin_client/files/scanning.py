@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gomin_client.files.contents import id3_size, identify_file
-
 _CHUNK = 1 << 20
 
 # kbit/s by index: MPEG 1 layers I, II and III; MPEG 2 and 2.5 layer I, layers II and III (ISO/IEC 11172-3, 13818-3)
@@ -56,6 +54,14 @@ class _Frame:
     rate: int
     channels: int
     version: int
+
+
+def id3_size(head: bytes) -> int:
+    """The bytes of an ID3v2 tag at the start of a file; 0 if there is none."""
+    if head[:3] != b"ID3" or len(head) < 10 or any(byte & 0x80 for byte in head[6:10]):
+        return 0
+    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+    return 10 + size + (10 if head[5] & 0x10 else 0)
 
 
 def scan_mpeg(path: Path) -> MpegExtent:
@@ -225,7 +231,7 @@ def scan_flac(path: Path) -> bool:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        _, start = identify_file(file)
+        start = id3_size(file.read(10))
         file.seek(start)
         header = file.read(42)
         samples = int.from_bytes(header[21:26], "big") & 0xFFFFFFFFF
