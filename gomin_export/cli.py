@@ -60,6 +60,7 @@ def _command(architecture: Architecture) -> Callable[..., None]:
         settings = deployment.build()
         with _torch_needed():
             from gomin_export import pipeline  # takes seconds: torch
+            from gomin_export.checkpoints.sources import locate
             from gomin_export.onnx.forms import GraphOptions
             from gomin_export.plan import ExportOptions
         options = ExportOptions(
@@ -73,7 +74,8 @@ def _command(architecture: Architecture) -> Callable[..., None]:
             version=placing.version,
             keep=placing.keep,
         )
-        export = pipeline.Export(architecture, ckpt, repository, own.applied_to(options), say=_say)
+        located = locate(ckpt, source.sha256, _say)
+        export = pipeline.Export(architecture, located, repository, own.applied_to(options), say=_say)
         if placing.dry_run:
             _show_plan(export.plan)
             return
@@ -122,8 +124,8 @@ def verify(
     ckpt, url = reference.ckpt, deployed.url
     if url is not None and ckpt is not None and deployed.repository is not None:
         raise UsageError("--url with both --ckpt and --repository: give one of the two as the reference")
-    if ckpt is None and (source.config or source.key):
-        raise UsageError("--config and --key describe how to read --ckpt, which is missing")
+    if ckpt is None and (source.config or source.key or source.sha256):
+        raise UsageError("--config, --key and --sha256 describe how to read --ckpt, which is missing")
     home = deployed.repository or o.DEFAULT_REPOSITORY
     criteria = Criteria(reference.version, reference.precision, tolerance.atol, tolerance.min_snr)
     source_of_truth: Reference = (
@@ -151,13 +153,16 @@ def verify(
         )
 
 
-def _checkpoint_reference(ckpt: Path, source: o.CheckpointOptions, criteria: Criteria) -> Reference:
+def _checkpoint_reference(ckpt: str, source: o.CheckpointOptions, criteria: Criteria) -> Reference:
     with _torch_needed():
         from gomin_export.checkpoints import detect_kind
+        from gomin_export.checkpoints.sources import locate
         from gomin_export.verify import CheckpointReference
 
-        architecture = ARCHITECTURES[detect_kind(ckpt, source.key)]
-        return CheckpointReference(architecture, ckpt, _read_config(architecture, source.config), source.key, criteria)
+        located = locate(ckpt, source.sha256, _say)
+        architecture = ARCHITECTURES[detect_kind(located.path, source.key)]
+        overrides = _read_config(architecture, source.config)
+        return CheckpointReference(architecture, located, overrides, source.key, criteria, _say)
 
 
 def _read_config(architecture: Architecture, path: Path | None) -> dict[str, Any]:

@@ -29,7 +29,15 @@ _PARITY = "Parity gate"
 _DEPLOYMENT = "Deployment: settings of config.pbtxt"
 _PLACING = "Placing"
 
-Checkpoint = Annotated[Path, typer.Option("--ckpt", help="The checkpoint: a state dict (.pt, .pth, .safetensors).")]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        "--ckpt",
+        metavar="FILE",
+        help="The checkpoint: a state dict (.pt, .pth, .safetensors), or one of the Hugging Face Hub, "
+        "hf://USER/REPOSITORY[@REVISION]/FILE.",
+    ),
+]
 Repository = Annotated[Path, typer.Option(help="The Triton model repository to export into; made if missing.")]
 
 
@@ -66,6 +74,14 @@ class CheckpointOptions:
     key: Annotated[
         str | None,
         _option(_MODEL, "State dict to take from a checkpoint with several, such as ema."),
+    ] = None
+    sha256: Annotated[
+        str | None,
+        typer.Option(
+            help="SHA-256 that the checkpoint file must have, in hexadecimal. Default: any.",
+            rich_help_panel=_MODEL,
+            show_default=False,
+        ),
     ] = None
 
 
@@ -315,8 +331,11 @@ class ReferenceOptions:
     """
 
     ckpt: Annotated[
-        Path | None,
-        typer.Option(help="Compare with this checkpoint, run by PyTorch, and not with the cases that were recorded."),
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Compare with this checkpoint, run by PyTorch, and not with the cases that were recorded.",
+        ),
     ] = None
     version: Annotated[
         int | None,

@@ -17,6 +17,7 @@ from gomin_client.contract.model import FP16, Provenance
 from gomin_client.contract.repository import CONFIG
 from gomin_client.transports.local import LocalTransport
 from gomin_export.checkpoints import load_network
+from gomin_export.checkpoints.sources import Source
 from gomin_export.networks import registry
 from gomin_export.networks.registry import Architecture
 from gomin_export.parity import cases, gate, record, windows
@@ -46,7 +47,7 @@ class Export:
     def __init__(
         self,
         architecture: Architecture,
-        checkpoint: Path,
+        checkpoint: Path | Source,
         model_repository: Path,
         options: ExportOptions,
         say: Say = lambda _: None,
@@ -55,7 +56,7 @@ class Export:
 
         Args:
             architecture: the network's record.
-            checkpoint: the checkpoint file.
+            checkpoint: the checkpoint file, or what `checkpoints.sources.locate` made of an option.
             model_repository: the repository for the models; made if missing.
             options: of the export.
             say: called with a line of text before each stage.
@@ -68,10 +69,11 @@ class Export:
         self.placed = False  # whether the models are in the repository
         self._say = say
         self._options = options
-        say(f"loading {checkpoint}")
-        self._network = load_network(architecture.network_class, checkpoint, options.overrides, options.key, say)
-        self._sha256 = record.sha256(checkpoint)
-        self.plan = make_plan(architecture, self._network, self._sha256, model_repository, options)
+        self._source = checkpoint if isinstance(checkpoint, Source) else Source.of(checkpoint)
+        path = self._source.path
+        say(f"loading {path}")
+        self._network = load_network(architecture.network_class, path, options.overrides, options.key, say)
+        self.plan = make_plan(architecture, self._network, self._source.sha256, model_repository, options)
 
     def run(self) -> Exported:
         """Export, prove parity and place the models, unless the repository has them already.
@@ -95,7 +97,9 @@ class Export:
                 reports = self._build(stage)
                 precision = self._options.graph.precision
                 for model, report in zip(plan.models, reports, strict=True):
-                    provenance[model.name] = Provenance(self._sha256, precision, report.summary)
+                    provenance[model.name] = Provenance(
+                        self._source.sha256, precision, report.summary, self._source.name
+                    )
             with place.signals_deferred():
                 place.place_models(plan.repository, plan.version, plan.staged(stage, provenance), plan.dropped)
                 self.placed = True
@@ -126,7 +130,7 @@ class Export:
         graph = self._options.graph
         facts = {
             **model.contract.to_parameters(),
-            "gomin.checkpoint_sha256": self._sha256,
+            "gomin.checkpoint_sha256": self._source.sha256,
             "gomin.precision": graph.precision,
             "gomin.exporter": f"gomin-triton {metadata.version('gomin-triton')}, torch {torch.__version__}",
         }
@@ -138,7 +142,8 @@ class Export:
         gate_cases = served.gate_cases(self._network, model.parameters)
         record.write_vectors(files, cases.to_record(gate_cases))
         facts: dict[str, Any] = {
-            "checkpoint_sha256": self._sha256,
+            "checkpoint_sha256": self._source.sha256,
+            "source": self._source.name,
             "precision": self._options.graph.precision,
             "contract": model.contract.to_parameters(),
             "files": record.file_digests(files),

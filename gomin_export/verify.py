@@ -6,10 +6,10 @@ PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
@@ -21,6 +21,9 @@ from gomin_export.networks.registry import Architecture
 from gomin_export.parity import gate, record
 from gomin_export.parity.gate import Case, Outcome, Report, Tolerance
 from gomin_export.repository.config import Deployment
+
+if TYPE_CHECKING:
+    from gomin_export.checkpoints.sources import Source  # torch, which recorded cases do not need
 
 
 @dataclass(frozen=True)
@@ -136,29 +139,31 @@ class CheckpointReference:
     def __init__(
         self,
         architecture: Architecture,
-        checkpoint: Path,
+        source: Source,
         overrides: Mapping[str, Any],
         key: str | None,
         criteria: Criteria = Criteria(),
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Load the checkpoint.
 
         Args:
             architecture: the network's record.
-            checkpoint: the checkpoint file.
+            source: the checkpoint.
             overrides: config values of the network that win over the values that the tensors show.
             key: entry of a checkpoint with several state dicts.
             criteria: the precision is fp32 unless it is given.
+            say: called with a sentence for everything in the checkpoint that was changed or left out.
 
         Raises:
             CheckpointError: the file is not a usable checkpoint of this network.
         """
         from gomin_export.checkpoints import load_network
 
-        self._network = load_network(architecture.network_class, checkpoint, overrides, key)
+        self._network = load_network(architecture.network_class, source.path, overrides, key, say)
         self._models = {model.name: model for model in architecture.models}
         self._contracts = architecture.contracts(self._network)
-        self._sha256 = record.sha256(checkpoint)
+        self._sha256 = source.sha256
         self._version = criteria.version
         self._precision = criteria.precision or contract.FP32
         self._tolerance = Tolerance.of(self._precision, criteria.atol, criteria.min_snr)

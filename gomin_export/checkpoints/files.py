@@ -45,10 +45,7 @@ def load_file(path: Path) -> Any:
         CheckpointError: the file cannot be read safely, or is not a checkpoint.
     """
     try:
-        if path.is_dir():
-            raise CheckpointError(f"{path}: {_directory(path)}")
-        if path.exists() and not path.is_file():
-            raise CheckpointError(f"{path}: is not a regular file; a checkpoint cannot be read from a pipe")
+        require_file(path)
         if _is_safetensors(path):
             from safetensors.torch import load_file as load_safetensors
 
@@ -60,12 +57,25 @@ def load_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch, pickle, zipfile and safetensors each raise their own; all mean the same here
         raise CheckpointError(f"{path}: {_diagnose(path, error)}") from error
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path that is not a regular file.
+
+    Raises:
+        CheckpointError: there is nothing, a directory, a pipe or the like.
+        OSError: it cannot be looked at.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: {_directory(path)}")
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is not a regular file; a checkpoint cannot be read from a pipe")
 
 
 def _is_safetensors(path: Path) -> bool:

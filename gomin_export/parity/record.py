@@ -72,7 +72,9 @@ def read_provenance(files: Path) -> Provenance | None:
         report = read_report(files)
     except RepositoryError:
         return None
-    return Provenance(report.facts["checkpoint_sha256"], str(report.facts.get("precision")), report.summary)
+    facts = report.facts
+    source = str(facts.get("source", ""))
+    return Provenance(facts["checkpoint_sha256"], str(facts.get("precision")), report.summary, source)
 
 
 def write_vectors(files: Path, cases: Sequence[Case]) -> None:

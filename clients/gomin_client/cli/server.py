@@ -55,6 +55,8 @@ def _print_model(name: str, described: ModelInfo) -> None:
             typer.echo("    its config.pbtxt does not say where it comes from")
             continue
         typer.echo(f"    checkpoint: sha256 {made.checkpoint_sha256}")
+        if made.source:
+            typer.echo(f"    source: {made.source}")
         typer.echo(f"    precision: {made.precision}")
         typer.echo(f"    parity: {made.parity}")
 

@@ -53,15 +53,18 @@ class Provenance:
         checkpoint_sha256: SHA-256 of the exported checkpoint file.
         precision: one of `PRECISIONS`.
         parity: summary of the parity gate's report.
+        source: origin of the checkpoint, a file name or hf://USER/REPOSITORY@COMMIT/FILE; "" if not recorded.
     """
 
     checkpoint_sha256: str
     precision: str = FP32
     parity: str = "not recorded"
+    source: str = ""
 
     def to_parameters(self, version: int) -> dict[str, str]:
-        """The provenance as config parameters of a model version."""
-        return {f"{PARAMETER_PREFIX}{item.name}.{version}": getattr(self, item.name) for item in fields(self)}
+        """The provenance as config parameters of a model version; an empty source is left out."""
+        values = {f"{PARAMETER_PREFIX}{item.name}.{version}": getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if value}
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> dict[int, Provenance]:
