@@ -96,8 +96,8 @@ def read_checkpoint(path: str | Path, kind: str, key: str | None = None) -> Chec
         CheckpointError: the file cannot be read safely, or is not of this kind.
     """
     path = Path(path)
-    chosen = _choose(path, kind, key)
-    state = state_dicts.network_tensors(path, chosen, ARCHITECTURES[kind].signature)
+    chosen, candidates = _choose(path, kind, key)
+    state = state_dicts.network_tensors(path, chosen, candidates, ARCHITECTURES[kind].signature)
     for name, tensor in [*state.tensors.items(), *state.mel_buffers.items()]:
         _check_data(path, name, tensor)
     tensors, weights = weight_norm.fold(
@@ -117,7 +117,7 @@ def detect_kind(path: str | Path, key: str | None = None) -> str:
     Raises:
         CheckpointError: the file cannot be read safely, or is of neither.
     """
-    return _choose(Path(path), None, key).kind
+    return _choose(Path(path), None, key)[0].kind
 
 
 def read_config_file(path: str | Path, config_class: type[Any]) -> dict[str, Any]:
@@ -140,8 +140,8 @@ def read_config_file(path: str | Path, config_class: type[Any]) -> dict[str, Any
     return values
 
 
-def _choose(path: Path, kind: str | None, key: str | None) -> Candidate:
-    """The chosen network in a file; it must be of the given kind, if there is one."""
+def _choose(path: Path, kind: str | None, key: str | None) -> tuple[Candidate, list[Candidate]]:
+    """The chosen network in a file, of the given kind if there is one; and all networks of that kind in the file."""
     contents = load_file(path)
     if not isinstance(contents, (Mapping, list, tuple)):
         raise CheckpointError(
@@ -152,7 +152,7 @@ def _choose(path: Path, kind: str | None, key: str | None) -> Candidate:
     candidates = state_dicts.find_candidates(contents, signatures)
     of_kind = [one for one in candidates if kind in (None, one.kind)]
     if of_kind:
-        return state_dicts.choose(path, contents, of_kind, key)
+        return state_dicts.choose(path, contents, of_kind, key), of_kind
     if candidates:  # a clearer message than a long list of missing tensors
         found = state_dicts.choose(path, contents, candidates, key).kind
         raise CheckpointError(

@@ -110,8 +110,14 @@ def choose(path: Path, contents: Any, candidates: Sequence[Candidate], key: str 
     return chosen[0]
 
 
-def network_tensors(path: Path, chosen: Candidate, signature: str) -> StateDict:
+def network_tensors(path: Path, chosen: Candidate, candidates: Sequence[Candidate], signature: str) -> StateDict:
     """The tensors of a network, under the network's own names.
+
+    Args:
+        path: the file, for messages.
+        chosen: the network.
+        candidates: all networks in the file; those beside it are left out.
+        signature: of its kind; see `find_candidates`.
 
     Raises:
         CheckpointError: a tensor is there twice.
@@ -124,6 +130,11 @@ def network_tensors(path: Path, chosen: Candidate, signature: str) -> StateDict:
     bare = not any(
         _unwrapped(name).startswith(chosen.prefix + outer + anchor) for name in chosen.entries if isinstance(name, str)
     )
+    beside = tuple(
+        one.prefix
+        for one in candidates
+        if one.entries is chosen.entries and one.kind == chosen.kind and not chosen.prefix.startswith(one.prefix)
+    )
     wrappers: dict[str, None] = {}
     others: list[str] = []
     for raw, value in chosen.entries.items():
@@ -135,7 +146,7 @@ def network_tensors(path: Path, chosen: Candidate, signature: str) -> StateDict:
         if _MELSPEC in name:
             state.mel_buffers[name[name.index(_MELSPEC) :]] = value
             continue
-        if not name.startswith(chosen.prefix):
+        if not name.startswith(chosen.prefix) or name.startswith(beside):
             others.append(str(raw))
             continue
         name = (outer if bare else "") + name[len(chosen.prefix) :]
