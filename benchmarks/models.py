@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import warnings
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,8 +123,7 @@ def _export_plain(network: nn.Module, path: Path, model: str) -> None:
         "signal": {0: batch, 2: 256 * frames},
         "timestep": {0: batch},
     }
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with onnx_export.quiet_exporter():
         program = torch.onnx.export(
             network,
             kwargs=inputs,

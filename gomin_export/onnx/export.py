@@ -37,7 +37,7 @@ def write(form: OnnxForm, path: Path, metadata: Mapping[str, str]) -> None:
         path: the file; the weights of a large model go into a second file beside it.
         metadata: strings to store in the file.
     """
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             form.module.eval(),
             args=(),
@@ -84,7 +84,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Silence the exporter's progress lines and deprecation warnings, which do not concern our users."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
