@@ -55,7 +55,8 @@ class Outcome:
         """Why it failed, in words that name the file; empty if it did not."""
         if self.error is None:
             return ""
-        message = re.sub(r"\S*/gomin-\w+/stdin\.\w+", "standard input", str(self.error))
+        message = re.sub(r"\S*/gomin-\w+/stdin(\.\w+)?", "standard input", str(self.error))
+        message = re.sub(r"(\S*)/gomin-\w+/stdout\.\w+", r"temporary file in \1", message)
         if self.job.source == STREAM:
             return message
         named = any(str(path) in message for path in (self.job.source, self.job.target))

@@ -65,10 +65,11 @@ def exit_status(program: str, when_interrupted: Callable[[], str]) -> Iterator[N
         typer.echo(f"{program}: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is not None:  # about a file, for which the libraries raise a FileError: a defect
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of its buffer cannot be written
-        typer.echo(f"{program}: cannot write its output: {error.strerror}", err=True)
+        if error.filename is None:  # standard output; libraries raise errors of ours for other files
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of its buffer cannot be written
+            typer.echo(f"{program}: cannot write its output: {error.strerror or error}", err=True)
+        else:
+            typer.echo(f"{program}: {os.fsdecode(error.filename)}: {error.strerror or error}", err=True)
         sys.exit(1)
     except Interrupted as interrupted:
         typer.echo(f"{program}: interrupted; {interrupted.so_far or when_interrupted()}", err=True)

@@ -1,18 +1,33 @@
-"""Writing files atomically: a file is complete or it does not exist."""
+"""Writing files atomically: a file is complete or it does not exist.
+
+A file is written under a temporary name, .NAME.HEX.part, which is locked for as long as the program that writes it
+runs. What a killed program leaves behind is therefore recognised by its free lock, and removed by the next run that
+writes the same file.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gomin_client.errors import FileError
 
+try:
+    import fcntl
+except ImportError:  # Windows: temporary files are not locked, and those of killed programs stay
+    fcntl = None  # type: ignore[assignment]
+
 _unfinished: set[Path] = set()
+_PART = re.compile(r"(\..{0,50}\.)[0-9a-f]{12}\.part", re.DOTALL)
+_leftovers: dict[str, dict[str, list[Path]]] = {}  # folder → prefix of temporary names → files found there at first
+_leftovers_lock = threading.Lock()
 
 
 def discard_unfinished() -> None:
@@ -26,14 +41,39 @@ def discard_unfinished() -> None:
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """A directory that is removed at the end of the block."""
-    with tempfile.TemporaryDirectory(prefix="gomin-") as name:
-        directory = Path(name)
-        _unfinished.add(directory)
+    """A directory that is removed at the end of the block.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    with temporary_file_errors():
+        directory = Path(tempfile.mkdtemp(prefix="gomin-"))
+    _unfinished.add(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        _unfinished.discard(directory)
+
+
+@contextmanager
+def temporary_file_errors() -> Iterator[None]:
+    """Turn operating system errors about temporary files into ones that name their directory.
+
+    Raises:
+        FileError: says which directory, and how to choose another.
+    """
+    try:
+        yield
+    except OSError as error:
         try:
-            yield directory
-        finally:
-            _unfinished.discard(directory)
+            directory = tempfile.gettempdir()
+        except OSError:  # no directory at all can be written: its message lists those that were tried
+            raise FileError(f"no temporary directory can be written ({error.strerror}): set TMPDIR to one") from error
+        raise FileError(
+            f"{directory}: temporary files cannot be written there: {error.strerror or error}; set TMPDIR to another "
+            "directory"
+        ) from error
 
 
 @contextmanager
@@ -47,12 +87,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         FileError: the file cannot be written.
     """
     part: Path | None = None
+    lock: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.parent / f".{path.name[:50]}.{secrets.token_hex(6)}.part"
-        # not with tempfile: its files are private, and outputs are to have the permissions that the umask leaves
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        _unfinished.add(part)
+        prefix = f".{path.name[:50]}."
+        _remove_leftovers(path.parent, prefix)
+        part, lock = _create(path.parent, prefix)
         yield part
         part.replace(path)
     except (FileExistsError, NotADirectoryError) as error:
@@ -63,3 +103,63 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if part is not None:
             part.unlink(missing_ok=True)
             _unfinished.discard(part)
+        if lock is not None:
+            os.close(lock)
+
+
+def _create(folder: Path, prefix: str) -> tuple[Path, int | None]:
+    """A new temporary file, and the descriptor that its lock is held by."""
+    while True:
+        part = folder / f"{prefix}{secrets.token_hex(6)}.part"
+        # not with tempfile: its files are private, and outputs are to have the permissions that the umask leaves
+        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        if fcntl is None:
+            os.close(descriptor)
+            _unfinished.add(part)
+            return part, None
+        try:
+            is_ours = _lock(descriptor) and part.exists()
+        except OSError:  # the file system has no locks: leftovers stay
+            is_ours = True
+        if is_ours:
+            _unfinished.add(part)
+            return part, descriptor
+        os.close(descriptor)  # another run took it for a leftover before it was locked
+        part.unlink(missing_ok=True)
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove what killed programs left of files with this prefix. The folder is listed once, not for every file."""
+    if fcntl is None:
+        return
+    key = os.path.abspath(folder)
+    with _leftovers_lock:
+        if key not in _leftovers:
+            found: dict[str, list[Path]] = {}
+            with suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if match := _PART.fullmatch(entry.name):
+                        found.setdefault(match[1], []).append(folder / entry.name)
+            _leftovers[key] = found
+        parts = _leftovers[key].pop(prefix, [])
+    for part in parts:
+        with suppress(OSError):
+            descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if _lock(descriptor):
+                    part.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file for as long as its descriptor is open; False if another program has locked it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -6,8 +6,6 @@ Only .pt needs torch, which is imported for it alone.
 from __future__ import annotations
 
 import io
-import warnings
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,8 @@ from gomin_client.files import formats
 from gomin_client.files.atomic import atomic_write
 from gomin_client.files.formats import Format
 from gomin_client.files.npy import write_npy
+from gomin_client.files.numpy_files import NpzFile, read_npy
+from gomin_client.files.torch_files import read_pt
 from gomin_client.mel.features import MelConfig
 from gomin_client.mel.scales import shape_hint
 
@@ -121,12 +121,12 @@ def write_blocks(path: Path, mels: Iterable[NDArray[np.float32]], config: MelCon
 
 def load_npz(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
     """Reader of .npz files: the array and its settings; see `read`."""
-    arrays = _load_numpy(path)
-    if not isinstance(arrays, dict):
-        raise FileError(f"{path}: is a bare array with the extension of an archive; call it .npy")
-    if MEL_KEY not in arrays:
-        raise FileError(f"{path}: has no array {MEL_KEY}; it has {', '.join(sorted(arrays)) or 'none'}")
-    return arrays[MEL_KEY], arrays
+    with NpzFile(path) as file:
+        if MEL_KEY not in file.names:
+            names = ", ".join(name[:50] for name in sorted(file.names)[:4])
+            raise FileError(f"{path}: has no array {MEL_KEY}; it has {names or 'none'}")
+        settings = {name: file.read(name, largest=1) for name in SETTINGS if name in file.names}
+        return file.read(MEL_KEY), settings
 
 
 def save_npz(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
@@ -137,11 +137,8 @@ def save_npz(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[
 
 
 def load_npy(path: Path) -> tuple[Any, None]:
-    """Reader of .npy files, which have no settings; the array is a memory map if possible."""
-    array = _load_numpy(path)
-    if isinstance(array, dict):
-        raise FileError(f"{path}: is an archive with the extension of a bare array; call it .npz")
-    return array, None
+    """Reader of .npy files, which have no settings; the array is a memory map."""
+    return read_npy(path), None
 
 
 def save_npy(path: Path, mels: Iterable[NDArray[np.float32]], _settings: Mapping[str, int]) -> None:
@@ -151,32 +148,7 @@ def save_npy(path: Path, mels: Iterable[NDArray[np.float32]], _settings: Mapping
 
 def load_pt(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
     """Reader of GOMIN's .pt files: a dict or a bare tensor. Code in the file is not run."""
-    import torch
-
-    if path.stat().st_size == 0:
-        raise FileError(f"{path}: is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; files that cannot be read are errors below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch, pickle and zipfile each raise their own
-        raise FileError(
-            f"{path}: is not a mel file that can be loaded safely (tensors and plain values only), or is damaged"
-        ) from error
-    settings: Mapping[str, Any] | None = None
-    if isinstance(content, dict):
-        if MEL_KEY not in content:
-            names = ", ".join(str(name) for name in list(content)[:4])
-            raise FileError(f"{path}: has no entry {MEL_KEY}; it has {names or 'none'}")
-        content, settings = content[MEL_KEY], content
-    if not isinstance(content, torch.Tensor):
-        raise FileError(f"{path}: its mel is a {type(content).__name__}; expected a tensor")
-    try:
-        return content.detach().float().numpy(), settings
-    except (RuntimeError, TypeError) as error:
-        raise FileError(f"{path}: its mel is not a plain tensor of numbers: {_first_line(error)}") from error
+    return read_pt(path, MEL_KEY)
 
 
 def save_pt(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
@@ -187,34 +159,6 @@ def save_pt(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[s
     content = io.BytesIO()  # if the disk is full, torch raises errors of its own, which are not OSErrors
     torch.save({MEL_KEY: torch.from_numpy(np.ascontiguousarray(mel)), **settings}, content)
     path.write_bytes(content.getvalue())
-
-
-def _load_numpy(path: Path) -> Any:
-    """An array, or a dict of arrays. Pickled objects, which could run code, are refused."""
-    if path.stat().st_size == 0:
-        raise FileError(f"{path}: is empty")
-    try:
-        loaded = _map(path)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                return {name: loaded[name] for name in loaded.files}
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise FileError(f"{path}: is not a numpy file: {error}") from error
-    # damaged files make numpy and zipfile raise errors of many kinds
-    except Exception as error:
-        if isinstance(error, zipfile.BadZipFile):
-            raise FileError(f"{path}: is truncated or damaged: {_first_line(error)}") from error
-        raise FileError(f"{path}: is not a numpy file of numbers: {_first_line(error)}") from error
-    return loaded
-
-
-def _map(path: Path) -> Any:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # an array without elements, for example, cannot be mapped, but can be read
-        return np.load(path, allow_pickle=False)
 
 
 def _check_array(path: Path, array: Any, transpose: bool) -> NDArray[Any]:
@@ -245,18 +189,22 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> MelConfig | None
         try:
             number = found[name].item() if hasattr(found[name], "item") else found[name]
             values[name] = int(number)
-            if values[name] != number:
+            if values[name] != number or abs(values[name]) >= 1 << 63:
                 raise ValueError
         except (TypeError, ValueError, OverflowError, RuntimeError):
-            raise FileError(f"{path}: its {name} is {found[name]!r}; expected a whole number") from None
+            raise FileError(f"{path}: its {name} is {_shown(found[name])}; expected a whole number") from None
     try:
         return MelConfig(**values)
     except ValueError as error:
         raise FileError(f"{path}: its {error}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _shown(value: Any) -> str:
+    """A value for an error message. Containers are not printed: a small file can nest them so that it never ends."""
+    plain = isinstance(value, (str, float, np.generic)) or (isinstance(value, np.ndarray) and value.size <= 1)
+    if plain or (isinstance(value, int) and abs(value) < 1 << 100):
+        return repr(value)[:60]
+    return f"a value of type {type(value).__name__}"
 
 
 def _supported(found: Format | None, path: Path, extensions: Sequence[str]) -> Format:

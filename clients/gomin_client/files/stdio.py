@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import formats
-from gomin_client.files.atomic import temporary_directory
+from gomin_client.files.atomic import temporary_directory, temporary_file_errors
 from gomin_client.mel.features import Wave
 
 STREAM_SAMPLES = 1024  # read at a time; a read from a pipe blocks until all of them have arrived
@@ -28,16 +28,17 @@ def stdin_as_file() -> Iterator[Path]:
     """Standard input, copied to a temporary file in which audio libraries can seek; the extension fits the content.
 
     Raises:
-        FileError: it is empty or cannot be read.
+        FileError: it is empty or cannot be read, or the temporary file cannot be written.
     """
     with temporary_directory() as directory:
         path = directory / "stdin"
-        with path.open("wb") as file:
+        start = b""
+        with temporary_file_errors(), path.open("wb") as file:
             # not through sys.stdin: an interrupt could not end Python while another thread holds its lock
             while data := _read(1 << 20):
+                start += data[: 8 - len(start)]
                 file.write(data)
-        with path.open("rb") as file:
-            start = file.read(8)
+            file.flush()
         if not start:
             raise FileError("standard input is empty")
         yield path.rename(path.with_suffix(_extension(start)))

@@ -1,12 +1,20 @@
 """Files that appear complete or not at all."""
 
+import errno
+import fcntl
 import os
+import signal
 import stat
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from gomin_client.files.atomic import atomic_write
+from gomin_client.errors import FileError
+from gomin_client.files.atomic import atomic_write, temporary_directory
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
@@ -34,3 +42,87 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
         os.umask(old)
 
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gomin_client.files.atomic import atomic_write
+
+with atomic_write(Path(sys.argv[1])) as part:
+    part.write_text("half of the n")
+    print(part.name, flush=True)
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.read()
+"""
+
+
+def start(path: Path, end: str) -> tuple[subprocess.Popen[str], Path]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, path, end], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, path.parent / process.stdout.readline().strip()
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_over_the_same_output(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.wav", tmp_path / "b.wav"
+    left, left_of_other = start(path, "killed"), start(other, "killed")
+    for process, part in (left, left_of_other):
+        assert process.wait() == -signal.SIGKILL
+        assert part.is_file()
+    live, live_part = start(path, "live")
+    mine = tmp_path / ".a.wav.notes.part"  # not a name that we give
+    mine.touch()
+
+    with atomic_write(path) as part:
+        part.write_text("new")
+
+    assert sorted(tmp_path.iterdir()) == sorted([path, live_part, left_of_other[1], mine])
+    live.communicate("")  # its end
+    assert path.read_text() == "half of the n"
+    assert sorted(tmp_path.iterdir()) == sorted([path, left_of_other[1], mine])
+
+
+def test_several_threads_write_one_output(tmp_path: Path) -> None:
+    """The last to end wins; none takes the file of another for a leftover."""
+
+    def write(number: int) -> None:
+        with atomic_write(tmp_path / "a.txt") as part:
+            part.write_text(str(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(50)))
+
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    leftover = tmp_path / ".a.txt.0123456789ab.part"
+    leftover.touch()
+
+    with atomic_write(tmp_path / "a.txt") as part:
+        part.write_text("new")
+
+    assert sorted(tmp_path.iterdir()) == [leftover, tmp_path / "a.txt"]
+
+
+class TestTemporaryDirectory:
+    def test_it_is_removed(self) -> None:
+        with temporary_directory() as directory:
+            (directory / "a").touch()
+        assert not directory.exists()
+
+    def test_one_that_cannot_be_made_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+        with (
+            pytest.raises(FileError, match=r"missing: temporary files cannot be written there: No such file"),
+            temporary_directory(),
+        ):
+            pass

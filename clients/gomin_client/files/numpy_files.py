@@ -1,0 +1,171 @@
+"""Reading .npy and .npz files: what a header claims is checked before memory is allocated or anything is inflated."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client.errors import FileError
+
+_MAGIC = b"\x93NUMPY"
+_LONGEST_HEADER = 10_000  # bytes that numpy accepts
+# Of compressed arrays: mels that are not silent do not compress to a tenth, and deflate cannot do better than 1 : 1032.
+_INFLATED_FREELY = 1 << 30  # bytes
+_LARGEST_RATIO = 50
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of an array.
+
+    Attributes:
+        shape: the claimed shape.
+        dtype: the type of the numbers.
+        size: bytes of the header and of the numbers that it claims.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    size: int
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array in a .npy file, as a memory map.
+
+    Raises:
+        FileError: another file, objects instead of numbers, no elements, or fewer numbers than its header claims.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file, _numpy_errors(path):
+        start = _start(path, file)
+        if start.startswith(b"PK"):
+            raise FileError(f"{path}: is an archive with the extension of a bare array; call it .npz")
+        header = _header(path, start, "its array")
+        stored = file.seek(0, io.SEEK_END)
+        if header.size > stored:
+            raise FileError(
+                f"{path}: is truncated or damaged: an array of shape {header.shape} and type {header.dtype} takes "
+                f"{header.size} bytes, and the file has {stored}"
+            )
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+class NpzFile:
+    """A .npz file whose arrays are read one by one; a context manager.
+
+    Attributes:
+        names: the names of its arrays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a file.
+
+        Raises:
+            FileError: it is another file, or damaged.
+            OSError: it cannot be read.
+        """
+        self._path = path
+        with path.open("rb") as file:
+            if _start(path, file).startswith(_MAGIC):
+                raise FileError(f"{path}: is a bare array with the extension of an archive; call it .npy")
+        with _numpy_errors(path):
+            self._archive = zipfile.ZipFile(path)
+        self._members = {member.filename.removesuffix(".npy"): member for member in self._archive.infolist()}
+        self.names = list(self._members)
+
+    def read(self, name: str, *, largest: int | None = None) -> NDArray[Any]:
+        """One of its arrays.
+
+        Args:
+            name: see `names`.
+            largest: the largest number of elements that it may have.
+
+        Raises:
+            FileError: it is damaged, has objects instead of numbers, other claims than contents, or too many elements.
+        """
+        path, member, what = self._path, self._members[name], f"its {name}"
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise FileError(f"{path}: {what} is compressed in another way than numpy's; write it with numpy.savez")
+        with _numpy_errors(path):
+            with self._archive.open(member) as file:
+                header = _header(path, file.read(_LONGEST_HEADER), what)
+            if header.size != member.file_size:
+                raise FileError(
+                    f"{path}: is truncated or damaged: {what} of shape {header.shape} and type {header.dtype} takes "
+                    f"{header.size} bytes, and the archive has {member.file_size}"
+                )
+            if largest is not None and math.prod(header.shape) > largest:
+                raise FileError(f"{path}: {what} has shape {header.shape}; expected a single value")
+            if header.size > max(_INFLATED_FREELY, _LARGEST_RATIO * member.compress_size):
+                raise FileError(
+                    f"{path}: {what} would be inflated from {member.compress_size} to {header.size} bytes, which is "
+                    "refused; write it with numpy.savez, which does not compress"
+                )
+            with self._archive.open(member) as file:
+                array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
+        return array
+
+    def __enter__(self) -> NpzFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+
+def _start(path: Path, file: IO[bytes]) -> bytes:
+    start = file.read(_LONGEST_HEADER)
+    if not start:
+        raise FileError(f"{path}: is empty")
+    return start
+
+
+def _header(path: Path, start: bytes, what: str) -> Header:
+    """The header in the first bytes of an array.
+
+    Raises:
+        FileError: there is none, or it claims objects.
+    """
+    stream = io.BytesIO(start)
+    version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+    # versions 2 and 3 differ from 1 in the width of the length, and 3 from 2 in the encoding of field names
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)  # type: ignore[no-untyped-call]
+    if dtype.hasobject:
+        raise FileError(f"{path}: is not a numpy file of numbers: {what} has objects")
+    if any(length < 0 for length in shape):
+        raise FileError(f"{path}: is truncated or damaged: {what} has shape {shape}")
+    if 0 in shape:
+        raise FileError(f"{path}: its mel is empty: shape {shape}")
+    return Header(shape, dtype, stream.tell() + math.prod(shape) * dtype.itemsize)
+
+
+@contextmanager
+def _numpy_errors(path: Path) -> Iterator[None]:
+    """Damaged files make numpy and zipfile raise errors of many kinds."""
+    try:
+        yield
+    except (FileError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise FileError(f"{path}: is not a numpy file: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise FileError(f"{path}: is truncated or damaged: {first_line(error)}") from error
+    except Exception as error:
+        raise FileError(f"{path}: is not a numpy file of numbers: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type if it has none; not too long."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
