@@ -10,7 +10,7 @@ from importlib import metadata
 from gomin_server import ports
 from gomin_server.arguments import values, without
 from gomin_server.installation import NativeServer, SetupError, find_server
-from gomin_server.supervisor import run
+from gomin_server.supervisor import Task, run
 from gomin_server.workspace import check_repositories, is_safe
 
 
@@ -46,6 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "networks. (default: %(default)s)",
     )
     parser.add_argument(
+        "--restarts",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="Restarts within a minute after which a crashing server is given up. 0: it is never restarted. "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--version",
         action="version",
         help="Show the version and exit.",
@@ -58,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SetupError as error:
         parser.error(str(error))
     try:
-        addresses, problems = ports.listen(given, options.host)
-        if problems:
-            raise SetupError("\ngomin-server: ".join(problems))
+        listeners = ports.find_listeners(given, options.host)
+        if listeners.problems:
+            raise SetupError("\ngomin-server: ".join(listeners.problems))
         server = find_server(given.get("--backend-directory"))
         if isinstance(server, NativeServer):
             if not is_safe(str(server.backends)):
@@ -74,11 +82,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 parser.error(
                     "--backend-directory contains no native onnxruntime backend, and the pip server needs its own"
                 )
-        arguments = addresses + without(passed_on, [service.address_option for service in ports.SERVICES])
-        return run(server, options.model_repository, arguments, _say)
+        others = without(passed_on, [service.address_option for service in ports.SERVICES])
+        task = Task(
+            server, options.model_repository, [*listeners.arguments, *others], listeners.endpoints, options.restarts
+        )
+        return run(task, _say)
     except SetupError as error:
         _say(str(error))
         return 1
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected an integer, 0 or more")
+    return int(text)
 
 
 def _say(text: str) -> None:

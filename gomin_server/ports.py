@@ -59,19 +59,30 @@ SERVICES = (
 )
 
 
-def listen(options: Mapping[str, str], host: str) -> tuple[list[str], list[str]]:
-    """Find the addresses on which the server listens, and the reasons why it cannot.
+@dataclass(frozen=True)
+class Listeners:
+    """Where the server listens.
+
+    Attributes:
+        arguments: The options for the addresses, as tritonserver reads them.
+        endpoints: Address and port of each service.
+        problems: One line for each port or address that is in use or not available; empty if there is none.
+    """
+
+    arguments: tuple[str, ...]
+    endpoints: tuple[tuple[Address, int], ...]
+    problems: tuple[str, ...]
+
+
+def find_listeners(options: Mapping[str, str], host: str) -> Listeners:
+    """Find where the server will listen, and the reasons why it cannot.
 
     Args:
         options: tritonserver's options, name (with dashes) → value. Missing ones have the server's defaults.
         host: Address of the services for which `options` has none: an IPv4 or IPv6 address, with or without
             brackets, or a host name.
-
-    Returns:
-        arguments: The options for the addresses, as tritonserver reads them.
-        problems: One line for each port or address that is in use or not available; empty if there is none.
     """
-    arguments, problems = [], []
+    arguments, endpoints, problems = [], [], []
     with contextlib.ExitStack() as listeners:  # open until all are checked: two services may not share a port
         for service in SERVICES:
             if options.get(f"--allow-{service.name}", "true").lower() in ("false", "0"):
@@ -93,7 +104,8 @@ def listen(options: Mapping[str, str], host: str) -> tuple[list[str], list[str]]
                 else:
                     written = service.ipv6.format(address) if address.version == 6 else str(address)
                     arguments.append(f"{service.address_option}={written}")
-    return arguments, problems
+                    endpoints.append((address, int(port)))
+    return Listeners(tuple(arguments), tuple(endpoints), tuple(problems))
 
 
 def resolve(host: str) -> Address:
@@ -135,3 +147,11 @@ def _listener(address: Address, port: int) -> socket.socket:
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             raise AddressError(f"{address} is not an address of this machine", ADDRESS) from None
         raise AddressError(f"cannot listen on port {port} of {address}: {error.strerror}", PORT) from None
+
+
+def is_listening(address: Address, port: int) -> bool:
+    """Whether something accepts connections there."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(0.2)
+        return connection.connect_ex((str(address), port)) == 0

@@ -1,4 +1,4 @@
-"""Runs a server: its environment, its signals, and the cleanup.
+"""Runs a server: its environment, its signals, restarts after a crash, and the cleanup.
 
 The server is a child process, because something must outlive it: when it is killed, its Python backend leaves helper
 processes and shared memory behind.
@@ -14,13 +14,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from gomin_server.health import Health
 from gomin_server.installation import NativeServer, PipServer
+from gomin_server.ports import Address, is_listening
+from gomin_server.restarts import Restarts
 from gomin_server.workspace import Workspace, workspace
 
 _SHARED_MEMORY = Path("/dev/shm")
-_HELPER_GRACE_S = 5.0
+CHECK_INTERVAL_S = 0.5
+_HELPER_GRACE_S = 1.0
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _AWAITED = _STOP | {signal.SIGCHLD}
 _LIBC = ctypes.CDLL(None)
@@ -28,58 +33,124 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def run(
-    server: PipServer | NativeServer, repositories: Sequence[str], arguments: Sequence[str], say: Callable[[str], None]
-) -> int:
-    """Run the server until it ends or this process receives SIGTERM, SIGINT or SIGHUP.
+@dataclass(frozen=True)
+class Task:
+    """What to serve and how.
 
-    The server receives SIGTERM then; it completes the requests in flight and exits.
-
-    Args:
+    Attributes:
         server: The installation.
         repositories: Paths of the model repositories.
         arguments: Other arguments of tritonserver.
+        endpoints: Addresses and ports on which the server listens once it is ready.
+        restarts: The number of restarts within a minute after which there is no other.
+    """
+
+    server: PipServer | NativeServer
+    repositories: Sequence[str]
+    arguments: Sequence[str]
+    endpoints: Sequence[tuple[Address, int]]
+    restarts: int
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a server ended.
+
+    Attributes:
+        status: Its exit status; 128 + N if signal N killed it.
+        reason: The same, for people.
+        crashed: Whether a signal killed it or a process of it no longer worked.
+        was_ready: Whether it has been ready.
+        requested: Whether it was told to end.
+    """
+
+    status: int
+    reason: str
+    crashed: bool
+    was_ready: bool
+    requested: bool
+
+
+def run(task: Task, say: Callable[[str], None]) -> int:
+    """Run a server until it ends by itself or this process receives SIGTERM, SIGINT or SIGHUP.
+
+    On such a signal the server receives SIGTERM; it completes the requests in flight and exits. A server that crashes
+    after it was ready, or one of whose processes no longer works, is restarted.
+
+    Args:
+        task: What to serve and how.
         say: Prints a line for the user.
 
     Returns:
-        The server's exit status; 128 + N if signal N killed it.
+        The server's exit status; 128 + N if signal N killed it. Never 0 if restarting it was given up.
 
     Raises:
         SetupError: No temporary directory can be used.
     """
     # helpers that outlive the server become children of this process, so that none is left as a zombie
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # signals wait in a queue, from which _supervise takes them: none interrupts the setup or the cleanup
+    # signals wait in a queue, from which they are taken: none interrupts the setup or the cleanup
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    with workspace(server, repositories, say) as space:
-        return _supervise(server, space, arguments)
+    restarts = Restarts(task.restarts)
+    with workspace(task.server, task.repositories, say) as space:
+        end = _run_once(task, space, say)
+        if not end.was_ready and not end.crashed:
+            return end.status  # a model that cannot be loaded, or a wrong option
+        while not end.requested and end.status != 0:
+            delay = restarts.delay(time.monotonic(), end.was_ready)
+            if delay is None:
+                say(f"{end.reason}; the server is not restarted" + (" again" if restarts.recent else ""))
+                return end.status
+            count = f"restart {restarts.recent} of {restarts.limit} in a minute"
+            say(f"{end.reason}; restarting the server in {delay:g} s ({count})")
+            if signal.sigtimedwait(_STOP, delay):
+                return 0
+            end = _run_once(task, space, say, again=True)
+        return end.status
 
 
-def _supervise(server: PipServer | NativeServer, space: Workspace, arguments: Sequence[str]) -> int:
+def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: bool = False) -> _End:
+    """Run the server until it ends, or until one of its processes no longer works, which ends it."""
     command = [
-        str(server.binary),
+        str(task.server.binary),
         *space.arguments,
         f"--backend-config=python,shm-region-prefix-name={space.shared_memory_prefix}",
-        *arguments,
+        *task.arguments,
     ]
     # its own session: Ctrl-C at the terminal reaches the server once, through this process, and its helpers never
     process = subprocess.Popen(
-        command, env=_environment(server, space), start_new_session=True, preexec_fn=_prepare_child
+        command, env=_environment(task.server, space), start_new_session=True, preexec_fn=_prepare_child
     )
-    stopping = False
+    health = Health(process.pid)
+    problem, ready, requested = None, False, False
     try:
         while (status := process.poll()) is None:
-            if signal.sigwait(_AWAITED) in _STOP:
-                stopping = True
+            received = signal.sigtimedwait(_AWAITED, CHECK_INTERVAL_S)
+            if received and received.si_signo in _STOP:
+                requested = True
                 process.send_signal(signal.SIGTERM)
+            if not ready and (not task.endpoints or any(is_listening(*endpoint) for endpoint in task.endpoints)):
+                ready = True
+                if again:
+                    say("the server is ready again")
+            problem = None if requested else health.problem()
+            if problem:
+                # not SIGTERM: with a dead helper the server would take half a minute to end, and answer meanwhile
+                # that its models do not exist; after a lost connection, clients repeat their requests
+                process.kill()
+                status = process.wait()
+                break
     finally:
         _end_group(process.pid)
         for region in _SHARED_MEMORY.glob(f"{space.shared_memory_prefix}*"):
             region.unlink(missing_ok=True)
-    if status < 0:
-        # a server that SIGTERM killed has stopped as requested
-        return 0 if stopping and -status == signal.SIGTERM else 128 - status
-    return status
+    if problem:
+        return _End(128 - status, problem, True, ready, requested)
+    if status >= 0:
+        return _End(status, f"the server ended with status {status}", False, ready, requested)
+    stopped = requested and status == -signal.SIGTERM  # killed by SIGTERM, as requested
+    reason = f"the server was killed by signal {-status} ({signal.strsignal(-status)})"
+    return _End(0 if stopped else 128 - status, reason, True, ready, requested)
 
 
 def _environment(server: PipServer | NativeServer, space: Workspace) -> dict[str, str]:

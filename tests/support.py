@@ -103,8 +103,9 @@ class RunningServer:
         return int(child)
 
     def kill(self) -> None:
-        """As the out-of-memory killer would; the launcher then ends too."""
+        """Kill the server as the out-of-memory killer would, and end the launcher before it restarts the server."""
         os.kill(self.tritonserver, signal.SIGKILL)
+        self.process.terminate()
         self.process.wait(timeout=60)
 
     @property

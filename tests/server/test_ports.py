@@ -26,15 +26,20 @@ def taken(options: dict[str, str]) -> Iterator[str]:
 
 
 def test_free_ports(options: dict[str, str]) -> None:
-    assert ports.listen(options, "127.0.0.1") == (LOOPBACK, [])
+    found = ports.find_listeners(options, "127.0.0.1")
+
+    assert list(found.arguments) == LOOPBACK
+    assert [(str(address), str(port)) for address, port in found.endpoints] == [
+        ("127.0.0.1", port) for port in options.values()
+    ]
+    assert found.problems == ()
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]", "ipv6:::1", "0:0:0:0:0:0:0:1"])
 def test_ipv6_addresses_are_written_as_each_service_reads_them(options: dict[str, str], host: str) -> None:
-    assert ports.listen(options, host) == (
-        ["--http-address=ipv6:::1", "--grpc-address=[::1]", "--metrics-address=ipv6:::1"],
-        [],
-    )
+    arguments = ports.find_listeners(options, host).arguments
+
+    assert arguments == ("--http-address=ipv6:::1", "--grpc-address=[::1]", "--metrics-address=ipv6:::1")
 
 
 @pytest.mark.parametrize(
@@ -48,16 +53,20 @@ def test_hosts(host: str, address: str) -> None:
 def test_the_address_of_one_service_has_precedence_over_the_host(options: dict[str, str]) -> None:
     given = options | {"--grpc-address": "::1", "--metrics-address": "unix:/run/metrics"}
 
-    arguments, problems = ports.listen(given, "127.0.0.2")
+    found = ports.find_listeners(given, "127.0.0.2")
 
-    assert arguments == ["--http-address=127.0.0.2", "--grpc-address=[::1]", "--metrics-address=unix:/run/metrics"]
-    assert problems == []
+    assert found.arguments == (
+        "--http-address=127.0.0.2",
+        "--grpc-address=[::1]",
+        "--metrics-address=unix:/run/metrics",
+    )
+    assert found.problems == ()
 
 
 def test_all_problems_are_reported_at_once(options: dict[str, str], taken: str) -> None:
     options |= {"--grpc-port": "x", "--metrics-address": "203.0.113.9"}
 
-    assert ports.listen(options, "127.0.0.1")[1] == [
+    assert list(ports.find_listeners(options, "127.0.0.1").problems) == [
         taken,
         "--grpc-port x: expected a port number, 1 to 65535",
         "metrics: 203.0.113.9 is not an address of this machine; "
@@ -67,25 +76,27 @@ def test_all_problems_are_reported_at_once(options: dict[str, str], taken: str) 
 
 @pytest.mark.parametrize("host", ["", "[]", "no such host", "a" * 100, "1.2.3.4.5", "x\0y", "::g"])
 def test_a_host_that_is_not_one(options: dict[str, str], host: str) -> None:
-    lines = ports.listen(options, host)[1]
+    lines = list(ports.find_listeners(options, host).problems)
 
     assert len(lines) == 3
     assert lines[0].startswith(f"http: there is no address {host!r}; choose another address")
 
 
 def test_link_local_addresses_are_refused(options: dict[str, str]) -> None:
-    assert "cannot listen on link-local addresses such as fe80::1" in ports.listen(options, "fe80::1")[1][0]
+    assert (
+        "cannot listen on link-local addresses such as fe80::1" in ports.find_listeners(options, "fe80::1").problems[0]
+    )
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", ""])
 def test_a_port_that_is_not_one(options: dict[str, str], port: str) -> None:
-    problems = ports.listen(options | {"--http-port": port}, "127.0.0.1")[1]
+    problems = list(ports.find_listeners(options | {"--http-port": port}, "127.0.0.1").problems)
 
     assert problems == [f"--http-port {port}: expected a port number, 1 to 65535"]
 
 
 def test_two_services_cannot_share_a_port(options: dict[str, str]) -> None:
-    problems = ports.listen(options | {"--grpc-port": options["--http-port"]}, "127.0.0.1")[1]
+    problems = list(ports.find_listeners(options | {"--grpc-port": options["--http-port"]}, "127.0.0.1").problems)
 
     assert len(problems) == 1
     assert problems[0].startswith("grpc: port")
@@ -93,5 +104,13 @@ def test_two_services_cannot_share_a_port(options: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("setting", [{"--allow-http": "false"}, {"--allow-http": "0"}, {"--reuse-http-port": "true"}])
 def test_a_port_that_is_not_needed_is_not_checked(options: dict[str, str], taken: str, setting: dict[str, str]) -> None:
-    assert ports.listen(options, "127.0.0.1")[1] == [taken]
-    assert ports.listen(options | setting, "127.0.0.1")[1] == []
+    assert list(ports.find_listeners(options, "127.0.0.1").problems) == [taken]
+    assert list(ports.find_listeners(options | setting, "127.0.0.1").problems) == []
+
+
+def test_whether_something_listens(options: dict[str, str]) -> None:
+    (address, port), *_ = ports.find_listeners(options, "127.0.0.1").endpoints
+
+    assert not ports.is_listening(address, port)
+    with socket.create_server((str(address), port)):
+        assert ports.is_listening(address, port)

@@ -1,0 +1,100 @@
+"""Dead and stopped processes of a server are noticed, and no others."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gomin_server.health import DEAD_AFTER_S, STOPPED_AFTER_S, Health
+
+SERVER = """
+import subprocess, sys, threading
+# a process with the name of a helper, started by a thread as Triton does
+program = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'triton_python_backend_stub'); time.sleep(600)"
+def start():
+    helper = subprocess.Popen([sys.executable, "-c", program])
+    print(helper.pid, flush=True)
+    sys.stdin.readline()
+    helper.wait()
+    print("reaped", flush=True)
+    sys.stdin.readline()
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+"""
+
+
+class Imitation:
+    """A process with one child, which has a helper's name and which the process reaps when told to."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.helper = int(self.process.stdout.readline())
+        self.health = Health(self.process.pid)
+
+    def reap(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "reaped\n"
+
+    def problem(self, within: float) -> str | None:
+        """The first problem within a number of seconds."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            if found := self.health.problem():
+                return found
+            time.sleep(0.1)
+        return None
+
+
+@pytest.fixture
+def server() -> Iterator[Imitation]:
+    imitation = Imitation()
+    try:
+        assert imitation.problem(within=0.5) is None
+        yield imitation
+    finally:
+        for pid in (imitation.helper, imitation.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        imitation.process.communicate()
+
+
+def test_a_dead_helper_is_a_problem(server: Imitation) -> None:
+    os.kill(server.helper, signal.SIGKILL)
+
+    assert server.problem(within=60) == "the helper process of a model died"
+
+
+def test_a_helper_that_the_server_has_reaped_is_not(server: Imitation) -> None:
+    """Triton unloads a model."""
+    os.kill(server.helper, signal.SIGTERM)
+    server.reap()
+
+    assert server.problem(within=2 * DEAD_AFTER_S) is None
+
+
+@pytest.mark.parametrize(("part", "name"), [("helper", "the helper process of a model"), ("server", "tritonserver")])
+def test_a_stopped_process_is_a_problem(server: Imitation, part: str, name: str) -> None:
+    pid = server.helper if part == "helper" else server.process.pid
+    os.kill(pid, signal.SIGSTOP)
+
+    assert server.problem(within=60) == f"{name} is stopped"
+
+
+def test_a_short_stop_is_not(server: Imitation) -> None:
+    os.kill(server.helper, signal.SIGSTOP)
+    assert server.problem(within=STOPPED_AFTER_S / 2) is None
+    os.kill(server.helper, signal.SIGCONT)
+
+    assert server.problem(within=STOPPED_AFTER_S) is None
