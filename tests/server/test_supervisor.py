@@ -31,13 +31,14 @@ def test_a_signal_ends_all_processes(tiny_repository: Path, tmp_path: Path, numb
 
 
 def test_a_killed_tritonserver_leaves_nothing_behind(tiny_repository: Path, tmp_path: Path) -> None:
-    with serving(tiny_repository, tmp_path / "log") as server:
+    with serving(tiny_repository, tmp_path / "log", "--restarts", "0") as server:
         processes = descendants(server.process.pid)
 
         os.kill(server.tritonserver, signal.SIGKILL)
         status = server.process.wait(timeout=60)
 
         assert status == 128 + signal.SIGKILL
+        assert "the server was killed by signal 9 (Killed); the server is not restarted\n" in server.log_text
         assert [pid for pid in processes if is_alive(pid)] == []
         assert leftovers(server) == []
 

@@ -30,6 +30,8 @@ _UNREACHABLE = ("StatusCode.UNAVAILABLE", "429", "502", "503", "504")
 _TOO_LATE = ("StatusCode.DEADLINE_EXCEEDED",)
 _BAD_REQUEST = ("StatusCode.INVALID_ARGUMENT", "400")
 _NO_ACCESS = ("StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401", "403")
+# Triton's answers while it waits for a restart (the helper process of a model is dead) and while it stops
+_RESTARTING = ("is not healthy", "has no available versions")
 _RESTRICTED = "protocol is restricted"  # Triton's answer, as unavailable, if a header is missing
 
 DTYPES = {
@@ -161,6 +163,8 @@ class TritonTransport(Transport):
             return self.too_late(timeout_s)
         if status in _UNREACHABLE:
             return self.unreachable(message)
+        if any(text in message for text in _RESTARTING):
+            return ServerError(f"{self.url} must be restarted, or is restarting ({brief(message)})")
         if status in _BAD_REQUEST:
             return ContractError(f"{self.url} refused the request: {message}")
         return InferenceError(f"{self.url} answered: {message}")
