@@ -158,6 +158,25 @@ class DeploymentOptions:
             "Default: 0; 500 for a denoiser.",
         ),
     ] = None
+    max_frames: Annotated[
+        int | None,
+        _option(
+            _DEPLOYMENT,
+            "Largest number of mel frames in one request, all its items together; longer requests are refused. "
+            "Default: the number that 2 GiB of memory hold.",
+        ),
+    ] = None
+    queue_size: Annotated[
+        int | None,
+        _option(_DEPLOYMENT, "Largest number of waiting requests; others are refused at once. Default: 64."),
+    ] = None
+    queue_timeout_s: Annotated[
+        int | None,
+        _option(
+            _DEPLOYMENT,
+            "Time after which a request that still waits is refused, in seconds. Default: 300; 14400 for a chain.",
+        ),
+    ] = None
     instances: Annotated[
         int | None,
         _option(_DEPLOYMENT, "Number of copies of the ONNX model that run at the same time, on each GPU. Default: 1."),

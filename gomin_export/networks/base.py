@@ -22,6 +22,11 @@ class NetworkConfig(Protocol):
         """Mel frames to either side that the output of one call depends on."""
         ...
 
+    @property
+    def bytes_per_frame(self) -> int:
+        """Peak memory of one call of the ONNX model beyond that of the loaded model, in bytes per mel frame."""
+        ...
+
     @classmethod
     def from_tensors(cls, tensors: CheckpointReader, overrides: Mapping[str, Any]) -> NetworkConfig:
         """The config that the tensors' shapes show; `overrides` win."""
@@ -83,6 +88,11 @@ class MelInverter(nn.Module):
     def halo_frames(self) -> int:
         """Mel frames to either side that the output of one call depends on."""
         return self.config.halo_frames
+
+    @property
+    def bytes_per_frame(self) -> int:
+        """Peak memory of one call of the ONNX model beyond that of the loaded model, in bytes per mel frame."""
+        return self.config.bytes_per_frame
 
     @property
     def num_diffusion_steps(self) -> int | None:

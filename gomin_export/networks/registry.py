@@ -14,6 +14,8 @@ from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_export.networks.served import ChainModel, OnnxModel, ServedModel
 
+MEMORY_BUDGET = 2 * 1024**3  # bytes that one request may need beyond the loaded model
+
 if TYPE_CHECKING:
     from gomin_export.networks.base import MelInverter
     from gomin_export.options import OwnOptions
@@ -53,9 +55,15 @@ class Architecture:
         return found
 
     def contracts(self, network: MelInverter) -> dict[str, ModelContract]:
-        """Triton model → its contract with clients."""
+        """Triton model → its contract with clients, with the default bound on the length of requests."""
         return {
-            model.name: ModelContract(model.kind, network.mel_config, network.halo_frames, network.num_diffusion_steps)
+            model.name: ModelContract(
+                model.kind,
+                network.mel_config,
+                network.halo_frames,
+                network.num_diffusion_steps,
+                max(1, MEMORY_BUDGET // model.bytes_per_frame(network)),
+            )
             for model in self.models
         }
 
@@ -95,7 +103,12 @@ DIFFUSION = Architecture(
             # queue are started together and need no delay.
             batch_delay_us=500,
         ),
-        ChainModel(contract.DIFFUSION_MODEL, contract.DIFFUSION, cases="gomin_export.parity.cases:chain_cases"),
+        ChainModel(
+            contract.DIFFUSION_MODEL,
+            contract.DIFFUSION,
+            cases="gomin_export.parity.cases:chain_cases",
+            queue_timeout_s=4 * 3600,  # a window of the released chain takes two CPU cores a quarter of an hour
+        ),
     ),
     options="gomin_export.options:ChainOptions",
 )

@@ -34,6 +34,7 @@ class ServedModel(ABC):
         cases: "module:name" of the function that makes its parity cases.
         template: directory of its files in `gomin_export/templates`; its own name if left out.
         batch_delay_us: default of --batch-delay-us: microseconds that a request may wait for others.
+        queue_timeout_s: default of --queue-timeout-s: seconds after which a request that still waits is refused.
     """
 
     has_weights: ClassVar[bool] = False  # whether its files contain the network's weights
@@ -43,11 +44,16 @@ class ServedModel(ABC):
     cases: str
     template: str = ""
     batch_delay_us: int = 0
+    queue_timeout_s: int = 300
 
     def template_text(self, file: str) -> str:
         """Text of one of its template files."""
         home = resources.files("gomin_export") / "templates" / (self.template or self.name)
         return (home / file).read_text(encoding="utf-8")
+
+    @abstractmethod
+    def bytes_per_frame(self, network: MelInverter) -> int:
+        """Peak memory of a request beyond that of the loaded model, in bytes per mel frame of all its items."""
 
     def config_values(self, described: ModelContract, deployment: Deployment) -> dict[str, str]:
         """Values for placeholders that only its config.pbtxt template has.
@@ -115,6 +121,10 @@ class OnnxModel(ServedModel):
 
     form: str
 
+    def bytes_per_frame(self, network: MelInverter) -> int:
+        """The network's own."""
+        return network.bytes_per_frame
+
     def write(self, files: Path, network: MelInverter, graph: GraphOptions, metadata: Mapping[str, str]) -> None:
         """Export the network to an ONNX file."""
         from gomin_export.onnx import export
@@ -143,6 +153,14 @@ class OnnxModel(ServedModel):
 @dataclass(frozen=True)
 class ChainModel(ServedModel):
     """A sampling chain: Python code that calls a denoiser model. Its windows are those of the denoiser."""
+
+    # The length of tiles bounds the memory of denoiser calls. What grows with the request are the sampler's arrays of
+    # its samples. Measured: 40 to 52 bytes per sample at the peak, by sampler; and the request and its answer.
+    BYTES_PER_SAMPLE: ClassVar[int] = 64
+
+    def bytes_per_frame(self, network: MelInverter) -> int:
+        """For the sampler's arrays."""
+        return self.BYTES_PER_SAMPLE * network.hop_length
 
     def config_values(self, described: ModelContract, deployment: Deployment) -> dict[str, str]:
         """The default chain, and the length of tiles."""

@@ -9,7 +9,8 @@ from gomin_client.contract.repository import read_config
 from gomin_client.errors import UsageError
 from gomin_client.sampling.jobs import DiffusionModel
 from gomin_client.sampling.settings import SamplerSettings
-from gomin_client.sampling.tiling import TILE_FRAMES, Tiling
+from gomin_client.sampling.tiling import Tiling
+from gomin_export.repository.bounds import tile_frames
 from gomin_export.repository.config import Deployment, parameter_lines
 
 
@@ -47,11 +48,11 @@ def config_values(described: ModelContract, deployment: Deployment) -> dict[str,
     """
     assert described.num_diffusion_steps is not None  # every diffusion contract has them
     chain = default_chain(described, deployment)
-    tile_frames = deployment.tile_frames or max(TILE_FRAMES, 8 * described.halo_frames)
+    frames = tile_frames(described, deployment)
     try:
-        tiling = Tiling(described.mel.hop_length, described.halo_frames, tile_frames)
+        tiling = Tiling(described.mel.hop_length, described.halo_frames, frames)
         DiffusionModel(described.num_diffusion_steps, tiling, chain)
     except ValueError as error:
         raise UsageError(str(error)) from error
     lines = parameter_lines({PARAMETER_PREFIX + name: f"{value}" for name, value in chain.to_parameters().items()})
-    return {"sampling": lines.rstrip("\n"), "tile_frames": str(tile_frames)}
+    return {"sampling": lines.rstrip("\n"), "tile_frames": str(frames)}

@@ -16,6 +16,7 @@ from gomin_client.errors import UsageError
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_export.networks.served import ServedModel
 from gomin_export.onnx import tensors
+from gomin_export.repository.bounds import max_frames
 
 CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
 # accelerator → the instances that it works on; Triton ignores it silently on others
@@ -32,6 +33,9 @@ _PROVENANCE_LINE = re.compile(
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_batch_size": lambda config: config.max_batch_size,
     "batch_delay_us": lambda config: config.dynamic_batching.max_queue_delay_microseconds,
+    "max_frames": lambda config: config.parameters[contract.MAX_FRAMES].string_value,
+    "queue_size": lambda config: config.dynamic_batching.default_queue_policy.max_queue_size,
+    "queue_timeout_s": lambda config: config.dynamic_batching.default_queue_policy.default_timeout_microseconds / 1e6,
     "instances": lambda config: [group.count for group in config.instance_group],
     "instance_kind": lambda config: [group.Kind.Name(group.kind) for group in config.instance_group],
     "threads": lambda config: config.parameters["intra_op_thread_count"].string_value,
@@ -56,7 +60,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
 }
 # the same for the sampler's model, which has fewer settings
 _CHAIN_SETTINGS: dict[str, Callable[[Any], Any]] = {
-    "max_batch_size": _SETTINGS["max_batch_size"],
+    **{name: _SETTINGS[name] for name in ("max_batch_size", "max_frames", "queue_size", "queue_timeout_s")},
     "sampling": lambda config: " ".join(
         f"{name} {config.parameters[contract.PARAMETER_PREFIX + name].string_value}"
         for name in SAMPLER_PARAMETERS
@@ -84,6 +88,10 @@ class Deployment:
             the CPU.
         sampling: the chain of diffusion requests that choose none; the released one.
         tile_frames: largest number of mel frames in one denoiser call; 512, or more for a wide halo.
+        max_frames: largest number of mel frames in one request, of all its items together; what
+            `networks.registry.MEMORY_BUDGET` holds. Denoisers keep their own.
+        queue_size: largest number of waiting requests; 64.
+        queue_timeout_s: time after which a request that still waits is refused, in seconds; 300, for a chain 14400.
 
     Raises:
         UsageError: a value out of range.
@@ -100,9 +108,20 @@ class Deployment:
     accelerator: str | None = None
     sampling: SamplerSettings | None = None
     tile_frames: int | None = None
+    max_frames: int | None = None
+    queue_size: int | None = None
+    queue_timeout_s: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_size", "instances", "threads", "tile_frames"):
+        for name in (
+            "max_batch_size",
+            "instances",
+            "threads",
+            "tile_frames",
+            "max_frames",
+            "queue_size",
+            "queue_timeout_s",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{_option(name)} {value}: expected at least 1")
@@ -145,6 +164,7 @@ class Deployment:
 _MAX_BATCH_SIZE = 16
 _LARGEST = 10_000_000  # of any count: far above sensible values, far below the limits of a config's fields
 _WARM_UP = ((1, 64),)
+_QUEUE_SIZE = 64
 
 
 def _option(name: str) -> str:
@@ -157,7 +177,10 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
     Raises:
         UsageError: the deployment settings do not suit the model.
     """
-    warm_up = _WARM_UP if deployment.warm_up is None else deployment.warm_up
+    bound = max_frames(model, described, deployment)
+    warm_up = deployment.warm_up
+    if warm_up is None:
+        warm_up = [(batch, frames if bound is None else min(frames, bound)) for batch, frames in _WARM_UP]
     instance_kind = deployment.instance_kind or ACCELERATORS.get(deployment.accelerator or "", "auto")
     # the templates contain the fixed settings, with reasons; the chosen ones are substituted
     text = Template(model.template_text("config.pbtxt")).substitute(
@@ -165,6 +188,9 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
         n_mels=described.mel.n_mels,
         max_batch_size=deployment.max_batch_size or _MAX_BATCH_SIZE,
         batch_delay_us=model.batch_delay_us if deployment.batch_delay_us is None else deployment.batch_delay_us,
+        max_frames="" if bound is None else parameter_lines({contract.MAX_FRAMES: str(bound)}),
+        queue_size=deployment.queue_size or _QUEUE_SIZE,
+        queue_timeout_us=(deployment.queue_timeout_s or model.queue_timeout_s) * 1_000_000,
         instances=deployment.instances or 1,
         instance_kind=f"KIND_{instance_kind.upper()}",
         accelerator=_accelerator(deployment, precision),

@@ -28,6 +28,7 @@ from tests.support import GOLDEN, RunningServer, serving
 
 TILE = 10
 FRAMES = 25  # four tiles with a halo of one frame to either side
+MAX_FRAMES = 2 * FRAMES
 MEL = np.random.default_rng(0).uniform(0, 1, (2, 32, FRAMES)).astype(np.float32)
 SEEDS = np.array([[3], [2**64 - 1]], np.uint64)
 
@@ -39,7 +40,8 @@ def tiled_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory)
     for model in ("gomin_denoiser", "gomin_diffusion"):
         shutil.copytree(repository / model, home / model)
     config = home / "gomin_diffusion/config.pbtxt"
-    config.write_text(re.sub(r'(tile_frames" value: { string_value: )"\d+"', rf'\1"{TILE}"', config.read_text()))
+    text = re.sub(r'(tile_frames" value: { string_value: )"\d+"', rf'\1"{TILE}"', config.read_text())
+    config.write_text(re.sub(r'(max_frames" value: { string_value: )"\d+"', rf'\1"{MAX_FRAMES}"', text))
     config = home / "gomin_denoiser/config.pbtxt"
     config.write_text(re.sub(r"(max_queue_delay_microseconds:) \d+", r"\1 20000", config.read_text()))
     return home
@@ -111,6 +113,11 @@ def test_parameters_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ContractError, match=f"gomin_diffusion: {words}"):
         infer(transport, **parameters)
+
+
+def test_a_request_of_too_many_frames_is_refused(transport: Transport) -> None:
+    with pytest.raises(ContractError, match=f"gomin_diffusion: at most {MAX_FRAMES} frames in one request, .* 1 × 51"):
+        infer(transport, np.zeros((1, 32, MAX_FRAMES + 1), np.float32), SEEDS[:1])
 
 
 def test_other_models_take_no_parameters_in_process(tiled_repository: Path) -> None:

@@ -47,6 +47,8 @@ def _print_model(name: str, described: ModelInfo) -> None:
         return
     for parameter, value in contract.to_parameters().items():
         typer.echo(f"  {parameter.removeprefix('gomin.')}: {value}")
+    if contract.max_frames is not None:
+        typer.echo(f"  max_frames: {contract.max_frames}")
     typer.echo(f"  max_batch_size: {described.max_batch_size}")
     for version in described.versions:
         typer.echo(f"  version {version}:")

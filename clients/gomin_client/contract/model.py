@@ -43,6 +43,7 @@ NOISE = "noise"  # (B, 1, N) float32
 OUTPUTS = {GAN: AUDIO, DENOISER: NOISE, DIFFUSION: AUDIO}  # kind -> its output
 
 PARAMETER_PREFIX = "gomin."
+MAX_FRAMES = PARAMETER_PREFIX + "max_frames"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class ModelContract:
         halo_frames: number of mel frames to either side that an output sample of one call depends on; for a diffusion
             model the halo of one denoiser step.
         num_diffusion_steps: timesteps that the denoiser was trained with; None for a GAN.
+        max_frames: largest number of mel frames in one request, of all its items together; None if there is no bound.
+            A setting of the deployment: it is in config.pbtxt, but not in the ONNX file.
         provenance: model version → its origin.
     """
 
@@ -96,6 +99,7 @@ class ModelContract:
     mel: MelConfig
     halo_frames: int
     num_diffusion_steps: int | None = None
+    max_frames: int | None = None
     provenance: Mapping[int, Provenance] = field(default_factory=dict)
 
     def check_mel(self, model: str, given: MelConfig) -> None:
@@ -115,13 +119,30 @@ class ModelContract:
                     "make the mel with the model's settings, or choose a model that was trained on such mels"
                 )
 
+    def check_frames(self, model: str, items: int, frames: int) -> None:
+        """Refuse a request that is longer than the model takes.
+
+        Args:
+            model: its name, for messages.
+            items: number of mels in the request.
+            frames: number of frames of each.
+
+        Raises:
+            ContractError: names the bound.
+        """
+        if self.max_frames is not None and items * frames > self.max_frames:
+            raise ContractError(
+                f"model {model} takes at most {self.max_frames} frames in one request, this one has {items} × "
+                f"{frames}: send windows of it, or raise {MAX_FRAMES} in config.pbtxt"
+            )
+
     def same_model(self, other: ModelContract, version: int) -> bool:
         """Whether a version of this model and of another one declare the same settings and origin."""
-        mine, its = (replace(contract, provenance={}) for contract in (self, other))
+        mine, its = (replace(contract, max_frames=None, provenance={}) for contract in (self, other))
         return mine == its and self.provenance.get(version) == other.provenance.get(version)
 
     def to_parameters(self) -> dict[str, str]:
-        """The contract as config parameters, without the parameters of single versions."""
+        """The contract as config parameters, without those of single versions and of the deployment."""
         parameters = {
             "kind": self.kind,
             "sample_rate": self.mel.sample_rate,
@@ -172,11 +193,15 @@ class ModelContract:
             mel = MelConfig(*settings)
         except ValueError as error:
             raise ContractError(f"model {model}: config parameter {PARAMETER_PREFIX}{error}") from error
+        max_frames = number("max_frames") if MAX_FRAMES in parameters else None
+        if max_frames is not None and max_frames < 1:
+            raise ContractError(f"model {model}: config parameter {MAX_FRAMES} is {max_frames}; expected at least 1")
         contract = cls(
             kind=kind,
             mel=mel,
             halo_frames=number("halo_frames"),
             num_diffusion_steps=None if kind == GAN else number("num_diffusion_steps"),
+            max_frames=max_frames,
             provenance=Provenance.from_parameters(parameters),
         )
         for name, derived in contract.to_parameters().items():

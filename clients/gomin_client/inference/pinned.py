@@ -16,7 +16,7 @@ from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContrac
 from gomin_client.errors import ContractError, InferenceError, UsageError
 from gomin_client.inference.checks import Blocks, checked_mel, refuse_suspicion
 from gomin_client.inference.stream import Workers, vocode
-from gomin_client.inference.windows import Window, Windower, check_window, default_size
+from gomin_client.inference.windows import Window, Windower, choose_size
 from gomin_client.mel import scales
 from gomin_client.mel.features import Mel, Wave
 from gomin_client.sampling.settings import SamplerSettings
@@ -77,8 +77,7 @@ class PinnedModel:
             if not isinstance(in_flight, int) or in_flight < 1:
                 raise UsageError(f"{in_flight} windows in flight: expected at least 1")
             self._describe(sampling)
-            self._window = default_size(self.chain_halo_frames) if window is None else window
-            check_window(self._window, self.chain_halo_frames)
+            self._window = choose_size(window, self.chain_halo_frames, self.contract.max_frames)
         except BaseException:
             transport.close()
             raise
@@ -118,11 +117,10 @@ class PinnedModel:
         """The same model with windows of another size; both share one connection, which either closes.
 
         Raises:
-            UsageError: the window consists of halos.
+            UsageError: the window consists of halos, or is longer than the model takes.
         """
-        check_window(window, self.chain_halo_frames)
         other = copy.copy(self)
-        other._window = window
+        other._window = choose_size(window, self.chain_halo_frames, self.contract.max_frames)
         return other
 
     def comment(self, seed: int | None) -> str:
@@ -189,7 +187,7 @@ class PinnedModel:
         return fresh_seed() if seed is None and self.takes_seed else seed
 
     def _infer(self, mel: Mel, seed: int | None, first_frame: int) -> Wave:
-        """Audio of one window, in as many requests as the largest batch of the model makes necessary.
+        """Audio of one window, in as many requests as the model's bounds make necessary: of items, and of frames.
 
         Args:
             mel: (batch, n_mels, frames).
@@ -206,6 +204,8 @@ class PinnedModel:
             inputs[contract.SEED] = np.full((items, 1), seed, dtype=np.uint64)
             inputs[contract.FIRST_SAMPLE] = np.full((items, 1), first_frame * hop_length, dtype=np.int64)
         step = self._max_batch_size or items
+        if self.contract.max_frames is not None:
+            step = max(1, min(step, self.contract.max_frames // frames))  # a window by itself never exceeds it
         deadline = self._deadline(min(step, items) * frames * hop_length / self.sample_rate)
         # sent even if they are the model's defaults: those may change with its next version
         parameters = None if self.sampling is None else self.sampling.to_parameters()

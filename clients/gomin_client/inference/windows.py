@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gomin_client.errors import UsageError
+from gomin_client.errors import ContractError, UsageError
 
 MIN_WINDOW = 512  # frames; shorter windows spend much work on halos, longer ones take memory
 WORK_PER_HALO = 10  # halos per window, at least: a quarter more work than without windows
@@ -37,6 +37,35 @@ class Window:
 def default_size(halo: int) -> int:
     """A number of frames that limits the work spent on halos to a quarter."""
     return max(MIN_WINDOW, WORK_PER_HALO * halo)
+
+
+def choose_size(wanted: int | None, halo: int, max_frames: int | None) -> int:
+    """A number of frames for windows that a model takes.
+
+    Args:
+        wanted: the number that was asked for; None for a default.
+        halo: number of frames to either side that the output of a frame depends on.
+        max_frames: largest number of frames in one request; None if there is no bound.
+
+    Raises:
+        UsageError: the number that was asked for is out of range.
+        ContractError: no window that the model takes would keep any output.
+    """
+    if wanted is None:
+        size = default_size(halo) if max_frames is None else min(default_size(halo), max_frames)
+        if size <= 2 * halo:
+            raise ContractError(
+                f"the model takes at most {max_frames} frames in one request (gomin.max_frames in its config.pbtxt), "
+                f"but windows need more than {2 * halo}, twice the halo: raise the bound, or take fewer sampling steps"
+            )
+        return size
+    check_window(wanted, halo)
+    if max_frames is not None and wanted > max_frames:
+        raise UsageError(
+            f"a window of {wanted} frames: the model takes at most {max_frames} in one request "
+            "(gomin.max_frames in its config.pbtxt)"
+        )
+    return wanted
 
 
 def overhead(size: int, halo: int) -> float:

@@ -91,6 +91,24 @@ def _predict(
     return predicted
 
 
+def side_by_side(frames: Mapping[int, int], max_frames: int | None) -> list[list[int]]:
+    """Requests, in order, in groups that together have no more frames than one request may have.
+
+    Args:
+        frames: request → its number of frames, of all its items together.
+        max_frames: the bound; None if there is none.
+    """
+    groups: list[list[int]] = []
+    total = 0
+    for request, count in frames.items():
+        total += count
+        if not groups or (max_frames is not None and total > max_frames):
+            groups.append([])
+            total = count
+        groups[-1].append(request)
+    return groups
+
+
 @dataclass(frozen=True)
 class DiffusionModel:
     """The chains of a diffusion model, as its config.pbtxt describes them.
@@ -99,6 +117,7 @@ class DiffusionModel:
         num_diffusion_steps: timesteps that the denoiser was trained with.
         tiling: how the denoiser is called.
         defaults: the settings of requests that do not choose their own.
+        max_frames: largest number of mel frames in one request, of all its items together; None if there is no bound.
 
     Raises:
         ValueError: defaults that are not valid.
@@ -107,6 +126,7 @@ class DiffusionModel:
     num_diffusion_steps: int
     tiling: Tiling
     defaults: SamplerSettings
+    max_frames: int | None = None
 
     def __post_init__(self) -> None:
         self.defaults.make(self.num_diffusion_steps)
@@ -129,7 +149,8 @@ class DiffusionModel:
         tiling = Tiling(
             number("hop_length"), number("halo_frames"), number("tile_frames", TILE_FRAMES), max(1, max_batch_size)
         )
-        return cls(number("num_diffusion_steps"), tiling, SamplerSettings.from_config(parameters))
+        max_frames = number("max_frames") if PARAMETER_PREFIX + "max_frames" in parameters else None
+        return cls(number("num_diffusion_steps"), tiling, SamplerSettings.from_config(parameters), max_frames)
 
     def job(
         self,
@@ -149,13 +170,19 @@ class DiffusionModel:
             is_cancelled: whether the requester has stopped waiting.
 
         Raises:
-            ValueError: an input or a parameter is not valid.
+            ValueError: an input or a parameter is not valid, or the request is longer than `max_frames`.
         """
         sampler = SamplerSettings.from_parameters(parameters).over(self.defaults).make(self.num_diffusion_steps)
-        if mel.shape[-1] == 0:
+        items, _, frames = mel.shape
+        if frames == 0:
             raise ValueError("mel has no frames")
+        if self.max_frames is not None and items * frames > self.max_frames:
+            raise ValueError(
+                f"at most {self.max_frames} frames in one request, this one has {items} × {frames}: send windows of "
+                f"it, or raise {PARAMETER_PREFIX}max_frames in config.pbtxt"
+            )
         if not np.isfinite(mel).all():
             raise ValueError("mel contains NaN or infinite values")
         first = np.zeros(len(seeds), np.int64) if first_samples is None else first_samples[:, 0]
-        noise = NoiseField(seeds[:, 0].tolist(), self.tiling.hop_length * mel.shape[-1], first.tolist())
+        noise = NoiseField(seeds[:, 0].tolist(), self.tiling.hop_length * frames, first.tolist())
         return SamplingJob(mel, noise, sampler, is_cancelled)

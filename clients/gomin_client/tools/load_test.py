@@ -155,7 +155,13 @@ def prepare(vocoder: Vocoder, window: int | None, seconds: float) -> tuple[Vocod
             f"{seconds:g} s of audio in one request to the server, which takes much memory beyond "
             f"{LONGEST_REQUEST_S} s; give the number of mel frames of a request with --window"
         )
-    return vocoder.with_window(max(vocoder.window, mel.shape[-1])), mel
+    frames, longest = mel.shape[-1], vocoder.contract.max_frames
+    if longest is not None and frames > longest:
+        raise UsageError(
+            f"{seconds:g} s of audio are {frames} frames, and the model takes at most {longest} in one request "
+            "(gomin.max_frames in its config.pbtxt); give the number of mel frames of a request with --window"
+        )
+    return vocoder.with_window(max(vocoder.window, frames)), mel
 
 
 def run_load(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -> LoadResult:

@@ -39,10 +39,12 @@ class _Opened:
     """A model version that can be run.
 
     Attributes:
+        described: its contract.
         session: ONNX Runtime's; None for a sampling chain, which calls the denoiser of the same version.
         chain: how to sample; None for a single network.
     """
 
+    described: ModelContract
     session: Any = None
     chain: DiffusionModel | None = None
 
@@ -95,6 +97,7 @@ class LocalTransport(Transport):
                 return {contract.AUDIO: self._sample(model, version, opened.chain, inputs, parameters or {}, ends_at)}
             if parameters:
                 raise ContractError(f"{self.url}: model {model} takes no request parameters, such as {min(parameters)}")
+            self._check_frames(model, opened.described, inputs)
             return self._run(model, opened.session, inputs, ends_at)
         except TimeoutError as error:
             raise DeadlineError(
@@ -107,6 +110,15 @@ class LocalTransport(Transport):
             options.terminate = True
         self._workers.shutdown()
         self._opened.clear()
+
+    def _check_frames(self, model: str, described: ModelContract, inputs: Tensors) -> None:
+        """Refuse a request of more frames than the model takes. ONNX Runtime itself refuses other numbers of axes."""
+        mel = inputs.get(contract.MEL)
+        if mel is not None and mel.ndim == 3:
+            try:
+                described.check_frames(model, len(mel), mel.shape[-1])
+            except ContractError as error:
+                raise ContractError(f"{self.url}: {error}") from error
 
     def _sample(
         self,
@@ -174,9 +186,9 @@ class LocalTransport(Transport):
                         chain = DiffusionModel.from_config(info.parameters, info.max_batch_size)
                     except ValueError as error:
                         raise ContractError(f"{self.url}: model {model}: {error}") from error
-                    self._opened[model, version] = _Opened(chain=chain)
+                    self._opened[model, version] = _Opened(described, chain=chain)
                 else:
-                    self._opened[model, version] = _Opened(session=self._session(info, described, version))
+                    self._opened[model, version] = _Opened(described, session=self._session(info, described, version))
             return self._opened[model, version]
 
     def _session(self, info: ModelInfo, described: ModelContract, version: int) -> Any:

@@ -32,6 +32,8 @@ _BAD_REQUEST = ("StatusCode.INVALID_ARGUMENT", "400")
 _NO_ACCESS = ("StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401", "403")
 # Triton's answers while it waits for a restart (the helper process of a model is dead) and while it stops
 _RESTARTING = ("is not healthy", "has no available versions")
+# Triton's answers if its queue is full, or a request waited in it too long; a chain passes them on from its denoiser
+_OVERLOADED = ("Exceeds maximum queue size", "Request timeout expired")
 _RESTRICTED = "protocol is restricted"  # Triton's answer, as unavailable, if a header is missing
 
 DTYPES = {
@@ -159,6 +161,8 @@ class TritonTransport(Transport):
     def _refused(self, status: str, message: str, timeout_s: float | None) -> GominError:
         if status in _NO_ACCESS or _RESTRICTED in message:
             return AccessError(f"{self.url} refuses access: {message}; send what it asks for with --header or --ssl-…")
+        if any(words in message for words in _OVERLOADED):
+            return ServerError(f"{self.url} is overloaded ({brief(message)})", "try again later, or with fewer --jobs")
         if status in _TOO_LATE:
             return self.too_late(timeout_s)
         if status in _UNREACHABLE:

@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from sampling.jobs import DiffusionModel, sample_jobs
+from sampling.jobs import DiffusionModel, sample_jobs, side_by_side
 
 DENOISER = "gomin_denoiser"
 
@@ -45,7 +45,9 @@ class TritonPythonModel:
                 responses[index] = _error(str(error), pb_utils.TritonError.INVALID_ARG)
             except Exception as error:  # an exception that leaves execute() would fail all requests of the call
                 responses[index] = _error(repr(error))
-        self._run(jobs, responses)
+        frames = {index: len(job.mel) * job.mel.shape[-1] for index, job in jobs.items()}
+        for group in side_by_side(frames, self.model.max_frames):
+            self._run({index: jobs[index] for index in group}, responses)
         return responses
 
     def _job(self, request):

@@ -23,6 +23,8 @@ CONV_SEARCH = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 BOOLEANS = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 CLIENT_PREFIX = "gomin."  # parameters that only clients read
+MAX_FRAMES = "gomin.max_frames"  # read here too: the bound of a request
+HOP_LENGTH = "gomin.hop_length"
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 
 NUMPY_TYPES = {
@@ -50,8 +52,14 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.name = args["model_name"]
         self.batching = int(config.get("max_batch_size", 0)) > 0
+        # tensor -> length of a frame along its last axis: what a request needs memory for
+        self.frame_lengths = {"mel": 1, "signal": 1}
+        self.max_frames = None
         parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
         options, self.run_options, cuda = self._options(config, parameters)
+        if MAX_FRAMES in parameters:
+            self.max_frames = self._count(MAX_FRAMES, parameters[MAX_FRAMES])
+            self.frame_lengths["signal"] = max(1, self._count(HOP_LENGTH, parameters.get(HOP_LENGTH, "1")))
         providers = self._providers(config, args, cuda)
         path = os.path.join(
             args["model_repository"], args["model_version"], config.get("default_model_filename") or "model.onnx"
@@ -87,12 +95,45 @@ class TritonPythonModel:
             if absent:
                 responses[index] = self._error(f"input {absent[0]} is missing")
                 continue
+            if request.is_cancelled():
+                responses[index] = self._error("cancelled", pb_utils.TritonError.CANCELLED)
+                continue
             arrays = {name: tensor.as_numpy() for name, tensor in tensors.items()}
+            frames = self._frames(arrays)
+            if self.max_frames is not None and frames > self.max_frames:
+                responses[index] = self._error(
+                    f"at most {self.max_frames} frames in one request, this one has {frames}, all items together: "
+                    f"send windows of it, or raise {MAX_FRAMES} in config.pbtxt",
+                    pb_utils.TritonError.INVALID_ARG,
+                )
+                continue
             key = index if not self.batching else tuple(array.shape[1:] for array in arrays.values())
             groups.setdefault(key, []).append((index, arrays))
         for group in groups.values():
-            self._run_group(group, responses)
+            for part in self._bounded(group):
+                self._run_group(part, responses)
         return responses
+
+    def _frames(self, arrays):
+        """Number of mel frames of a request, all its items together; its longest tensor counts."""
+        lengths = [
+            -(-array.shape[0] * array.shape[-1] // self.frame_lengths[name])
+            for name, array in arrays.items()
+            if name in self.frame_lengths and array.ndim
+        ]
+        return max(lengths, default=0)
+
+    def _bounded(self, group):
+        """The requests of a batch in parts that together have no more frames than one request may have."""
+        parts, total = [[]], 0
+        for member in group:
+            frames = self._frames(member[1])
+            if self.max_frames is not None and parts[-1] and total + frames > self.max_frames:
+                parts.append([])
+                total = 0
+            parts[-1].append(member)
+            total += frames
+        return parts
 
     def _run_group(self, group, responses):
         """Run requests of equal shapes as one batch; if it fails, one by one, so that only the bad one fails."""
@@ -190,8 +231,8 @@ class TritonPythonModel:
     def _refusal(self, text):
         return pb_utils.TritonModelException(f"model {self.name}: {text}")
 
-    def _error(self, text):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"model {self.name}: {text}"))
+    def _error(self, text, *code):
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"model {self.name}: {text}", *code))
 
     def _log(self, log, text):
         log(f"model {self.name}: {text}")

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def test_parameters_there_and_back() -> None:
         ({"gomin.f_max": "8000.0"}, r"gomin\.f_max is '8000.0', but .* have 11025.0"),
         ({"gomin.n_fft": "2048"}, r"gomin\.n_fft is '2048', but .* have 1024"),
         ({"gomin.sample_rate": "-1"}, r"gomin\.sample_rate is -1; expected"),
+        ({"gomin.max_frames": "many"}, r"gomin\.max_frames is 'many'"),
+        ({"gomin.max_frames": "0"}, r"gomin\.max_frames is 0; expected at least 1"),
         ({"gomin.f_min": None}, r"gomin\.f_min is None"),
     ],
 )
@@ -39,6 +42,18 @@ def test_a_contract_that_cannot_be_kept_is_an_error(change: dict[str, str | None
         ModelContract.from_parameters("m", parameters)
 
 
+def test_a_bound_is_read_and_kept_but_is_no_part_of_what_versions_must_agree_in() -> None:
+    bounded = ModelContract.from_parameters("m", {**CONTRACT.to_parameters(), "gomin.max_frames": "300"})
+
+    assert bounded.max_frames == 300
+    assert bounded.same_model(CONTRACT, 1)
+    assert bounded.to_parameters() == CONTRACT.to_parameters()
+    bounded.check_frames("m", 3, 100)
+    CONTRACT.check_frames("m", 10**6, 10**6)
+    with pytest.raises(ContractError, match="m takes at most 300 frames in one request, this one has 3 × 101"):
+        bounded.check_frames("m", 3, 101)
+
+
 def test_a_mel_of_other_settings_is_refused_by_both_values() -> None:
     CONTRACT.check_mel("gomin_gan", MelConfig(22050, 800, 200, 80))
     for given, words in [
@@ -48,6 +63,20 @@ def test_a_mel_of_other_settings_is_refused_by_both_values() -> None:
     ]:
         with pytest.raises(ContractError, match=words):
             CONTRACT.check_mel("gomin_gan", given)
+
+
+def test_in_process_runs_refuse_more_frames_than_the_config_allows(tiny_repository: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_repository, tmp_path / "models")
+    config = tmp_path / "models/gomin_gan/config.pbtxt"
+    config.write_text(re.sub(r'(max_frames" value: { string_value: )"\d+"', r'\1"90"', config.read_text()))
+    with LocalTransport(tmp_path / "models") as transport:
+        for shape in ((1, 128, 91), (2, 128, 46)):
+            with pytest.raises(ContractError, match=f"at most 90 frames in one request, this one has {shape[0]} ×"):
+                transport.infer("gomin_gan", 1, {"mel": np.zeros(shape, np.float32)})
+        assert transport.infer("gomin_gan", 1, {"mel": np.zeros((1, 128, 90), np.float32)})["audio"].size == 90 * 256
+    with Vocoder(f"local:{tmp_path / 'models'}") as vocoder:
+        assert vocoder.window == 90
+        assert vocoder.synthesize(np.zeros((2, 128, 200), np.float32)).shape == (2, 200 * 256)
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gomin_client import Connection, GominError, MelConfig, Vocoder
 from gomin_client.contract.model import DIFFUSION, ModelContract
+from gomin_client.errors import ContractError, UsageError
 from gomin_client.transports.mock import Call, MockModel, MockTransport
 
 CONFIG = MelConfig(sample_rate=1000, win_length=20, hop_length=10, n_mels=4)
@@ -51,6 +52,33 @@ def test_no_request_exceeds_the_largest_batch() -> None:
 
     assert Vocoder(transport).synthesize(np.zeros((8, 4, 5), np.float32)).shape == (8, 50)
     assert [len(call.inputs["mel"]) for call in transport.calls] == [3, 3, 2]
+
+
+def bounded(max_frames: int) -> MockTransport:
+    vocoder = MockModel.vocoder(silence, CONFIG)
+    model = MockModel(vocoder.answer, {**vocoder.parameters, "gomin.max_frames": str(max_frames)})
+    return MockTransport({"gomin_gan": model})
+
+
+def test_no_request_exceeds_the_models_number_of_frames() -> None:
+    transport = bounded(200)
+    with Vocoder(transport) as vocoder:
+        assert (vocoder.window, Vocoder(bounded(600)).window) == (200, 512)
+        assert vocoder.synthesize(np.zeros((5, 4, 70), np.float32)).shape == (5, 700)
+        vocoder.synthesize(np.zeros((4, 900), np.float32))
+
+    shapes = [call.inputs["mel"].shape for call in transport.calls]
+    assert [shape[0] for shape in shapes[:3]] == [2, 2, 1]
+    assert all(shape[0] * shape[2] <= 200 for shape in shapes)
+
+
+def test_a_window_beyond_the_models_number_of_frames_is_refused() -> None:
+    with pytest.raises(UsageError, match="a window of 201 frames: the model takes at most 200 in one request"):
+        Vocoder(bounded(200), window=201)
+    with Vocoder(bounded(200)) as vocoder, pytest.raises(UsageError, match="a window of 300 frames: the model takes"):
+        vocoder.with_window(300)
+    with pytest.raises(ContractError, match=r"at most 64 frames in one request .* windows need more than 64"):
+        Vocoder(bounded(64))
 
 
 def test_the_newest_version_is_pinned() -> None:

@@ -7,7 +7,7 @@ from gomin_client.sampling.base import Array, sample
 from gomin_client.sampling.ddim import DDIM
 from gomin_client.sampling.ddpm import DDPM
 from gomin_client.sampling.dpm_solver import DPMSolver
-from gomin_client.sampling.jobs import DiffusionModel, SamplingJob, sample_jobs
+from gomin_client.sampling.jobs import DiffusionModel, SamplingJob, sample_jobs, side_by_side
 from gomin_client.sampling.noise import NoiseField
 from gomin_client.sampling.schedules import NoiseSchedule
 from gomin_client.sampling.settings import SamplerSettings
@@ -100,6 +100,14 @@ def test_a_cancelled_job_stops_before_the_next_call() -> None:
 CONFIG = {"gomin.hop_length": "4", "gomin.halo_frames": "3", "gomin.num_diffusion_steps": "10"}
 
 
+def test_requests_run_side_by_side_up_to_the_bound_of_one() -> None:
+    frames = {0: 6, 3: 4, 4: 1, 7: 10, 8: 3}
+
+    assert side_by_side(frames, 10) == [[0, 3], [4], [7], [8]]
+    assert side_by_side(frames, None) == [[0, 3, 4, 7, 8]]
+    assert side_by_side({}, 10) == []
+
+
 class TestDiffusionModel:
     def test_older_configs_have_the_released_chain(self) -> None:
         model = DiffusionModel.from_config(CONFIG, 16)
@@ -119,6 +127,14 @@ class TestDiffusionModel:
     def test_a_config_that_makes_no_sense(self, change: dict[str, str], words: str) -> None:
         with pytest.raises(ValueError, match=words):
             DiffusionModel.from_config({**CONFIG, **change}, 16)
+
+    def test_a_request_of_too_many_frames_is_refused(self) -> None:
+        model = DiffusionModel.from_config({**CONFIG, "gomin.max_frames": "10"}, 16)
+        seeds = np.zeros((2, 1), np.uint64)
+
+        model.job(np.zeros((2, 2, 5), np.float32), seeds, None, {})
+        with pytest.raises(ValueError, match="at most 10 frames in one request, this one has 2 × 6"):
+            model.job(np.zeros((2, 2, 6), np.float32), seeds, None, {})
 
     @pytest.mark.parametrize(
         ("mel", "words"),

@@ -37,6 +37,10 @@ class ToyConfig:
     def halo_frames(self) -> int:
         return 1  # kernel 3
 
+    @property
+    def bytes_per_frame(self) -> int:
+        return 4 * (self.n_mels + self.hop_length)
+
     @classmethod
     def from_tensors(cls, tensors: CheckpointReader, overrides: Mapping[str, Any]) -> ToyConfig:
         read = {"n_mels": tensors.size("head.weight", 1, rank=3), "hop_length": tensors.size("head.weight", 0, rank=3)}

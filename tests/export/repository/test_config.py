@@ -1,13 +1,14 @@
 """config.pbtxt: what the options write there, and that a real server takes it."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelQueuePolicy
 
 from gomin_client.contract.model import ModelContract, Provenance
 from gomin_client.errors import UsageError
@@ -52,6 +53,44 @@ def test_sensible_defaults(model: str) -> None:
     assert parameter(config, "cudnn_conv_algo_search") == "1"
     (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"use_tf32": "0"})
+
+
+@pytest.mark.parametrize("model", SERVED)
+def test_queues_and_requests_are_bounded(model: str) -> None:
+    timeout_s = 4 * 3600 if model == "gomin_diffusion" else 300
+    for settings, size, seconds in ((Deployment(), 64, timeout_s), (Deployment(queue_size=9, queue_timeout_s=7), 9, 7)):
+        policy = parse(model, settings).dynamic_batching.default_queue_policy
+        assert policy.timeout_action == ModelQueuePolicy.REJECT
+        assert (policy.max_queue_size, policy.default_timeout_microseconds) == (size, seconds * 1_000_000)
+        assert policy.allow_timeout_override
+
+    def bound(default: int | None, **settings: Any) -> str:
+        described = replace(CONTRACTS[model], max_frames=default)
+        text = config_text(SERVED[model], described, Deployment(**settings), "fp32")
+        return parameter(text_format.Parse(text, ModelConfig()), "gomin.max_frames")
+
+    assert bound(None) == ""
+    assert bound(9000) == "9000"
+    assert bound(9000, max_frames=700) == ("9000" if model == "gomin_denoiser" else "700")
+    assert bound(9, tile_frames=800) == ("1600" if model == "gomin_denoiser" else "9")  # two chains' calls
+
+
+def test_no_warm_up_exceeds_the_bound() -> None:
+    with pytest.raises(UsageError, match="--warm-up 4x30: gomin_gan takes at most 100 frames in one request"):
+        parse("gomin_gan", Deployment(warm_up=[(4, 30)], max_frames=100))
+    (warm_up,) = parse("gomin_gan", Deployment(max_frames=50)).model_warmup
+    assert list(warm_up.inputs["mel"].dims) == [128, 50]
+
+
+def test_the_default_bounds_of_the_released_sizes() -> None:
+    """The figures of docs/export.md."""
+    from gomin_export.networks.diffusion import DiffusionConfig
+    from gomin_export.networks.gan import GANConfig
+
+    assert [registry.MEMORY_BUDGET // config.bytes_per_frame for config in (GANConfig(), DiffusionConfig())] == [
+        6241,
+        1638,
+    ]
 
 
 @pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser"])

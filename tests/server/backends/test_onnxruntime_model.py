@@ -31,8 +31,9 @@ def parameters(**values: str) -> Change:
     return "# settings that clients read\n", "\n".join(lines) + "\n"
 
 
-NO_DELAY = "dynamic_batching { max_queue_delay_microseconds: 0 }"
-BATCH_OF_FOUR = "dynamic_batching { max_queue_delay_microseconds: 2000000 preferred_batch_size: [ 4 ] }"
+NO_DELAY = "max_queue_delay_microseconds: 0"
+BATCH_OF_FOUR = "max_queue_delay_microseconds: 2000000 preferred_batch_size: [ 4 ]"
+MAX_FRAMES = r'(gomin.max_frames" value: { string_value: ")\d+'
 SETTINGS = {
     "intra_op_thread_count": "1",
     "inter_op_thread_count": "1",
@@ -48,6 +49,7 @@ ACCEPTED: dict[str, list[Change]] = {
         ("optimization { execution", "optimization { graph { level: -1 } execution"),
     ],
     "cpu_arena": [parameters(**{"memory.enable_memory_arena_shrinkage": "cpu:0"})],
+    "bounded": [(NO_DELAY, BATCH_OF_FOUR), (MAX_FRAMES, r"\g<1>40")],
     "no_arena": [parameters(**{"memory.enable_memory_arena_shrinkage": "nowhere:0"})],
 }
 GPU_OPTIONS = 'gpu_execution_accelerator: [ { name: "cuda" parameters { key: "use_tf32" value: "0" } }'
@@ -68,8 +70,10 @@ def place_variant(repository: Path, home: Path, name: str, *changes: Change) -> 
     config = home / name / "config.pbtxt"
     text = re.sub(r"model_warmup \{\n.*?\n\}\n", "", config.read_text(), flags=re.DOTALL)
     for old, new in (('name: "gomin_gan"', f'name: "{name}"'), *changes):
-        assert old in text
-        text = text.replace(old, new)
+        pattern = old if old == MAX_FRAMES else re.escape(old)
+        replacement = new if old == MAX_FRAMES else new.replace("\\", "\\\\")
+        text, count = re.subn(pattern, replacement, text)
+        assert count
     config.write_text(text)
 
 
@@ -89,7 +93,7 @@ def place_lookup(home: Path) -> None:
     (home / "lookup" / "config.pbtxt").write_text(
         'name: "lookup" backend: "onnxruntime" max_batch_size: 8\n'
         'input [ { name: "index" data_type: TYPE_INT64 dims: [ 1 ] } ]\n'
-        f'output [ {{ name: "number" data_type: TYPE_FP32 dims: [ 1 ] }} ]\n{BATCH_OF_FOUR}\n'
+        f'output [ {{ name: "number" data_type: TYPE_FP32 dims: [ 1 ] }} ]\ndynamic_batching {{ {BATCH_OF_FOUR} }}\n'
     )
 
 
@@ -172,6 +176,23 @@ def test_arena_shrinkage_is_passed_on_to_every_run(variants: RunningServer, mode
 
     assert "unknown parameter" not in log_of(variants, model)
     assert hasattr(answers[0], "as_numpy") == works, answers[0]
+
+
+def test_a_request_of_too_many_frames_is_refused_and_batches_stay_within_the_bound(
+    variants: RunningServer, tiny_gan: GomiGAN
+) -> None:
+    mels = [np.random.default_rng(i).uniform(0, 1, (1, 128, 20)).astype(np.float32) for i in range(4)]
+    shapes = [(1, 128, 41), (3, 128, 14), (1, 128, 40)]
+    too_long = infer_at_once(variants, "bounded", [{"mel": np.zeros(shape, np.float32)} for shape in shapes])
+    answers = infer_at_once(variants, "bounded", [{"mel": mel} for mel in mels])
+
+    for i, frames in enumerate((41, 42)):
+        assert too_long[i].status() == "StatusCode.INVALID_ARGUMENT"
+        assert f"at most 40 frames in one request, this one has {frames}" in str(too_long[i])
+    assert too_long[2].as_numpy("audio").shape == (1, 1, 40 * 256)
+    for i, mel in enumerate(mels):
+        expected = tiny_gan(torch.from_numpy(mel)).numpy()
+        np.testing.assert_allclose(answers[i].as_numpy("audio"), expected, rtol=0, atol=1e-5)
 
 
 def test_a_bad_request_does_not_affect_its_batch(variants: RunningServer) -> None:

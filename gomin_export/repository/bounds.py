@@ -1,0 +1,42 @@
+"""The bound on the length of a request, gomin.max_frames: by default what a fixed amount of memory holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gomin_client.contract import model as contract
+from gomin_client.contract.model import ModelContract
+from gomin_client.errors import UsageError
+from gomin_client.sampling.tiling import TILE_FRAMES
+
+if TYPE_CHECKING:
+    from gomin_export.networks.served import ServedModel
+    from gomin_export.repository.config import Deployment
+
+
+def tile_frames(described: ModelContract, deployment: Deployment) -> int:
+    """Largest number of frames in one denoiser call of a chain."""
+    return deployment.tile_frames or max(TILE_FRAMES, 8 * described.halo_frames)
+
+
+def max_frames(model: ServedModel, described: ModelContract, deployment: Deployment) -> int | None:
+    """The bound of a model in its config.pbtxt; None for no bound.
+
+    The number that the user gives is for the model that clients call. A denoiser's bound always allows two calls of a
+    chain, which its batcher may combine.
+
+    Raises:
+        UsageError: a warm-up request exceeds the bound.
+    """
+    if model.kind == contract.DENOISER:
+        bound = described.max_frames and max(described.max_frames, 2 * tile_frames(described, deployment))
+    else:
+        bound = deployment.max_frames or described.max_frames
+    if bound is not None and model.has_weights:
+        for batch, frames in deployment.warm_up or ():
+            if batch * frames > bound:
+                raise UsageError(
+                    f"--warm-up {batch}x{frames}: {model.name} takes at most {bound} frames in one request, all items "
+                    "together: see --max-frames"
+                )
+    return bound
