@@ -151,7 +151,7 @@ def test_interrupted_it_leaves_complete_files_only(
     assert process.returncode == 128 + number
     assert stderr.strip() == (
         "gomin-client: interrupted; files reported so far are complete, the others were not written; "
-        "the same command with --skip-existing goes on from here"
+        "the same command with --skip-existing continues from here"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["crow.wav"]
 

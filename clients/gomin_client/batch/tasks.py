@@ -42,7 +42,7 @@ class BatchSettings:
         plot: collect a column of a plot for each reconstruction.
         skip_existing: skip files whose output exists.
         strict: refuse a batch that leaves out files of the folders that were searched.
-        parallel: number of files that are worked on at a time.
+        parallel: number of files that are processed at the same time.
         live: read standard input and write standard output while the audio is still being computed.
     """
 

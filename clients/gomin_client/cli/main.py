@@ -198,7 +198,7 @@ def interrupted() -> str:
     """The message to a user who pressed Ctrl-C during a batch."""
     return (
         "files reported so far are complete, the others were not written; the same command with --skip-existing "
-        "goes on from here"
+        "continues from here"
     )
 
 

@@ -109,7 +109,7 @@ Duration = Annotated[
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How the files of a batch are worked through."""
+    """How the files of a batch are processed."""
 
     jobs: Annotated[
         int,
@@ -120,7 +120,7 @@ class BatchOptions:
             metavar="NUMBER",
             min=1,
             max=64,
-            help="Number of files that are worked on at a time.",
+            help="Number of files that are processed at the same time.",
         ),
     ] = 2
     skip_existing: Annotated[
@@ -228,7 +228,7 @@ class ConnectionOptions:
         ),
     ] = None
     ssl: Annotated[
-        bool, typer.Option("--ssl", help="Use TLS for gRPC URLs whose scheme does not decide, such as dns:///.")
+        bool, typer.Option("--ssl", help="Use TLS for gRPC URLs whose scheme does not say so, such as dns:///.")
     ] = False
     ssl_ca: Annotated[
         Path | None,
@@ -259,7 +259,7 @@ class ConnectionOptions:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """The sampling chain of a diffusion model; what is not given is left to the model."""
+    """The sampling chain of a diffusion model; the model decides about the settings that are not given."""
 
     sampler: Annotated[
         str | None,

@@ -39,7 +39,7 @@ class Vocoding:
         """The model, if there is one, and the settings of mels.
 
         Raises:
-            UsageError: mel settings that make no sense.
+            UsageError: mel settings that are not valid.
             ContractError: mel settings that are not the model's.
             GominError: see `Vocoder`.
         """
@@ -73,7 +73,7 @@ def run_batch(
         plot: a PNG file to draw, if any.
 
     Raises:
-        GominError: what is found before the first file is begun.
+        GominError: a problem that is found before the first file is started.
         typer.Exit: some files failed.
     """
     from gomin_client.batch.inputs import STREAM
@@ -115,7 +115,7 @@ def run_batch(
     if report.as_json:
         typer.echo(to_json(outcomes, plan, model=vocoder.model if vocoder else None, seed=settings.seed))
     if failures:
-        # one file has the status of its failure; many files have 1, or the status of a server that is gone
+        # one file: the status of its failure; many files: 1, or the status of a server that is gone
         raise typer.Exit(ServerError.exit_code if server_lost else failures[0].exit_code if len(jobs) == 1 else 1)
 
 
@@ -139,7 +139,7 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
         if written is not None and job.task != ANALYZE and not settings.live:
             written.check_subtype(settings.subtype)
     if settings.subtype is not None and all(job.task == ANALYZE for job in jobs):
-        raise UsageError(f"--subtype {settings.subtype}: there is no audio to be written")
+        raise UsageError(f"--subtype {settings.subtype}: no audio is written")
     if settings.reading != MelReading() and not any(job.task == SYNTHESIZE for job in jobs):
         raise UsageError("--mel-convention, --stft-norm, --transpose and --force are for mel files: there are none")
 
@@ -158,7 +158,7 @@ def _check_seed(seed: int | None, vocoder: Vocoder | None) -> None:
     if seed is None:
         return
     if vocoder is None:
-        raise UsageError("--seed: there is nothing to be synthesized")
+        raise UsageError("--seed: nothing is synthesized")
     vocoder.check_seed(seed)
 
 
@@ -178,7 +178,7 @@ def _draw(path: Path, outcomes: Sequence[Outcome], config: MelConfig, display: D
 
     columns = [outcome.column for outcome in outcomes if outcome.column is not None]
     if not columns:
-        display.print_error(f"warning: {path}: not drawn, there is no new reconstruction to show")
+        display.print_error(f"warning: {path}: not drawn: no new reconstruction was made")
         return
     plot.save(path, columns, config)
     display.print(str(path))
@@ -200,7 +200,7 @@ def _timings(vocoder: Vocoder | None, before: Statistics | None, now: Statistics
     from gomin_client.inference.windows import overhead
 
     if vocoder is None or now is None or before is None:
-        return "there are no statistics of a server"
+        return "no server statistics are available"
     spent = now.since(before)
     if not spent.is_growth:
         return "a server was restarted during the run: its statistics begin at the restart"

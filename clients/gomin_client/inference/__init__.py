@@ -1,1 +1,1 @@
-"""From a mel spectrogram to audio: windows, several requests in flight, checks of what comes in."""
+"""From a mel to audio: windows, several requests in flight, checks of arguments."""

@@ -226,7 +226,7 @@ class PinnedModel:
         """(batch, samples) of an answer.
 
         Raises:
-            InferenceError: it has no audio, or audio that is no sound.
+            InferenceError: it has no audio, or audio that is not finite or far beyond full scale.
             ContractError: audio of another shape.
         """
         model = f"{self.url}: model {self.model}"

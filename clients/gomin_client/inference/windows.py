@@ -1,4 +1,4 @@
-"""Windows of a mel spectrogram that are vocoded one by one, and whose outputs, concatenated, equal that of the whole.
+"""Windows of a mel spectrogram, vocoded one by one; their concatenated outputs equal the output for the whole.
 
 A sample depends on `halo` frames to either side. So the output of a window is exact except for a halo at each end that
 is not an end of the whole; there it is cut off, and the next window begins early enough to supply it. All windows have
@@ -19,7 +19,7 @@ WORK_PER_HALO = 10  # halos per window, at least: a quarter more work than witho
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a mel spectrogram, and what is kept of its output; all in frames.
+    """A part of a mel spectrogram, and the part of its output that is kept; all in frames.
 
     Attributes:
         first: index of its first frame in the whole.
@@ -74,7 +74,7 @@ def overhead(size: int, halo: int) -> float:
 
 
 def check_window(size: int, halo: int, first_size: int | None = None) -> None:
-    """Refuse windows of which nothing would be kept; see `Windower`.
+    """Refuse windows whose whole output would be cut off; see `Windower`.
 
     Raises:
         UsageError: the window is too short; the message names the minimum.

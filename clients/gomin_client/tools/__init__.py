@@ -1,1 +1,1 @@
-"""Measuring tools: how far recordings are apart, how much a server can take."""
+"""Measuring tools: distance between recordings, load test of a server."""

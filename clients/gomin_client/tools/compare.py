@@ -123,7 +123,7 @@ def pair(references: Sequence[Source], others: Sequence[Source]) -> list[tuple[s
         (name, reference, other), sorted by name; None for a file that one folder does not have.
 
     Raises:
-        UsageError: two files of one folder have the same name and are not told apart by the rule above.
+        UsageError: two files of one folder have the same name and the rule above does not tell them apart.
     """
     right: dict[PurePath, Path] = {}
     for source in others:
@@ -137,7 +137,7 @@ def pair(references: Sequence[Source], others: Sequence[Source]) -> list[tuple[s
 
 def _add(side: dict[PurePath, Path], name: PurePath, path: Path) -> None:
     if name in side:
-        raise UsageError(f"{side[name]} and {path} have one name: which is to be compared?")
+        raise UsageError(f"{side[name]} and {path} have the same name; rename one of them")
     side[name] = path
 
 

@@ -95,7 +95,7 @@ class LoadResult:
 
 
 HEADER = (
-    f"{'at a time':>9} {'requests':>9} {'× real time':>12} "
+    f"{'in flight':>9} {'requests':>9} {'× real time':>12} "
     + " ".join(f"{f'p{quantile} ms':>8}" for quantile in QUANTILES)
     + f" {'queue ms':>9} {'compute ms':>11} {'batch':>6}"
 )
@@ -127,7 +127,7 @@ def make_mel(vocoder: Vocoder, seconds: float) -> Mel:
     """
     settings = vocoder.contract.mel
     if not 0 < seconds < 86400:
-        raise UsageError(f"{seconds} s of audio a request: expected more than 0 and less than a day")
+        raise UsageError(f"{seconds} s of audio per request: expected more than 0 and less than a day")
     frames = max(1, round(seconds * settings.sample_rate / settings.hop_length))
     mel: NDArray[np.float32] = np.random.default_rng(0).uniform(0, 1, (settings.n_mels, frames)).astype(np.float32)
     return mel
@@ -178,9 +178,9 @@ def run_load(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) ->
         ServerError: the server cannot be reached.
     """
     if not 1 <= concurrency <= MOST_CONCURRENT:
-        raise UsageError(f"{concurrency} requests at a time: expected 1 to {MOST_CONCURRENT}")
+        raise UsageError(f"{concurrency} requests in flight: expected 1 to {MOST_CONCURRENT}")
     if not 0 <= duration_s < math.inf:
-        raise UsageError(f"{duration_s} s: expected 0 or more, and an end")
+        raise UsageError(f"{duration_s} s: expected a finite number, 0 or more")
     latencies: list[float] = []
     errors: list[str] = []
     ended = threading.Event()
@@ -230,6 +230,6 @@ def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Stat
 
     try:
         now = settled(vocoder.statistics, is_all)
-    except GominError:  # the server or the model is gone; the latencies are valid all the same
+    except GominError:  # the server or the model is gone; the latencies are still valid
         return None
     return now.since(before) if now is not None and is_all(now) else None

@@ -170,7 +170,7 @@ def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what is not JSON: {data[:60].decode(errors='replace')!r}") from error
+        raise ValueError(f"an answer that is not JSON: {data[:60].decode(errors='replace')!r}") from error
 
 
 def _outputs(answer: Answer) -> dict[str, NDArray[Any]]:

@@ -101,7 +101,7 @@ class LocalTransport(Transport):
             return self._run(model, opened.session, inputs, ends_at)
         except TimeoutError as error:
             raise DeadlineError(
-                f"{self.url}: model {model} took longer than {timeout_s:g} s: as much audio needs more time (--timeout)"
+                f"{self.url}: model {model} took longer than {timeout_s:g} s: give it more time with --timeout"
             ) from error
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Repeated requests: until a server is ready at first, and if it is lost later.
 
-Transports raise a `ServerError` other than `AccessError` for what is worth repeating: there is no server, the
+Transports raise a `ServerError` other than `AccessError` if repeating the request may help: no server answers, the
 connection was lost, or the server is unavailable (starting, stopping, its queue full). A bad request stays bad, and one
 that took too long would take as long again. Models have no state and requests no effects, so a request that was lost
 can be sent again.
@@ -151,7 +151,7 @@ class RetryingTransport(Transport):
     def _keep_comparing(self, model: str, version: int) -> None:
         while not self._closed.wait(SHORTEST_RESTART_S):
             if time.monotonic() - self._requested_at > 2 * SHORTEST_RESTART_S:
-                continue  # idle: servers are not asked for nothing
+                continue  # idle: no requests, so no need to ask the servers
             try:
                 self._check_same(model, version)
             except ServerError:
@@ -177,8 +177,8 @@ class RetryingTransport(Transport):
         before, after = (ModelContract.from_parameters(model, info.parameters) for info in (pinned, now))
         if not before.same_model(after, version):
             raise ContractError(
-                f"{self.url} came back with another model {model} in version {version}: its audio does not fit to the "
-                "audio made before; start again"
+                f"{self.url} came back with another model {model} in version {version}: its audio would not match "
+                "the audio made before; start again"
             )
 
     def _report_loss(self, error: ServerError, seconds: float) -> None:

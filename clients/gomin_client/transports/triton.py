@@ -118,7 +118,7 @@ class TritonTransport(Transport):
     def _checked_index(self) -> list[dict[str, Any]]:
         with self._metadata():
             if not self._server_live():
-                raise ServerError(f"{self.url}: the server is there but not live yet; its log says why")
+                raise ServerError(f"{self.url}: the server is starting and not live yet; its log has the details")
             return self._index()
 
     @contextmanager
@@ -128,7 +128,7 @@ class TritonTransport(Transport):
             with self.errors():
                 yield
         except (InferenceError, ContractError) as error:
-            raise ServerError(f"what listens at {self.url} does not answer as a Triton server does: {error}") from error
+            raise ServerError(f"{self.url} is not a Triton server: {error}") from error
 
     @abstractmethod
     def _server_live(self) -> bool: ...
@@ -178,8 +178,8 @@ class TritonTransport(Transport):
         if timeout_s is None:
             return self.unreachable("no answer")
         return DeadlineError(
-            f"{self.url} did not answer within {timeout_s:g} s: it hangs, is overloaded, or needs more time for as "
-            "much audio (--timeout)"
+            f"{self.url} did not answer within {timeout_s:g} s: it hangs, is overloaded, or needs more time for "
+            "this much audio (--timeout)"
         )
 
     def unreachable(self, reason: str) -> ServerError:

@@ -165,7 +165,7 @@ def test_an_interrupted_run_is_resumed(inputs: Path, server: RunningServer, tmp_
     _, stderr = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert "the same command with --skip-existing goes on from here" in stderr
+    assert "the same command with --skip-existing continues from here" in stderr
     done = {path.name for path in (tmp_path / "out").iterdir()}
     assert 1 <= len(done) < 6
     assert all(name.endswith(".wav") and not name.startswith(".") for name in done)

@@ -52,8 +52,8 @@ def test_options_that_make_no_sense(tree: Path) -> None:
         (("analyze", "a.wav", "-f", "wav"), "--format wav: expected npz, npy, pt"),
         (("synthesize", "mel.npy", "-f", "npz"), "--format npz: expected wav, flac, ogg, mp3"),
         (("analyze", "a.wav", "-m", "gan"), "--model gan: give --url too"),
-        (("convert", "-i", "a.wav", "-o", "x.pt", "--subtype", "16"), "--subtype 16: there is no audio to be written"),
-        (("convert", "-i", "a.wav", "-o", "x.npz", "--seed", "1"), "--seed: there is nothing to be synthesized"),
+        (("convert", "-i", "a.wav", "-o", "x.pt", "--subtype", "16"), "--subtype 16: no audio is written"),
+        (("convert", "-i", "a.wav", "-o", "x.npz", "--seed", "1"), "--seed: nothing is synthesized"),
         (("analyze", "a.wav", "--win-length", "1"), "win_length is 1; expected at least 2"),
         (("synthesize", "a.wav"), "that is to reconstruct, from audio to audio; use that command"),
     ]:

@@ -81,7 +81,7 @@ def test_outputs_that_kept_the_extension_of_their_input_are_paired_with_it() -> 
 
 
 def test_two_files_of_one_name_are_ambiguous() -> None:
-    with pytest.raises(UsageError, match=r"a\.wav and root/a\.mp3 have one name"):
+    with pytest.raises(UsageError, match=r"a\.wav and root/a\.mp3 have the same name"):
         pair(sources("a.wav", "a.mp3"), sources("a.wav"))
 
 
