@@ -174,7 +174,7 @@ class TestLeftOut:
     @pytest.fixture(autouse=True)
     def tree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        for name in ("in/a.wav", "in/b.M4A", "in/sub/notes.txt", "in/LICENSE", "in/.DS_Store", "in/.git/x.wav"):
+        for name in ("in/a.wav", "in/b.PDF", "in/sub/notes.txt", "in/LICENSE", "in/.DS_Store", "in/.git/x.wav"):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).touch()
 
@@ -182,12 +182,12 @@ class TestLeftOut:
     def test_what_is_not_read_is_counted_and_hidden_files_are_not(self, argument: str) -> None:
         found = find_sources([argument], ("audio",))
         assert [str(source.path) for source in found.sources] == ["in/a.wav"]
-        expected = {"in/b.M4A", "in/sub/notes.txt"} | ({"in/LICENSE"} if argument != "in/**/*.*" else set())
+        expected = {"in/b.PDF", "in/sub/notes.txt"} | ({"in/LICENSE"} if argument != "in/**/*.*" else set())
         assert {str(path) for path in found.left_out} == expected
 
     def test_a_number_and_extensions(self) -> None:
         found = find_sources(["in"], ("audio",))
-        assert left_out_files(found.left_out) == "3 files left out: .m4a, .txt, no extension"
+        assert left_out_files(found.left_out) == "3 files left out: .pdf, .txt, no extension"
 
     def test_of_a_folder_without_files_to_read(self) -> None:
         with pytest.raises(UsageError, match=r"in/sub: contains no audio files; 1 file left out: \.txt"):

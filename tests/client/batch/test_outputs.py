@@ -199,18 +199,18 @@ class TestBatchPlan:
     def tree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         Path("in").mkdir()
-        for name in ("a.wav", "a.npz", "b.m4a"):
+        for name in ("a.wav", "a.npz", "b.pdf"):
             Path("in", name).touch()
 
     def test_results_of_an_earlier_run_are_not_left_out(self) -> None:
         plan = plan_batch(["in"], [], ("audio",), Naming(".npz", "", "analyze"))
 
         assert plan.jobs == [FileJob(Path("in/a.wav"), Path("in/a.npz"), "analyze")]
-        assert plan.left_out == [Path("in/b.m4a")]
+        assert plan.left_out == [Path("in/b.pdf")]
 
     def test_strict(self) -> None:
         naming = Naming(".npz", "", "analyze")
-        with pytest.raises(UsageError, match=r"--strict: 1 file left out: \.m4a \(in/b\.m4a …\)"):
+        with pytest.raises(UsageError, match=r"--strict: 1 file left out: \.pdf \(in/b\.pdf …\)"):
             plan_batch(["in"], [], ("audio",), naming).require_all()
-        Path("in/b.m4a").unlink()
+        Path("in/b.pdf").unlink()
         plan_batch(["in"], [], ("audio",), naming).require_all()

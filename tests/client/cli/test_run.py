@@ -64,7 +64,7 @@ def test_what_is_left_out_of_a_folder_is_reported(tree: Path) -> None:
     Path("in2").mkdir()
     for name in ("a.wav", "b.wav"):
         Path("in2", name).write_bytes(Path(name).read_bytes())
-    for name in ("x.m4a", "y.txt", "z.txt"):
+    for name in ("x.pdf", "y.txt", "z.txt"):
         Path("in2", name).touch()
 
     shown = invoke(app, "analyze", "in2", "-o", "out")
@@ -72,7 +72,7 @@ def test_what_is_left_out_of_a_folder_is_reported(tree: Path) -> None:
     strict = invoke(app, "analyze", "in2", "-o", "out2", "--strict")
 
     assert shown.returncode == 0
-    assert shown.stdout.splitlines()[-1].endswith("; 3 files left out: .m4a, .txt")
-    assert (as_json["left_out"], as_json["left_out_extensions"]) == (3, [".m4a", ".txt"])
-    assert_fails(strict, 2, "--strict: 3 files left out: .m4a, .txt")
+    assert shown.stdout.splitlines()[-1].endswith("; 3 files left out: .pdf, .txt")
+    assert (as_json["left_out"], as_json["left_out_extensions"]) == (3, [".pdf", ".txt"])
+    assert_fails(strict, 2, "--strict: 3 files left out: .pdf, .txt")
     assert not Path("out2").exists()
