@@ -81,6 +81,10 @@ class SuspiciousMelError(ContractError):
     """A mel of the right shape whose values would give noise; the message says what they look like."""
 
 
+class SuspiciousAudioError(ContractError):
+    """Audio far beyond full scale; the message says what its values look like."""
+
+
 class Interrupted(BaseException):
     """A signal asked the program to end. Not a `GominError`: only `console.run` catches it.
 

@@ -76,18 +76,22 @@ class Vocoder(PinnedModel):
         transport = connect(url, connection)
         super().__init__(transport, model, settings, connection or Connection(), window, in_flight)
 
-    def analyze(self, wave: ArrayLike, sample_rate: float, *, channels_last: bool = False) -> Mel:
+    def analyze(self, wave: ArrayLike, sample_rate: float, *, channels_last: bool = False, force: bool = False) -> Mel:
         """The mel spectrogram of a recording.
 
         Args:
             wave: (samples,) or (channels, samples) waveform, full scale ±1.
             sample_rate: sample rate of the waveform, in Hz; it is converted to the model's.
             channels_last: the waveform is (samples, channels).
+            force: take samples far beyond full scale.
 
         Returns:
             (n_mels, frames) or (channels, n_mels, frames) float32.
+
+        Raises:
+            SuspiciousAudioError: samples far beyond full scale.
         """
-        checked = checked_wave(wave, channels_last=channels_last)
+        checked = checked_wave(wave, channels_last=channels_last, force=force)
         resampled = resample_blocks([np.atleast_2d(checked)], checked_rate(sample_rate), self.sample_rate)
         mel = np.concatenate(list(mel_blocks(resampled, self.contract.mel)), axis=-1)
         return mel[0] if checked.ndim == 1 else mel
@@ -155,6 +159,7 @@ class Vocoder(PinnedModel):
         trim: bool = True,
         seed: int | None = None,
         channels_last: bool = False,
+        force: bool = False,
     ) -> Wave:
         """A recording turned into a mel spectrogram and back.
 
@@ -164,12 +169,16 @@ class Vocoder(PinnedModel):
             trim: cut the result to the length of the recording; GOMIN's program leaves up to one hop more.
             seed: see `synthesize`.
             channels_last: the waveform is (samples, channels), and the result too.
+            force: see `analyze`.
 
         Returns:
             (samples,) or (channels, samples) float32 at the model's sample rate.
+
+        Raises:
+            SuspiciousAudioError: see `analyze`.
         """
-        checked = checked_wave(wave, channels_last=channels_last)
-        parts = self.reconstruct_stream([checked], sample_rate, trim=trim, seed=seed)
+        checked = checked_wave(wave, channels_last=channels_last, force=force)
+        parts = self.reconstruct_stream([checked], sample_rate, trim=trim, seed=seed, force=True)
         made = np.concatenate(list(parts), axis=-1)
         return made.T if channels_last else made
 
@@ -182,6 +191,7 @@ class Vocoder(PinnedModel):
         seed: int | None = None,
         first_window: int | None = None,
         channels_last: bool = False,
+        force: bool = False,
     ) -> Iterator[Wave]:
         """`reconstruct` for a recording that arrives block by block; see `stream`.
 
@@ -192,13 +202,16 @@ class Vocoder(PinnedModel):
             seed: see `synthesize`.
             first_window: see `stream`.
             channels_last: see `reconstruct`.
+            force: see `analyze`.
 
         Yields:
             (samples,) float32 each, or (channels, samples), at the model's sample rate.
+
+        Raises:
+            SuspiciousAudioError: see `analyze`; audio before such a block has been yielded.
         """
-        blocks = Blocks(
-            waves, 1, partial(checked_wave, channels_last=channels_last), "channels", time_first=channels_last
-        )
+        check = partial(checked_wave, channels_last=channels_last, force=force)
+        blocks = Blocks(waves, 1, check, "channels", time_first=channels_last)
         resampled = Counted(resample_blocks(blocks, checked_rate(sample_rate), self.sample_rate))
         parts = self._vocode(mel_blocks(resampled, self.contract.mel), seed, first_window)
         restored = blocks.restored(trimmed(parts, resampled) if trim else parts)

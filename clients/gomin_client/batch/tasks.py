@@ -20,6 +20,7 @@ from gomin_client.batch.outputs import ANALYZE, RECONSTRUCT, SYNTHESIZE, FileJob
 from gomin_client.batch.plot import PlotColumn
 from gomin_client.files import audio, stdio
 from gomin_client.files import mels as mel_files
+from gomin_client.inference.checks import refuse_excess
 from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample, resample_blocks
 from gomin_client.mel.scales import MelReading, to_gomin
@@ -35,7 +36,7 @@ class BatchSettings:
     Attributes:
         trim: see `Vocoder.reconstruct`.
         seed: see `Vocoder.synthesize`; of all files.
-        reading: how the values of mel files are read.
+        reading: how the values of mel files are read; its `force` is for audio, too.
         all_channels: keep every channel; otherwise they are mixed down to one, as in GOMIN's own program.
         subtype: see `audio.write`.
         extension: the format of a result that is written to standard output.
@@ -128,6 +129,8 @@ class Batch:
     def channels(self, job: FileJob, reader: audio.AudioReader) -> Iterable[Wave]:
         """The blocks of a recording, mixed down unless all channels are kept."""
         blocks = reader.blocks(stdio.STREAM_SAMPLES if self.is_live(job) else audio.BLOCK)
+        if not self.settings.reading.force:
+            blocks = _moderate(blocks)
         return self.until_aborted(blocks if self.settings.all_channels else map(audio.mix, blocks))
 
     def write_audio(self, job: FileJob, waves: Iterable[Wave]) -> float:
@@ -178,7 +181,7 @@ def reconstruct(job: FileJob, batch: Batch) -> Made:
     with batch.recording(job) as reader:
         original = Tally(batch.channels(job, reader), keep=settings.plot)
         waves = vocoder.reconstruct_stream(
-            original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=batch.first_window
+            original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=batch.first_window, force=True
         )
         made = Tally(waves, keep=settings.plot)
         seconds = batch.write_audio(job, made)
@@ -187,6 +190,13 @@ def reconstruct(job: FileJob, batch: Batch) -> Made:
         recorded = resample(original.first_channel(), reader.rate, batch.config.sample_rate)
         column = PlotColumn.of(job.source.stem, recorded, made.first_channel(), batch.config)
     return Made(seconds, reader.warning, column)
+
+
+def _moderate(blocks: Iterable[Wave]) -> Iterator[Wave]:
+    """The blocks of a recording as it is stored, none of them far beyond full scale."""
+    for block in blocks:
+        refuse_excess(block)
+        yield block
 
 
 TASKS: dict[str, Callable[[FileJob, Batch], Made]] = {

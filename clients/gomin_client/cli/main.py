@@ -35,6 +35,7 @@ def analyze(
     model: MelModelOptions,
     mel: MelSettingsOptions,
     channels: o.Channels = "mono",
+    force: o.Force = False,
     batch: o.BatchOptions,
     report: o.QuietReportOptions,
 ) -> None:
@@ -51,10 +52,12 @@ def analyze(
     """
     from gomin_client.batch.outputs import ANALYZE, Naming, plan_batch
     from gomin_client.batch.tasks import BatchSettings
+    from gomin_client.mel.scales import MelReading
 
     vocoding = Vocoding(model.build(), mel.given())
     naming = Naming(output.format, label="", task=ANALYZE)
     settings = BatchSettings(
+        reading=MelReading(force=force),
         all_channels=o.all_channels(channels),
         extension=naming.extension,
         skip_existing=batch.skip_existing,
@@ -113,7 +116,7 @@ def reconstruct(
     output: o.AudioOutputOptions,
     model: o.ModelOptions,
     seed: o.Seed = None,
-    recording: o.RecordingOptions,
+    recording: o.ReconstructionOptions,
     plot: o.Plot = None,
     batch: o.BatchOptions,
     report: o.ReportOptions,
@@ -130,11 +133,13 @@ def reconstruct(
     """
     from gomin_client.batch.outputs import RECONSTRUCT, Naming, plan_batch
     from gomin_client.batch.tasks import BatchSettings
+    from gomin_client.mel.scales import MelReading
 
     naming = Naming(output.format, label=model.model, task=RECONSTRUCT)
     settings = BatchSettings(
         trim=recording.trim,
         seed=seed,
+        reading=MelReading(force=recording.force),
         all_channels=o.all_channels(recording.channels),
         subtype=output.subtype,
         extension=naming.extension,

@@ -141,7 +141,12 @@ class MelReadingOptions:
     transpose: Annotated[
         bool, typer.Option("--transpose", help="Transpose the mels, whose shape is (frames, bands).")
     ] = False
-    force: Annotated[bool, typer.Option("--force", help="Accept mels whose values do not look like GOMIN's.")] = False
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Accept mels whose values do not look like GOMIN's, and audio far beyond full scale."
+        ),
+    ] = False
 
     def build(self) -> MelReading:
         """How mel files are read.

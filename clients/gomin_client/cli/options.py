@@ -179,6 +179,9 @@ class AudioOutputOptions:
         return formats.named(self.extension, formats.AUDIO, stream=self.stream).extension
 
 
+Force = Annotated[bool, typer.Option("--force", help="Accept audio far beyond full scale.")]
+
+
 @dataclass(frozen=True)
 class RecordingOptions:
     """What is kept of recordings that are reconstructed."""
@@ -190,6 +193,13 @@ class RecordingOptions:
         ),
     ] = True
     channels: Channels = "mono"
+
+
+@dataclass(frozen=True)
+class ReconstructionOptions(RecordingOptions):
+    """What is kept of recordings that are reconstructed, and what is accepted."""
+
+    force: Force = False
 
 
 @dataclass(frozen=True)

@@ -133,15 +133,15 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
     for job in jobs:
         for path in (job.source, job.target):
             known = formats.of(path)
-            if known is not None:
+            if known is not None and known.kind == formats.MEL:  # audio that cannot be read does not stop the rest
                 known.require(path)
         written = formats.to_write(Path(f"x{settings.extension}") if job.target == STREAM else job.target)
         if written is not None and job.task != ANALYZE and not settings.live:
             written.check_subtype(settings.subtype)
     if settings.subtype is not None and all(job.task == ANALYZE for job in jobs):
         raise UsageError(f"--subtype {settings.subtype}: no audio is written")
-    if settings.reading != MelReading() and not any(job.task == SYNTHESIZE for job in jobs):
-        raise UsageError("--mel-convention, --stft-norm, --transpose and --force are for mel files: there are none")
+    if replace(settings.reading, force=False) != MelReading() and not any(job.task == SYNTHESIZE for job in jobs):
+        raise UsageError("--mel-convention, --stft-norm and --transpose are for mel files: there are none")
 
 
 def _check_plot(path: Path, jobs: Sequence[FileJob]) -> None:

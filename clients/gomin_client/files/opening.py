@@ -62,6 +62,8 @@ def open_stream(descriptor: int) -> Decoder:
     content = KINDS["mp3"] if scanning.id3_size(head) else identify(head)
     if content is None or not content.format:
         raise DecodingError(f"its content is {_described(content)}")
+    if content.name == "mp4":  # its index is mostly at the end
+        raise DecodingError(f"it is {content.description}, which is not read while it arrives: leave --stream out")
     if content.name not in _UNCOMPRESSED:
         if not ffmpeg.is_installed():
             raise DecodingError(f"it is {content.description}: leave --stream out, or {ffmpeg.EXTRA}")

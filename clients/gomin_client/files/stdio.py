@@ -25,7 +25,7 @@ _UNKNOWN_LENGTH = 0xFFFFFFFF  # the usual length in the header of a WAV stream
 
 @contextmanager
 def stdin_as_file() -> Iterator[Path]:
-    """Standard input, copied to a temporary file in which audio libraries can seek; the extension fits the content.
+    """Standard input, copied to a temporary file in which libraries can seek. Only numpy files get an extension.
 
     Raises:
         FileError: it is empty or cannot be read, or the temporary file cannot be written.
@@ -69,7 +69,7 @@ def mel_stream(n_mels: int) -> Iterator[NDArray[np.float32]]:
     begun = False
     while data := _read(1 << 16):
         held += data
-        if not begun and _extension(held) != ".wav":
+        if not begun and _extension(held):
             raise FileError("standard input is a numpy file: --stream expects bare float32 frames; leave --stream out")
         whole = len(held) // size * size
         if whole:
@@ -140,7 +140,7 @@ def _wav_header(channels: int, rate: int, is_float: bool) -> bytes:
 
 
 def _extension(start: bytes) -> str:
-    return ".npy" if start.startswith(b"\x93NUMPY") else ".npz" if start.startswith(b"PK\x03\x04") else ".wav"
+    return ".npy" if start.startswith(b"\x93NUMPY") else ".npz" if start.startswith(b"PK\x03\x04") else ""
 
 
 def _read(size: int) -> bytes:

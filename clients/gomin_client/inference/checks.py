@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.contract.model import ModelContract
-from gomin_client.errors import ContractError, SuspiciousMelError, UsageError
+from gomin_client.errors import ContractError, SuspiciousAudioError, SuspiciousMelError, UsageError
 from gomin_client.mel import scales
 from gomin_client.mel.features import Mel, Wave
 
 MOST_CHANNELS = 32
+
+# Recordings at full scale exceed 1 by a little, in float files; integers that are stored as floats by far.
+LOUDEST = 8.0
 
 Array = NDArray[np.float32]
 
@@ -36,15 +39,17 @@ def checked_rate(sample_rate: object) -> float:
     return float(sample_rate) if isinstance(sample_rate, float | np.floating) else int(sample_rate)
 
 
-def checked_wave(wave: object, *, channels_last: bool = False) -> Wave:
+def checked_wave(wave: object, *, channels_last: bool = False, force: bool = False) -> Wave:
     """A waveform, or a block of one, as float32: (samples,), or (channels, samples).
 
     Args:
         wave: (samples,), or (channels, samples), full scale ±1.
         channels_last: it is (samples, channels) instead, as soundfile and sounddevice have it.
+        force: take samples far beyond full scale.
 
     Raises:
         UsageError: it has another shape, no samples, values that are not finite, or more than `MOST_CHANNELS` channels.
+        SuspiciousAudioError: samples far beyond full scale.
     """
     array = as_floats(wave, "waveform")
     layout = "(samples,) or " + ("(samples, channels)" if channels_last else "(channels, samples)")
@@ -60,7 +65,34 @@ def checked_wave(wave: object, *, channels_last: bool = False) -> Wave:
             f"waveform with {len(array)} channels of {array.shape[1]} samples: expected {layout} with at most "
             f"{MOST_CHANNELS} channels; if it is {turned}, {other}"
         )
+    if not force:
+        refuse_excess(array)
     return array
+
+
+def refuse_excess(wave: Wave) -> None:
+    """Refuse samples far beyond full scale.
+
+    Args:
+        wave: finite samples, any shape.
+
+    Raises:
+        SuspiciousAudioError: samples beyond ±`LOUDEST`; the message says what they look like and how to convert them.
+    """
+    peak = float(np.abs(wave).max(initial=0))
+    if peak <= LOUDEST:
+        return
+    bits = next((bits for bits in (16, 24, 32) if peak <= 1.01 * 2 ** (bits - 1)), None)
+    if bits is None:
+        looks, remedy = "its scale is not known", f"Divide it by {peak:.4g}, for instance"
+    else:
+        scale = 2 ** (bits - 1)
+        looks = f"it looks like integers of {bits} bits stored as floats"
+        remedy = f"Divide it by {scale} (ffmpeg -i in.wav -af volume=1/{scale} out.wav)"
+    raise SuspiciousAudioError(
+        f"audio reaches {peak:.6g}, far beyond full scale, which is 1: {looks}. {remedy}. --force, or force=True in "
+        "Python, skips this check"
+    )
 
 
 def checked_mel(mel: object, contract: ModelContract, model: str) -> Mel:
