@@ -88,7 +88,7 @@ def test_the_default_bounds_of_the_released_sizes() -> None:
     from gomin_export.networks.gan import GANConfig
 
     assert [registry.MEMORY_BUDGET // config.bytes_per_frame for config in (GANConfig(), DiffusionConfig())] == [
-        6241,
+        5461,
         1638,
     ]
 
