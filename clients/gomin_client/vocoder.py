@@ -13,7 +13,7 @@ from gomin_client.errors import UsageError
 from gomin_client.inference.checks import Blocks, Counted, checked_rate, checked_wave, refuse_suspicion, trimmed
 from gomin_client.inference.pinned import PinnedModel
 from gomin_client.mel import scales
-from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
+from gomin_client.mel.features import Mel, MelBatch, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample_blocks
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import Transport
@@ -76,7 +76,9 @@ class Vocoder(PinnedModel):
         transport = connect(url, connection)
         super().__init__(transport, model, settings, connection or Connection(), window, in_flight)
 
-    def analyze(self, wave: ArrayLike, sample_rate: float, *, channels_last: bool = False, force: bool = False) -> Mel:
+    def analyze(
+        self, wave: ArrayLike, sample_rate: float, *, channels_last: bool = False, force: bool = False
+    ) -> Mel | MelBatch:
         """The mel spectrogram of a recording.
 
         Args:

@@ -21,7 +21,7 @@ from gomin_client.batch.plot import PlotColumn
 from gomin_client.files import audio, stdio
 from gomin_client.files import mels as mel_files
 from gomin_client.inference.checks import refuse_excess
-from gomin_client.mel.features import Mel, MelConfig, Wave, mel_blocks
+from gomin_client.mel.features import MelBatch, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample, resample_blocks
 from gomin_client.mel.scales import MelReading, to_gomin
 from gomin_client.vocoder import Vocoder
@@ -157,11 +157,11 @@ def synthesize(job: FileJob, batch: Batch) -> Made:
     vocoder, settings = batch.required_vocoder(), batch.settings
     reading, config = settings.reading, batch.config
 
-    def converted(blocks: Iterable[Mel]) -> Iterator[Mel]:
+    def converted(blocks: Iterable[MelBatch]) -> Iterator[MelBatch]:
         for block in blocks:
             yield to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized)
 
-    def vocoded(mels: Iterable[Mel], force: bool) -> float:
+    def vocoded(mels: Iterable[MelBatch], force: bool) -> float:
         made = vocoder.stream(mels, settings.seed, first_window=batch.first_window, force=force)
         return batch.write_audio(job, made)
 

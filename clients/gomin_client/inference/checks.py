@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import ContractError, SuspiciousAudioError, SuspiciousMelError, UsageError
 from gomin_client.mel import scales
-from gomin_client.mel.features import Mel, Wave
+from gomin_client.mel.features import Mel, MelBatch, Wave
 
 MOST_CHANNELS = 32
 
@@ -95,7 +95,7 @@ def refuse_excess(wave: Wave) -> None:
     )
 
 
-def checked_mel(mel: object, contract: ModelContract, model: str) -> Mel:
+def checked_mel(mel: object, contract: ModelContract, model: str) -> Mel | MelBatch:
     """A mel spectrogram, or a block of one, as float32: (n_mels, frames), or (batch, n_mels, frames).
 
     Args:

@@ -18,7 +18,7 @@ from gomin_client.inference.checks import Blocks, checked_mel, refuse_suspicion
 from gomin_client.inference.stream import Workers, vocode
 from gomin_client.inference.windows import Window, Windower, choose_size
 from gomin_client.mel import scales
-from gomin_client.mel.features import Mel, Wave
+from gomin_client.mel.features import Mel, MelBatch, Wave
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import ModelInfo, Transport
 from gomin_client.transports.connection import Connection
@@ -163,18 +163,18 @@ class PinnedModel:
     def _blocks(self, mels: Iterable[Any], *, in_part: bool = False) -> Blocks:
         """Blocks of a mel, checked as they arrive; `in_part`: also for suspicious values, one by one."""
 
-        def check(given: Any) -> Mel:
+        def check(given: Any) -> Mel | MelBatch:
             mel = checked_mel(given, self.contract, self.model)
             refuse_suspicion(scales.suspicion(mel, part=True) if in_part else None)
             return mel
 
         return Blocks(mels, 2, check, "items")
 
-    def _vocode(self, mels: Iterable[Mel], seed: int | None, first_window: int | None = None) -> Iterator[Wave]:
+    def _vocode(self, mels: Iterable[MelBatch], seed: int | None, first_window: int | None = None) -> Iterator[Wave]:
         """(batch, n_mels, frames) blocks → (batch, samples) parts."""
         chosen = self._seed(seed)
 
-        def infer(mel: Mel, window: Window) -> Wave:
+        def infer(mel: MelBatch, window: Window) -> Wave:
             return self._infer(mel, chosen, window.first)
 
         windower = Windower(self._window, self.chain_halo_frames, first_window)
@@ -186,7 +186,7 @@ class PinnedModel:
             self.check_seed(seed)
         return fresh_seed() if seed is None and self.takes_seed else seed
 
-    def _infer(self, mel: Mel, seed: int | None, first_frame: int) -> Wave:
+    def _infer(self, mel: MelBatch, seed: int | None, first_frame: int) -> Wave:
         """Audio of one window, in as many requests as the model's bounds make necessary: of items, and of frames.
 
         Args:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Mel = NDArray[np.float32]  # (n_mels, frames) or (batch, n_mels, frames)
+Mel = NDArray[np.float32]  # (n_mels, frames)
+MelBatch = NDArray[np.float32]  # (batch, n_mels, frames); the channels of a recording are a batch too
 Wave = NDArray[np.float32]  # (samples,) or (channels, samples), full scale ±1
 
 FLOOR = 1e-10  # power at -100 dB
@@ -91,7 +92,7 @@ def mel_spectrogram(wave: NDArray[np.floating[Any]], config: MelConfig | None = 
     return np.concatenate([mel[0] for mel in mel_blocks(blocks, config or MelConfig())], axis=-1)
 
 
-def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) -> Iterator[NDArray[np.float32]]:
+def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) -> Iterator[MelBatch]:
     """The mel spectrogram of a waveform that arrives in blocks; the result does not depend on the block sizes.
 
     Args:
@@ -131,7 +132,7 @@ def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) ->
         yield _mel(np.pad(held, ((0, 0), (0, rest - held.shape[-1]))), config)
 
 
-def _mel(padded: NDArray[np.floating[Any]], config: MelConfig) -> NDArray[np.float32]:
+def _mel(padded: NDArray[np.floating[Any]], config: MelConfig) -> MelBatch:
     """(channels, samples), at least n_fft → (channels, n_mels, frames): all frames that fit, the first at sample 0."""
     starts = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft, axis=-1)[:, :: config.hop_length]
     window, filters = _window(config), _filters(config)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.errors import ContractError, UsageError
-from gomin_client.mel.features import Mel, MelConfig, from_power
+from gomin_client.mel.features import MelConfig, from_power
 
 GOMIN = "gomin"
 
@@ -75,7 +75,7 @@ def check_scale(convention: str) -> None:
 
 def to_gomin(
     mel: NDArray[np.floating[Any]], convention: str, config: MelConfig | None = None, *, stft_normalized: bool = True
-) -> Mel:
+) -> NDArray[np.float32]:
     """Convert a mel spectrogram with GOMIN's bands to GOMIN's scale.
 
     Args:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.contract.model import AUDIO, GAN, MEL, ModelContract
-from gomin_client.mel.features import Mel, MelConfig, Wave
+from gomin_client.mel.features import MelBatch, MelConfig, Wave
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport, unknown_model
 
 
@@ -51,7 +51,7 @@ class MockModel:
 
     @classmethod
     def vocoder(
-        cls, synthesize: Callable[[Mel], Wave], mel: MelConfig | None = None, *, halo_frames: int = 32
+        cls, synthesize: Callable[[MelBatch], Wave], mel: MelConfig | None = None, *, halo_frames: int = 32
     ) -> MockModel:
         """A model that makes audio from mels, as a GAN does.
 
