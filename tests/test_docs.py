@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import typer
 
 from gomin_client.files import formats
 from gomin_client.inference import windows
+from gomin_server.cli import main as gomin_server
 from tests.support import DEMO_CHECKPOINT, ROOT, RunningServer
 
 WIDTH = 100
@@ -80,7 +83,7 @@ def test_links_and_anchors_resolve(page: str) -> None:
 def test_commands_and_options_exist(page: str) -> None:
     """In code blocks, an option must belong to its command; in the text, to any command."""
     commands = command_options()
-    known = set().union(*commands.values()) | OTHER_OPTIONS
+    known = set().union(*commands.values()) | server_options() | OTHER_OPTIONS
     text = (ROOT / page).read_text()
     problems = []
     for line in code_lines(text):
@@ -149,7 +152,7 @@ def test_hosted_ci_calls_the_script_that_a_person_runs() -> None:
 
 # Options of tritonserver, docker, make, pip and GOMIN's own program that the pages name.
 OTHER_OPTIONS = {
-    *("--backend-directory", "--grpc-port", "--grpc-restricted-protocol", "--grpc-use-ssl", "--host", "--http-port"),
+    *("--backend-directory", "--grpc-port", "--grpc-restricted-protocol", "--grpc-use-ssl", "--http-port"),
     *(
         "--metrics-port",
         "--model-control-mode",
@@ -192,6 +195,14 @@ def quoted(text: str) -> list[str]:
 
 def options_in(text: str) -> list[str]:
     return re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", text)
+
+
+def server_options() -> set[str]:
+    """The options of gomin-server."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        gomin_server(["--help"])
+    return set(options_in(shown.getvalue()))
 
 
 def command_options() -> dict[str, set[str]]:
