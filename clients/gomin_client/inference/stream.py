@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import UsageError
 from gomin_client.inference.windows import Window, Windower
+from gomin_client.transports.forking import renew_in_children
 
 Array = NDArray[np.float32]
 Task = Callable[[], Any]
@@ -133,11 +134,16 @@ class _Crew:
     """What the threads of a `Workers` share; they do not refer to that object, so that it can be dropped."""
 
     def __init__(self) -> None:
+        self._closed = False
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin without threads; see `Forkable`."""
         self._tasks: queue.SimpleQueue[tuple[Future[Any], Task] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._busy = 0
-        self._closed = False
 
     def submit(self, task: Task, most: int) -> Future[Any]:
         future: Future[Any] = Future()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, 
 from gomin_client.transports.address import Address, balanced_target, with_port
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
 from gomin_client.transports.connection import Connection
+from gomin_client.transports.forking import keep_forever, renew_in_children
 from gomin_client.transports.statistics import Statistics, total
 from gomin_client.transports.triton import ASK_TIMEOUT_S, RefusedError, TritonTransport, datatype, decode
 
 CONNECT_TIMEOUT_S = 10.0
 DEFAULT_PORT = 8001
+
+_process: int | None = None  # id of the first process that used gRPC: its threads and locks are not inherited
 # Servers close connections of clients that ask for a sign of life more often than every 5 minutes (gRPC's default, and
 # Triton's: --grpc-http2-min-recv-ping-interval-without-data).
 _KEEPALIVE_MS = 310_000
@@ -96,6 +100,9 @@ class GrpcTransport(TritonTransport):
                         f"{self.url}: with TLS, several servers share one name: give it as dns:///NAME:PORT with --ssl"
                     )
                 self._options.append(("grpc.ssl_target_name_override", hosts.pop()))
+        self._channel: Any = None
+        self._lock = threading.Lock()
+        renew_in_children(self)
         # with several servers, one way to each of them, to ask whether they serve the same
         self._members = [GrpcTransport([address], connection) for address in addresses] if len(addresses) > 1 else []
 
@@ -184,8 +191,10 @@ class GrpcTransport(TritonTransport):
 
     def close(self) -> None:
         """See `Transport.close`."""
-        if "_client" in self.__dict__:
-            self._client.close()
+        with self._lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
         for member in self._members:
             member.close()
 
@@ -200,9 +209,33 @@ class GrpcTransport(TritonTransport):
             except OSError as error:  # a name that cannot be resolved
                 raise self.unreachable(str(error) or type(error).__name__) from error
 
-    @cached_property
+    def after_fork(self) -> None:
+        """Leave the channel to the parent; see `Forkable`."""
+        keep_forever(self._channel)
+        self._channel = None
+        self._lock = threading.Lock()
+
+    @property
     def _client(self) -> Any:
-        """Made when it is first used, since names of several servers are looked up for it."""
+        """Made when it is first used, since names of several servers are looked up for it.
+
+        Raises:
+            UsageError: the process was forked from one that has used gRPC.
+        """
+        global _process
+        with self._lock:
+            if self._channel is None:
+                _process = _process or os.getpid()
+                if _process != os.getpid():
+                    raise UsageError(
+                        f"{self.url}: gRPC does not work in a process that was forked from one that has used gRPC; "
+                        'use http:// there, start processes with the method "spawn" or "forkserver", or connect for '
+                        "the first time after the fork"
+                    )
+                self._channel = self._connected()
+            return self._channel
+
+    def _connected(self) -> Any:
         address = self._addresses[0]
         target = f"dns:{address.place}" if address.scheme == "dns" else address.place
         if len(self._addresses) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import select
 import socket
 import ssl
@@ -13,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
+
+from gomin_client.transports.forking import renew_in_children
 
 CONNECT_TIMEOUT_S = 10.0
 _PIECE = 1 << 20  # bytes read at a time
@@ -50,6 +53,15 @@ class HttpClient:
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin without connections: the inherited ones are the parent's; see `Forkable`."""
+        for connection in (*self._idle, *self._busy):
+            connection.forget()
+        self._lock = threading.Lock()
+        self._idle = []
+        self._busy = set()
 
     def request(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout_s: float, most_bytes: int
@@ -153,6 +165,12 @@ class _Connection(HTTPConnection):
     def response_class(self, sock: socket.socket, method: str) -> HTTPResponse:  # type: ignore[override]
         """Called by `getresponse`."""
         return HTTPResponse(_Incoming(sock, self._deadline), method=method)  # type: ignore[arg-type]
+
+    def forget(self) -> None:
+        """Close this process's copy of the socket; the connection itself stays open."""
+        if self._opened is not None:
+            with suppress(OSError):
+                os.close(self._opened.detach())
 
     def abort(self) -> None:
         """End a request that another thread has in flight."""

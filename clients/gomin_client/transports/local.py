@@ -24,6 +24,7 @@ from gomin_client.sampling.jobs import DiffusionModel, sample_jobs
 from gomin_client.transports.address import Address
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport, unknown_model
 from gomin_client.transports.connection import Connection
+from gomin_client.transports.forking import keep_forever, renew_in_children, skip_destructors_in_children
 
 
 def open_local(addresses: Sequence[Address], connection: Connection) -> Transport:
@@ -56,6 +57,13 @@ class LocalTransport(Transport):
         """Args: repository: the directory."""
         self._repository = Path(repository)
         self._opened: dict[tuple[str, int], _Opened] = {}
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin without sessions and threads; see `Forkable`."""
+        keep_forever(self._opened)  # the destructor of a session waits for its threads
+        self._opened = {}
         # ONNX Runtime runs in threads of their own, so that the calling one can be interrupted
         self._workers = ThreadPoolExecutor(MOST_CONCURRENT, thread_name_prefix="onnxruntime")
         self._running: set[Any] = set()  # options of the runs in progress
@@ -173,6 +181,7 @@ class LocalTransport(Transport):
     def _onnxruntime(self) -> Any:
         import onnxruntime  # takes a moment: only if a model is run
 
+        skip_destructors_in_children()
         return onnxruntime
 
     def _open(self, model: str, version: int) -> _Opened:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import AccessError, ContractError, GominError, ModelNotReadyError, ServerError, UsageError
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
+from gomin_client.transports.forking import renew_in_children
 from gomin_client.transports.statistics import Statistics
 
 FIRST_DELAY_S = 0.1
@@ -46,12 +47,21 @@ class RetryingTransport(Transport):
         self._retry_for_s = retry_for_s
         self._pinned: dict[str, ModelInfo] = {}
         self._closed = threading.Event()
+        self._requested_at = float("-inf")
+        self._mismatch: GominError | None = None
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin without a watcher; see `Forkable`."""
+        was_closed = self._closed.is_set()
+        self._closed = threading.Event()
+        if was_closed:
+            self._closed.set()
         self._lock = threading.Lock()
         self._lost_at: float | None = None
         self._answered_at = float("-inf")
         self._watcher: threading.Thread | None = None
-        self._requested_at = float("-inf")
-        self._mismatch: GominError | None = None
 
     @property
     def servers(self) -> int:
