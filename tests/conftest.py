@@ -73,9 +73,12 @@ def repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
 
     def export(home: Path) -> None:
         from gomin_export import pipeline
+        from gomin_export.plan import ExportOptions
+        from gomin_export.repository.config import Deployment
 
-        pipeline.export("gan", DEMO_CHECKPOINT, home)
-        pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", home)
+        one_thread = ExportOptions(deployment=Deployment(threads=1))
+        pipeline.export("gan", DEMO_CHECKPOINT, home, one_thread)
+        pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", home, one_thread)
 
     return once("repository", export)
 

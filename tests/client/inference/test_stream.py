@@ -93,8 +93,17 @@ class TestVocode:
             finally:
                 closed.set()
 
-        stream = vocode(source(), Windower(10, 0), lambda piece, _: network(piece, 0), Workers(), 1)
+        second = threading.Event()
+
+        def infer(piece: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+            if window.first > 0:
+                second.set()
+            return network(piece, 0)
+
+        stream = vocode(source(), Windower(10, 0), infer, Workers(), 1)
         next(stream)
+        assert second.wait(60)
+        time.sleep(0.1)  # until the thread waits for a place, which the second window has taken
         stream.close()
 
         assert closed.wait(60), "the thread still holds the source"
