@@ -107,6 +107,40 @@ def test_the_example_of_a_bad_option_is_noticed() -> None:
     assert "--url" in command_options()["gomin-client info"]
 
 
+def test_the_map_names_every_module() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named: set[str] = set()
+    for package, tree in re.findall(r"^### (\S+)\n\n```\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+        folder = ""
+        for line in tree.splitlines():
+            name = line.split()[0]
+            folder = folder if line.startswith(" ") else ""
+            if name.endswith("/"):
+                folder = name
+            else:
+                named.add(f"{package}/{folder}{name}")
+    packages = (ROOT / "clients/gomin_client", ROOT / "gomin_export", ROOT / "gomin_server")
+    modules = {path.relative_to(ROOT).as_posix() for package in packages for path in package.rglob("*.py")}
+    modules = {path for path in modules if not path.endswith("__init__.py")} | {"clients/gomin_client/__init__.py"}
+
+    assert sorted(modules - named) == [], "add these to docs/architecture.md"
+    assert sorted(named - modules) == [], "remove these from docs/architecture.md"
+
+
+def test_the_table_of_what_to_change_names_paths_that_exist() -> None:
+    table = re.search(r"^\| to change or add .*?\n\n", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert table
+    missing = []
+    for row in table[0].strip().splitlines()[2:]:
+        folder = ROOT
+        for name in re.findall(r"`([^`]+)`", row.split("|")[2]):
+            path = ROOT / name if "/" in name else folder / name
+            folder = path if path.is_dir() else path.parent
+            missing += [] if path.exists() else [name]
+
+    assert not missing
+
+
 def test_the_table_of_formats_is_that_of_the_code() -> None:
     rows = [
         f"| {' '.join(known.extensions)} | {known.description} | {'yes' if known.reader else ''} "
