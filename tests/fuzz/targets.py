@@ -20,7 +20,7 @@ from gomin_client.errors import GominError
 from gomin_client.files import audio
 from gomin_client.files import mels as mel_files
 from gomin_client.mel.scales import CONVENTIONS, suspicion, to_gomin
-from gomin_client.transports import address
+from gomin_client.transports import registry
 from gomin_client.transports.connection import parse_headers
 
 FORMATS = [
@@ -122,9 +122,9 @@ def command_line_words(content: bytes) -> None:
     text = content.decode("utf-8", "surrogateescape")
 
     def take_apart() -> None:
-        parsed = address.parse(text)
-        assert address.parse(parsed.url) == parsed
-        if parsed.scheme != "local":
+        parsed = registry.parse(text)
+        assert registry.parse(parsed.url) == parsed
+        if parsed.has_host:
             host, port = parsed.host_and_port
             assert host
             assert 0 < port < 65536

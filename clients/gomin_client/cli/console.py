@@ -46,7 +46,8 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
         try:
             app()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by the caller
+                sys.stdout.flush()
 
 
 @contextmanager
@@ -65,17 +66,27 @@ def exit_status(program: str, when_interrupted: Callable[[], str]) -> Iterator[N
         typer.echo(f"{program}: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:  # standard output; libraries raise errors of ours for other files
+        typer.echo(f"{program}: {_described(error)}", err=True)
+        if error.filename is None and sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of its buffer cannot be written
-            typer.echo(f"{program}: cannot write its output: {error.strerror or error}", err=True)
-        else:
-            typer.echo(f"{program}: {os.fsdecode(error.filename)}: {error.strerror or error}", err=True)
         sys.exit(1)
     except Interrupted as interrupted:
         typer.echo(f"{program}: interrupted; {interrupted.so_far or when_interrupted()}", err=True)
         sys.exit(128 + interrupted.number)
     finally:
         logging.getLogger("gomin_client").removeHandler(handler)
+
+
+def _described(error: OSError) -> str:
+    """An error of the operating system in words. Libraries raise errors of ours for the files that they are given."""
+    reason = error.strerror or error
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {reason}"
+    try:
+        os.getcwd()
+    except OSError as gone:
+        return f"the current directory cannot be used: {gone.strerror}"
+    return f"cannot write its output: {reason}"
 
 
 class _StderrHandler(logging.Handler):

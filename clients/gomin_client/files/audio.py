@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gomin_client.files.sections import PipeSection, Section
 
 _UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths into the header
+_SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM
 BLOCK = 65536  # samples read and written at a time
 
 
@@ -302,6 +303,7 @@ def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str,
 
     Raises:
         EncodingError: the format does not take such audio.
+        OSError: the file cannot be written, the disk is full, for example.
     """
     file_format, _, name = encoding.partition(":")
     samples = 0
@@ -318,7 +320,19 @@ def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str,
                 for first in range(0, wave.shape[1], BLOCK):  # one long write overflows the Vorbis encoder's stack
                     file.write(wave[:, first : first + BLOCK].T)
             except (soundfile.SoundFileError, ValueError) as error:
+                if getattr(error, "code", 0) == _SYSTEM_ERROR:
+                    _raise_system_error(path)
                 reason = getattr(error, "error_string", None) or str(error)
                 raise EncodingError(f"{name} with {channels} channels at {rate} Hz: {reason}") from error
             samples += wave.shape[1]
     return samples
+
+
+def _raise_system_error(path: Path) -> None:
+    """Write again what the system refused, since libsndfile does not pass its reason on.
+
+    Raises:
+        OSError: the reason.
+    """
+    with path.open("ab") as file:
+        file.write(bytes(BLOCK))

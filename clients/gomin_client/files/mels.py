@@ -6,6 +6,7 @@ Only .pt needs torch, which is imported for it alone.
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +133,12 @@ def load_npz(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
 def save_npz(path: Path, mels: Iterable[NDArray[np.float32]], settings: Mapping[str, int]) -> None:
     """Writer of .npz files; see `write_blocks`."""
     mel = np.concatenate(list(mels), axis=-1)
-    with path.open("wb") as file:
-        np.savez(file, **{MEL_KEY: mel}, **{name: np.int64(value) for name, value in settings.items()})
+    arrays = {MEL_KEY: mel, **{name: np.int64(value) for name, value in settings.items()}}
+    # as numpy.savez does, which leaves its archive open if the disk is full, and complains about that later
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def load_npy(path: Path) -> tuple[Any, None]:

@@ -1,0 +1,86 @@
+"""The frame of the programs: what becomes of errors of the operating system, in a process of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gomin_client.cli.console import exit_status
+from tests.support import BIN
+
+LIMITED = (
+    "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
+    "import gomin_client.cli.main as cli; cli.main()"
+)
+
+
+def shell(command: str, **variables: str | Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **{name: str(variables[name]) for name in variables}}
+    return subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """On standard error, without a traceback; and status 1."""
+    assert result.returncode == 1, result.stderr
+    (line,) = result.stderr.splitlines()
+    for word in words:
+        assert word in line
+
+
+def test_standard_output_that_is_closed(tree: Path) -> None:
+    quiet = shell("gomin-client analyze a.wav -o a.npz >&-")
+    wanted = shell("gomin-client analyze a.wav -o - >&-")
+
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert (tree / "a.npz").is_file()
+    assert_one_line(wanted, "a.wav: standard output is closed")
+
+
+def test_standard_output_that_is_full(tree: Path) -> None:
+    assert_one_line(
+        shell("gomin-client analyze a.wav -o - >/dev/full"), "cannot write its output: No space left on device"
+    )
+
+
+def test_a_current_directory_that_is_gone(tmp_path: Path) -> None:
+    result = shell("mkdir $W/d; cd $W/d; rmdir $W/d; gomin-client analyze x.wav", W=tmp_path)
+
+    assert_one_line(result, "the current directory cannot be used: No such file or directory")
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.npz", "x.npy", "x.pt"])
+def test_a_file_that_cannot_grow(tree: Path, repository: Path, name: str) -> None:
+    """As a full disk: the system's reason, once, whatever library wrote the file; and no debris."""
+    before = set(tree.iterdir())
+    task = ["reconstruct", "--url", f"local:{repository}"] if name in ("x.wav", "x.flac") else ["analyze"]
+
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, *task, "a.wav", "-o", name],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert_one_line(result, f"{name}: cannot be written: File too large")
+    assert set(tree.iterdir()) == before
+
+
+def test_standard_input_that_does_not_fit_into_the_temporary_directory(tree: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tree)}
+    with (tree / "a.wav").open("rb") as file:
+        result = subprocess.run(
+            [sys.executable, "-c", LIMITED, "analyze", "-", "-o", "x.npy"],
+            stdin=file, env=env, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    assert_one_line(
+        result, f"gomin-client: {tree}: temporary files cannot be written there: File too large; set TMPDIR to another"
+    )
+
+
+def test_an_error_about_a_file_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, exit_status("toy", lambda: ""):
+        open("/nowhere/at/all")  # noqa: SIM115
+
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "toy: /nowhere/at/all: No such file or directory\n"
