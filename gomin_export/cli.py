@@ -18,6 +18,7 @@ from gomin_client.contract.model import SHORT_NAMES
 from gomin_client.errors import UsageError
 from gomin_export import options as o
 from gomin_export.errors import ParityError
+from gomin_export.network_options import OwnOptions
 from gomin_export.networks.registry import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _command(architecture: Architecture) -> Callable[..., None]:
         *,
         source: o.CheckpointOptions,
         form: o.GraphFormOptions,
-        own: o.OwnOptions,
+        own: OwnOptions,
         tolerance: o.ToleranceOptions,
         deployment: o.DeploymentOptions,
         placing: o.PlacingOptions,

@@ -1,32 +1,28 @@
 """The options of gomin-export's commands, in records; see `gomin_client.cli.records`.
 
-A record is a frozen dataclass whose fields are options. `Architecture.options` names the record of options that only
-the command of one network has: its method `applied_to` adds them to the `ExportOptions` of all networks.
+A record is a frozen dataclass whose fields are options. `network_options.py` has the records of single networks.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gomin_client.contract.choices import SAMPLERS, SCHEDULES
 from gomin_client.contract.model import FP32, PRECISIONS
 from gomin_client.errors import UsageError
-from gomin_export.choices import TARGETS
 
 if TYPE_CHECKING:
-    from gomin_export.plan import ExportOptions
     from gomin_export.repository.config import Deployment
 
 DEFAULT_REPOSITORY = Path("model_repository")
 
-_MODEL = "Model"
+MODEL = "Model"
 _PARITY = "Parity gate"
-_DEPLOYMENT = "Deployment: settings of config.pbtxt"
+DEPLOYMENT = "Deployment: settings of config.pbtxt"
 _PLACING = "Placing"
 
 Checkpoint = Annotated[
@@ -41,26 +37,9 @@ Checkpoint = Annotated[
 Repository = Annotated[Path, typer.Option(help="The Triton model repository to export into; made if missing.")]
 
 
-def _option(panel: str, text: str, *names: str, metavar: str | None = None) -> Any:
+def panel_option(panel: str, text: str, *names: str, metavar: str | None = None) -> Any:
     """An option in one of the panels of a command's help, where `text` names the default."""
     return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
-
-
-class OwnOptions(Protocol):
-    """A record of options that only the command of one network has."""
-
-    def applied_to(self, options: ExportOptions) -> ExportOptions:
-        """The options of an export with these options added."""
-        ...
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """The record of a network without options of its own."""
-
-    def applied_to(self, options: ExportOptions) -> ExportOptions:
-        """The same options."""
-        return options
 
 
 @dataclass(frozen=True)
@@ -69,17 +48,17 @@ class CheckpointOptions:
 
     config: Annotated[
         Path | None,
-        _option(_MODEL, "JSON file of config values that win over the values that the checkpoint's tensors show."),
+        panel_option(MODEL, "JSON file of config values that win over the values that the checkpoint's tensors show."),
     ] = None
     key: Annotated[
         str | None,
-        _option(_MODEL, "State dict to take from a checkpoint with several, such as ema."),
+        panel_option(MODEL, "State dict to take from a checkpoint with several, such as ema."),
     ] = None
     sha256: Annotated[
         str | None,
         typer.Option(
             help="SHA-256 that the checkpoint file must have, in hexadecimal. Default: any.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
             show_default=False,
         ),
     ] = None
@@ -95,16 +74,16 @@ class GraphFormOptions:
 
     precision: Annotated[
         str,
-        _option(
-            _MODEL,
+        panel_option(
+            MODEL,
             f"Number format inside the model: {' or '.join(PRECISIONS)}. Inputs and outputs are always float32. "
             "Default: fp32.",
         ),
     ] = FP32
     lowering: Annotated[
         bool,
-        _option(
-            _MODEL,
+        panel_option(
+            MODEL,
             "Export an exact rewrite of the network with fewer operators (default), or its plain form.",
             "--lowering/--no-lowering",
         ),
@@ -124,7 +103,7 @@ class ToleranceOptions:
 
     atol: Annotated[
         float | None,
-        _option(
+        panel_option(
             _PARITY,
             "Largest difference allowed from PyTorch in float64. Default: 1e-5 for fp32, or 4 times the error of "
             "PyTorch in float32 if that is more; no bound for fp16. An explicit bound is exact.",
@@ -132,7 +111,9 @@ class ToleranceOptions:
     ] = None
     min_snr: Annotated[
         float | None,
-        _option(_PARITY, "Lowest ratio of signal to error allowed, in dB. Default: 40 for fp16, no bound for fp32."),
+        panel_option(
+            _PARITY, "Lowest ratio of signal to error allowed, in dB. Default: 40 for fp16, no bound for fp32."
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -148,71 +129,75 @@ class DeploymentOptions:
 
     max_batch_size: Annotated[
         int | None,
-        _option(_DEPLOYMENT, "Largest batch of one call of the model. Default: 16."),
+        panel_option(DEPLOYMENT, "Largest batch of one call of the model. Default: 16."),
     ] = None
     batch_delay_us: Annotated[
         int | None,
-        _option(
-            _DEPLOYMENT,
+        panel_option(
+            DEPLOYMENT,
             "Time that a request may wait for others of its length, to run as one batch, in microseconds. "
             "Default: 0; 500 for a denoiser.",
         ),
     ] = None
     max_frames: Annotated[
         int | None,
-        _option(
-            _DEPLOYMENT,
+        panel_option(
+            DEPLOYMENT,
             "Largest number of mel frames in one request, all its items together; longer requests are refused. "
             "Default: the number that 2 GiB of memory hold.",
         ),
     ] = None
     queue_size: Annotated[
         int | None,
-        _option(_DEPLOYMENT, "Largest number of waiting requests; others are refused at once. Default: 64."),
+        panel_option(DEPLOYMENT, "Largest number of waiting requests; others are refused at once. Default: 64."),
     ] = None
     queue_timeout_s: Annotated[
         int | None,
-        _option(
-            _DEPLOYMENT,
+        panel_option(
+            DEPLOYMENT,
             "Time after which a request that still waits is refused, in seconds. Default: 300; 14400 for a chain.",
         ),
     ] = None
     instances: Annotated[
         int | None,
-        _option(_DEPLOYMENT, "Number of copies of the ONNX model that run at the same time, on each GPU. Default: 1."),
+        panel_option(
+            DEPLOYMENT, "Number of copies of the ONNX model that run at the same time, on each GPU. Default: 1."
+        ),
     ] = None
     instance_kind: Annotated[
         str | None,
-        _option(_DEPLOYMENT, "Hardware of the instances: auto (GPUs if there are any), cpu, or gpu. Default: auto."),
+        panel_option(
+            DEPLOYMENT, "Hardware of the instances: auto (GPUs if there are any), cpu, or gpu. Default: auto."
+        ),
     ] = None
     threads: Annotated[
         int | None,
-        _option(_DEPLOYMENT, "Number of CPU threads of each instance. Default: the number of cores."),
+        panel_option(DEPLOYMENT, "Number of CPU threads of each instance. Default: the number of cores."),
     ] = None
     warm_up: Annotated[
         list[str] | None,
-        _option(
-            _DEPLOYMENT,
+        panel_option(
+            DEPLOYMENT,
             "A request that each instance answers before it counts as ready; repeatable. Default: 64.",
             metavar="FRAMES|BATCHxFRAMES|none",
         ),
     ] = None
     cudnn_search: Annotated[
         str | None,
-        _option(
-            _DEPLOYMENT,
+        panel_option(
+            DEPLOYMENT,
             "How cuDNN chooses an algorithm for each new length: heuristic, default, or exhaustive (slow if "
             "lengths vary). Default: heuristic.",
         ),
     ] = None
     tf32: Annotated[
         bool | None,
-        _option(_DEPLOYMENT, "Let GPUs round float32 products to TensorFloat-32. Default: no.", "--tf32/--no-tf32"),
+        panel_option(DEPLOYMENT, "Let GPUs round float32 products to TensorFloat-32. Default: no.", "--tf32/--no-tf32"),
     ] = None
     accelerator: Annotated[
         str | None,
-        _option(
-            _DEPLOYMENT,
+        panel_option(
+            DEPLOYMENT,
             "Accelerator in NVIDIA's container: cuda or tensorrt (GPU instances only), openvino (CPU instances "
             "only); written from documentation, not measured. Default: CUDA on GPUs, otherwise the CPU.",
         ),
@@ -236,88 +221,20 @@ class PlacingOptions:
 
     overwrite_config: Annotated[
         bool,
-        _option(_DEPLOYMENT, "Replace an existing config.pbtxt; manual edits are lost.", "--overwrite-config"),
+        panel_option(DEPLOYMENT, "Replace an existing config.pbtxt; manual edits are lost.", "--overwrite-config"),
     ] = False
     version: Annotated[
         int | None,
-        _option(_PLACING, "Version number in the repository. Default: the next free one.", "--version"),
+        panel_option(_PLACING, "Version number in the repository. Default: the next free one.", "--version"),
     ] = None
     keep: Annotated[
         int | None,
-        _option(_PLACING, "Number of versions of a model to keep; older ones are removed. Default: all."),
+        panel_option(_PLACING, "Number of versions of a model to keep; older ones are removed. Default: all."),
     ] = None
     dry_run: Annotated[
         bool,
-        _option(_PLACING, "Print the changes without writing anything.", "--dry-run"),
+        panel_option(_PLACING, "Print the changes without writing anything.", "--dry-run"),
     ] = False
-
-
-@dataclass(frozen=True)
-class TargetOptions:
-    """Options of a GAN."""
-
-    target: Annotated[
-        str,
-        _option(
-            _MODEL,
-            f"Hardware that the model runs on: {' or '.join(TARGETS)}. cpu needs half of the multiplications and "
-            "twice the weights: faster on CPUs, of no use on GPUs. Default: any.",
-        ),
-    ] = TARGETS[0]
-
-    def applied_to(self, options: ExportOptions) -> ExportOptions:
-        """See `OwnOptions`.
-
-        Raises:
-            UsageError: the target is unknown, or is combined with an option that excludes it.
-        """
-        return replace(options, graph=replace(options.graph, target=self.target))
-
-
-@dataclass(frozen=True)
-class ChainOptions:
-    """Options of a diffusion model."""
-
-    sampler: Annotated[
-        str | None,
-        _option(
-            _DEPLOYMENT, f"Sampler of requests that choose none: {', '.join(SAMPLERS)}. Default: ddpm, as released."
-        ),
-    ] = None
-    steps: Annotated[
-        int | None,
-        _option(
-            _DEPLOYMENT,
-            "Number of its denoiser steps; any number for ddim and dpm++. Default: the sampler's own number.",
-        ),
-    ] = None
-    schedule: Annotated[
-        str | None,
-        _option(
-            _DEPLOYMENT, f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: linear."
-        ),
-    ] = None
-    eta: Annotated[
-        float | None,
-        _option(_DEPLOYMENT, "Share of fresh noise in each ddim step, 0 to 1. Default: 0."),
-    ] = None
-    tile_frames: Annotated[
-        int | None,
-        _option(
-            _DEPLOYMENT,
-            "Largest number of mel frames in one denoiser call, which bounds its memory; longer mels are denoised "
-            "in tiles. Default: 512.",
-        ),
-    ] = None
-
-    def applied_to(self, options: ExportOptions) -> ExportOptions:
-        """See `OwnOptions`."""
-        from gomin_client.sampling.settings import SamplerSettings
-
-        asked = SamplerSettings(self.sampler, self.steps, self.schedule, self.eta)
-        sampling = asked if asked.to_parameters() else None
-        deployment = replace(options.deployment, sampling=sampling, tile_frames=self.tile_frames)
-        return replace(options, deployment=deployment)
 
 
 @dataclass(frozen=True)

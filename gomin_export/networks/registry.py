@@ -17,8 +17,8 @@ from gomin_export.networks.served import ChainModel, OnnxModel, ServedModel
 MEMORY_BUDGET = 2 * 1024**3  # bytes that one request may need beyond the loaded model
 
 if TYPE_CHECKING:
+    from gomin_export.network_options import OwnOptions
     from gomin_export.networks.base import MelInverter
-    from gomin_export.options import OwnOptions
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Architecture:
         network: "module:name" of the network class, a `MelInverter`.
         models: the Triton models, in the order in which they are placed: a model comes after the models that it calls.
         options: "module:name" of the record of command-line options that only its command has, an
-            `gomin_export.options.OwnOptions`.
+            `gomin_export.network_options.OwnOptions`.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Architecture:
     signature: str
     network: str
     models: tuple[ServedModel, ...]
-    options: str = "gomin_export.options:NoOptions"
+    options: str = "gomin_export.network_options:NoOptions"
 
     @property
     def network_class(self) -> type[MelInverter]:
@@ -81,7 +81,7 @@ GAN = Architecture(
             cases="gomin_export.parity.cases:vocoder_cases",
         ),
     ),
-    options="gomin_export.options:TargetOptions",
+    options="gomin_export.network_options:TargetOptions",
 )
 
 DIFFUSION = Architecture(
@@ -110,7 +110,7 @@ DIFFUSION = Architecture(
             queue_timeout_s=4 * 3600,  # a window of the released chain takes two CPU cores a quarter of an hour
         ),
     ),
-    options="gomin_export.options:ChainOptions",
+    options="gomin_export.network_options:ChainOptions",
 )
 
 ARCHITECTURES: dict[str, Architecture] = {}

@@ -1,0 +1,98 @@
+"""Options that only the command of one network has; `Architecture.options` names the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from gomin_client.contract.choices import SAMPLERS, SCHEDULES
+from gomin_export.choices import TARGETS
+from gomin_export.options import DEPLOYMENT, MODEL, panel_option
+
+if TYPE_CHECKING:
+    from gomin_export.plan import ExportOptions
+
+
+class OwnOptions(Protocol):
+    """A record of options that only the command of one network has."""
+
+    def applied_to(self, options: ExportOptions) -> ExportOptions:
+        """The options of an export with these options added."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The record of a network without options of its own."""
+
+    def applied_to(self, options: ExportOptions) -> ExportOptions:
+        """The same options."""
+        return options
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """Options of a GAN."""
+
+    target: Annotated[
+        str,
+        panel_option(
+            MODEL,
+            f"Hardware that the model runs on: {' or '.join(TARGETS)}. cpu needs half of the multiplications and "
+            "twice the weights: faster on CPUs, of no use on GPUs. Default: any.",
+        ),
+    ] = TARGETS[0]
+
+    def applied_to(self, options: ExportOptions) -> ExportOptions:
+        """See `OwnOptions`.
+
+        Raises:
+            UsageError: the target is unknown, or is combined with an option that excludes it.
+        """
+        return replace(options, graph=replace(options.graph, target=self.target))
+
+
+@dataclass(frozen=True)
+class ChainOptions:
+    """Options of a diffusion model."""
+
+    sampler: Annotated[
+        str | None,
+        panel_option(
+            DEPLOYMENT, f"Sampler of requests that choose none: {', '.join(SAMPLERS)}. Default: ddpm, as released."
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        panel_option(
+            DEPLOYMENT,
+            "Number of its denoiser steps; any number for ddim and dpm++. Default: the sampler's own number.",
+        ),
+    ] = None
+    schedule: Annotated[
+        str | None,
+        panel_option(
+            DEPLOYMENT, f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: linear."
+        ),
+    ] = None
+    eta: Annotated[
+        float | None,
+        panel_option(DEPLOYMENT, "Share of fresh noise in each ddim step, 0 to 1. Default: 0."),
+    ] = None
+    tile_frames: Annotated[
+        int | None,
+        panel_option(
+            DEPLOYMENT,
+            "Largest number of mel frames in one denoiser call, which bounds its memory; longer mels are denoised "
+            "in tiles. Default: 512.",
+        ),
+    ] = None
+
+    def applied_to(self, options: ExportOptions) -> ExportOptions:
+        """See `OwnOptions`."""
+        from gomin_client.sampling.settings import SamplerSettings
+
+        asked = SamplerSettings(self.sampler, self.steps, self.schedule, self.eta)
+        sampling = asked if asked.to_parameters() else None
+        deployment = replace(options.deployment, sampling=sampling, tile_frames=self.tile_frames)
+        return replace(options, deployment=deployment)
