@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import pickle
 import re
 import warnings
 import zipfile
@@ -19,6 +20,13 @@ _NO_CHECKPOINT = f"is not a checkpoint, or a damaged one: {_EXPECTED}"
 _HEAD = 4096  # bytes that are looked at
 _LARGEST_RATIO = 10  # of an archive's contents to its size: weights hardly compress
 _UNPACKED_FREELY = 1 << 20  # bytes of contents that any archive may have
+
+# Python objects that trainers save beside the tensors: hyperparameters, metrics, states of random generators. They are
+# never created: see `_Ignored`.
+_IGNORED = re.compile(
+    r"argparse\.Namespace|types\.SimpleNamespace|datetime\.\w+|pathlib\.\w+|pathlib\._local\.\w+|builtins\.frozenset"
+    r"|_codecs\.encode|numpy\.(?:_?core\.multiarray\.(?:scalar|_reconstruct)|dtype|ndarray|dtypes\.\w+)"
+)
 
 # first bytes → what such a file is, and what to do about it
 _KINDS: tuple[tuple[bytes, str], ...] = (
@@ -52,15 +60,40 @@ def load_file(path: Path) -> Any:
             return load_safetensors(path, device="cpu")
         if zipfile.is_zipfile(path):
             _check_archive(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return _load_pickle(path)
     except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch, pickle, zipfile and safetensors each raise their own; all mean the same here
         raise CheckpointError(f"{path}: {_diagnose(path, error)}") from error
+
+
+class _Ignored:
+    """A stand-in for a Python object beside the tensors: it accepts the object's arguments and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Ignored:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def _load_pickle(path: Path) -> Any:
+    """The contents of a file of torch.save, with `_Ignored` in place of objects that trainers add to the tensors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickle protocols; a file that cannot be read is an error of the caller
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            if not zipfile.is_zipfile(path):
+                raise
+            refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            if not refused or not all(_IGNORED.fullmatch(name) for name in refused):
+                raise
+        with torch.serialization.safe_globals([(_Ignored, name) for name in refused]):
+            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def require_file(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import bz2
+import datetime
 import gzip
 import io
 import lzma
@@ -20,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gomin_export.checkpoints.files import load_file
 from gomin_export.errors import CheckpointError
 from gomin_export.networks import GomiGAN
 from tests.support import GOLDEN, assert_fails, run
@@ -159,6 +162,35 @@ def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a directory"):
         GomiGAN.from_pretrained(tmp_path)
     assert_fails(run("gomin-export", "gan", "--ckpt", tmp_path, "--config", "nowhere.json"), 2, "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        argparse.Namespace(folder=Path("runs"), lr=1e-4),
+        np.float64(0.5),
+        np.random.default_rng(0).normal(size=3),
+        np.random.RandomState(0).get_state(),  # as trainers save it
+        datetime.datetime.now(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_objects_that_trainers_save_beside_the_tensors_are_ignored(tmp_path: Path, state: State, extra: Any) -> None:
+    torch.save({"state_dict": state, "extra": extra}, tmp_path / "gan.pt")
+
+    contents = load_file(tmp_path / "gan.pt")
+
+    assert not isinstance(contents["extra"], type(extra)) or isinstance(extra, tuple)
+    assert GomiGAN.from_pretrained(tmp_path / "gan.pt").mel_config.n_mels == 128
+
+
+def test_an_ignored_object_does_not_let_others_in(tmp_path: Path, state: State) -> None:
+    evil = {"state_dict": state, "args": argparse.Namespace(a=Marker(tmp_path / "code-ran"))}
+    torch.save(evil, tmp_path / "gan.pt")
+
+    with pytest.raises(CheckpointError, match="refused: it contains the Python object"):
+        GomiGAN.from_pretrained(tmp_path / "gan.pt")
+    assert not (tmp_path / "code-ran").exists()
 
 
 def archive(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:

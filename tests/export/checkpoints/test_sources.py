@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 
+from gomin_client.cli.main import app as client
 from gomin_client.contract.model import Provenance
 from gomin_client.errors import UsageError
 from gomin_export import pipeline
 from gomin_export.checkpoints import sources
 from gomin_export.checkpoints.sources import Source, locate
+from gomin_export.cli import app
 from gomin_export.errors import CheckpointError
 from gomin_export.parity.record import read_provenance
-from tests.support import GOLDEN, run
+from tests.support import GOLDEN, invoke, run
 
 GAN = GOLDEN / "gan_v3.pt"
 SHA256 = hashlib.sha256(GAN.read_bytes()).hexdigest()
@@ -160,7 +162,7 @@ def test_malformed_hashes(text: str) -> None:
 
 
 def test_verify_pins_too(tmp_path: Path) -> None:
-    result = run("gomin-export", "verify", "--ckpt", GAN, "--sha256", "0" * 64, "--repository", tmp_path)
+    result = invoke(app, "verify", "--ckpt", GAN, "--sha256", "0" * 64, "--repository", tmp_path)
 
     assert result.returncode == 6
     assert "(--sha256)" in result.stderr
@@ -178,7 +180,7 @@ def test_the_source_is_recorded_with_the_model(tmp_path: Path) -> None:
     made = read_provenance(files)
     assert made is not None
     assert made.source == "my ?best??gan.pt"
-    shown = run("gomin-client", "info", "--url", f"local:{home}")
+    shown = invoke(client, "info", "--url", f"local:{home}")
     assert shown.returncode == 0, shown.stderr
     assert "    source: my ?best??gan.pt" in shown.stdout.splitlines()
     again = pipeline.export("gan", GAN, home)  # the same checkpoint by another name is the same export

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gomin_export.checkpoints import detect_kind, load_network
+from gomin_export.cli import app
 from gomin_export.errors import CheckpointError
 from gomin_export.networks import DiffusionWrapper, GomiGAN
-from tests.support import GOLDEN, golden, run
+from tests.support import GOLDEN, golden, invoke
 
 State = dict[str, Tensor]
 
@@ -203,7 +204,7 @@ def test_safetensors_with_a_prefix_and_metadata(tmp_path: Path, state: State) ->
 def test_the_command_line_reports_what_it_did(tmp_path: Path, state: State) -> None:
     torch.save({"step": 5, "model": prefixed("_orig_mod.", state)}, tmp_path / "gan.pt")
 
-    result = run("gomin-export", "gan", "--ckpt", tmp_path / "gan.pt", "--repository", tmp_path / "m", "--dry-run")
+    result = invoke(app, "gan", "--ckpt", tmp_path / "gan.pt", "--repository", tmp_path / "m", "--dry-run")
 
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines() == [
