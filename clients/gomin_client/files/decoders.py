@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -43,3 +44,47 @@ class Decoder(Protocol):
 
 
 TRUNCATED = "is truncated; read as far as it goes"
+
+
+class JoinedDecoder:
+    """`Decoder` of several parts, one after the other."""
+
+    def __init__(self, parts: Sequence[Callable[[], Decoder]]) -> None:
+        """Open the first part.
+
+        Args:
+            parts: functions that open them, at least one.
+
+        Raises:
+            DecodingError: see `Decoder`.
+        """
+        self._parts = iter(parts)
+        self._decoder = next(self._parts)()
+        self._defect = ""
+        self.rate, self.channels = self._decoder.rate, self._decoder.channels
+
+    def read(self, size: int) -> NDArray[np.float32]:
+        """See `Decoder.read`."""
+        while True:
+            samples = self._decoder.read(size)
+            if len(samples):
+                return samples
+            part = next(self._parts, None)
+            if part is None:
+                return samples
+            self._defect = self.defect()
+            self._decoder.close()
+            self._decoder = part()
+            if (self._decoder.rate, self._decoder.channels) != (self.rate, self.channels):
+                raise DecodingError(
+                    f"its format changes from {self.channels} channels at {self.rate} Hz to {self._decoder.channels} "
+                    f"channels at {self._decoder.rate} Hz; split it there"
+                )
+
+    def defect(self) -> str:
+        """See `Decoder.defect`."""
+        return self._defect or self._decoder.defect()
+
+    def close(self) -> None:
+        """See `Decoder.close`."""
+        self._decoder.close()

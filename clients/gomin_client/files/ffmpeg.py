@@ -64,11 +64,11 @@ def open_required(path: Path, demuxer: str, reason: str) -> FFmpegDecoder:
 class FFmpegDecoder:
     """`Decoder` of everything that FFmpeg decodes, frame by frame to the end of the file."""
 
-    def __init__(self, source: Path | Readable, demuxer: str, *, is_cut: bool = False) -> None:
+    def __init__(self, source: Path | Section | Readable, demuxer: str, *, is_cut: bool = False) -> None:
         """Open a file.
 
         Args:
-            source: its path, or a pipe, which is not closed.
+            source: its path, a part of it, or a pipe, which is not closed.
             demuxer: FFmpeg's name of the container. Its own guess is not used: among its formats are playlists, which
                 name other files and hosts.
             is_cut: the file is known to end early.
@@ -80,13 +80,15 @@ class FFmpegDecoder:
         import av
 
         # not by name, which FFmpeg may take for a URL
-        self._opened = Section(source, [(0, source.stat().st_size)]) if isinstance(source, Path) else None
+        if isinstance(source, Path):
+            source = Section(source, [(0, source.stat().st_size)])
+        self._section = source if isinstance(source, Section) else None
         try:
             problem = (
                 "truncated; what is missing is needed" if is_cut else "damaged, or of a kind that is not supported"
             )
             with _Errors(f"it is {problem}"):
-                self._container = av.open(self._opened or source, mode="r", format=demuxer, metadata_errors="ignore")
+                self._container = av.open(source, mode="r", format=demuxer, metadata_errors="ignore")
                 if not self._container.streams.audio:
                     raise DecodingError("it contains no audio")
                 self._stream = self._container.streams.audio[0]
@@ -136,8 +138,8 @@ class FFmpegDecoder:
         container: av.container.InputContainer | None = getattr(self, "_container", None)
         if container is not None:
             container.close()
-        if self._opened is not None:
-            self._opened.close()
+        if self._section is not None:
+            self._section.close()
 
     def _duration(self) -> float:
         """The duration in seconds that the file declares; 0 if it does not."""

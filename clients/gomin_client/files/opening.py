@@ -6,16 +6,17 @@ samples are found by `layouts`, and everything else is decoded by FFmpeg.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from gomin_client.files import ffmpeg, formats, scanning
 from gomin_client.files.audio import SoundFileDecoder
 from gomin_client.files.contents import HEAD, KINDS, MAGIC, Content
-from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError
+from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, JoinedDecoder
 from gomin_client.files.layouts import LayoutError, open_uncompressed, read_layout
-from gomin_client.files.sections import Pipe, PipeSection
+from gomin_client.files.sections import Pipe, PipeSection, Section
 
 _UNCOMPRESSED = ("wav", "w64", "aiff", "au", "caf")
 
@@ -108,17 +109,35 @@ def _open_mpeg(path: Path, content: Content) -> Decoder:
 
 
 def _open_ogg(path: Path, content: Content) -> Decoder:
-    extent = scanning.scan_ogg(path)
-    if extent.codec in ("vorbis", "opus") and extent.streams == 1 and not extent.is_chained:
-        return SoundFileDecoder(path, defect=lambda: TRUNCATED if extent.is_cut else "")
-    what = "several Ogg streams" if extent.is_chained or extent.streams > 1 else f"Ogg with {extent.codec or 'others'}"
-    return ffmpeg.open_required(path, content.demuxer, f"it contains {what}")
+    links, is_cut = scanning.scan_ogg(path)
+    if not links or any(link.codec not in ("vorbis", "opus") or link.streams > 1 for link in links):
+        codecs = ", ".join(dict.fromkeys(link.codec or "other data" for link in links))
+        return ffmpeg.open_required(path, content.demuxer, f"it is an Ogg file with {codecs or 'damage'}")
+    if len(links) == 1:
+        return SoundFileDecoder(path, defect=lambda: TRUNCATED if is_cut else "")
+    return _open_joined(path, [link.start for link in links], SoundFileDecoder)
 
 
 def _open_flac(path: Path, content: Content) -> Decoder:
-    if scanning.scan_flac(path):
+    streams = scanning.scan_flac(path)
+    if not streams or all(is_declared for _, is_declared in streams):
+        if len(streams) > 1:
+            return _open_joined(path, [start for start, _ in streams], SoundFileDecoder)
         return ffmpeg.ResumingDecoder(SoundFileDecoder(path), path, content.demuxer)
-    return ffmpeg.open_required(path, content.demuxer, "it is FLAC whose header does not give its true length")
+    if len(streams) == 1 or not ffmpeg.is_installed():
+        return ffmpeg.open_required(path, content.demuxer, "it is FLAC whose header does not give its length")
+    return _open_joined(path, [start for start, _ in streams], lambda part: ffmpeg.FFmpegDecoder(part, "flac"))
+
+
+def _open_joined(path: Path, starts: Sequence[int], open_part: Callable[[Section], Decoder]) -> Decoder:
+    """Open streams that follow each other in a file, each by itself."""
+    ends = [*starts[1:], path.stat().st_size]
+    ranges = zip(starts, ends, strict=True)
+    return JoinedDecoder([partial(_open_range, path, start, end, open_part) for start, end in ranges])
+
+
+def _open_range(path: Path, start: int, end: int, open_part: Callable[[Section], Decoder]) -> Decoder:
+    return open_part(Section(path, [(start, end)]))
 
 
 def _open_voc(path: Path, content: Content) -> Decoder:

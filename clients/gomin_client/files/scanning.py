@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -160,43 +160,43 @@ def _xing(frame: bytes, header: _Frame) -> tuple[bool, int | None]:
 
 
 @dataclass(frozen=True)
-class OggExtent:
-    """The streams of an Ogg file.
+class OggLink:
+    """The streams of an Ogg file that begin together; others may follow, in a chain.
 
     Attributes:
+        start: offset of the first page.
         codec: vorbis, opus, flac or speex, of the first stream; empty for others.
-        streams: number of streams that begin together.
-        is_chained: whether other streams follow the first.
-        is_cut: whether the file ends within a page.
+        streams: number of streams.
     """
 
+    start: int
     codec: str
     streams: int
-    is_chained: bool
-    is_cut: bool = False
 
 
-def scan_ogg(path: Path) -> OggExtent:
+def scan_ogg(path: Path) -> tuple[list[OggLink], bool]:
     """Find the streams of an Ogg file by the headers of its pages (RFC 3533).
+
+    Returns:
+        The links of the chain, and whether the file ends within a page.
 
     Raises:
         OSError: the file cannot be read.
     """
-    codec, streams, has_data, end = "", 0, False, 0
+    links: list[OggLink] = []
+    has_data, end = True, 0
     with path.open("rb", buffering=1 << 16) as file:
         length = file.seek(0, 2)
         for position, header, body, following in _ogg_pages(file):
             end = following
-            if header[5] & 2:  # the beginning of a stream
-                if has_data:
-                    return OggExtent(codec, streams, is_chained=True)
-                if not streams:
-                    file.seek(position + body)
-                    codec = _ogg_codec(file.read(8))
-                streams += 1
-            else:
-                has_data = True
-    return OggExtent(codec, streams, is_chained=False, is_cut=end > length)
+            is_first = bool(header[5] & 2)  # of a stream
+            if is_first and has_data:
+                file.seek(position + body)
+                links.append(OggLink(position, _ogg_codec(file.read(8)), 1))
+            elif is_first:
+                links[-1] = replace(links[-1], streams=links[-1].streams + 1)
+            has_data = not is_first
+    return links, end > length
 
 
 def _ogg_pages(file: BinaryIO) -> Iterator[tuple[int, bytes, int, int]]:
@@ -224,18 +224,22 @@ def _ogg_codec(packet: bytes) -> str:
     return next((name for mark, name in marks.items() if packet.startswith(mark)), "")
 
 
-def scan_flac(path: Path) -> bool:
-    """Whether the length in a FLAC file's header is that of the whole: known, and of the only stream in the file.
+def scan_flac(path: Path) -> list[tuple[int, bool]]:
+    """Find the streams of a FLAC file: several, if files were joined.
+
+    Returns:
+        (offset, whether its header declares a length) of each.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        start = id3_size(file.read(10))
-        file.seek(start)
-        header = file.read(42)
-        samples = int.from_bytes(header[21:26], "big") & 0xFFFFFFFFF
-        return samples > 0 and _find(file, b"fLaC\x00\x00\x00\x22", start + 8) is None
+        found = []
+        for start in find_all(path, rb"fLaC[\x00\x80]\x00\x00\x22", 0):
+            file.seek(start)
+            header = file.read(42)
+            found.append((start, bool(int.from_bytes(header[21:26], "big") & 0xFFFFFFFFF)))
+    return found
 
 
 def _find(file: BinaryIO, mark: bytes, position: int) -> int | None:
