@@ -45,33 +45,34 @@ class Readable(Protocol):
         """Up to `size` bytes; none at the end."""
 
 
-def open_required(path: Path, demuxer: str, reason: str) -> FFmpegDecoder:
+def open_required(path: Path, demuxer: str, reason: str, defect: str = "") -> FFmpegDecoder:
     """Open a file that only FFmpeg decodes exactly.
 
     Args:
         path: the file.
         demuxer: see `FFmpegDecoder`.
         reason: why, for the message if PyAV is not installed.
+        defect: see `FFmpegDecoder`.
 
     Raises:
         DecodingError, OSError: see `FFmpegDecoder`; or PyAV is not installed.
     """
     if not is_installed():
         raise DecodingError(f"{reason}, which needs PyAV: {EXTRA}")
-    return FFmpegDecoder(path, demuxer, is_cut=scanning.is_cut(path, demuxer))
+    return FFmpegDecoder(path, demuxer, defect=defect or (TRUNCATED if scanning.is_cut(path, demuxer) else ""))
 
 
 class FFmpegDecoder:
     """`Decoder` of everything that FFmpeg decodes, frame by frame to the end of the file."""
 
-    def __init__(self, source: Path | Section | Readable, demuxer: str, *, is_cut: bool = False) -> None:
+    def __init__(self, source: Path | Section | Readable, demuxer: str, *, defect: str = "") -> None:
         """Open a file.
 
         Args:
             source: its path, a part of it, or a pipe, which is not closed.
             demuxer: FFmpeg's name of the container. Its own guess is not used: among its formats are playlists, which
                 name other files and hosts.
-            is_cut: the file is known to end early.
+            defect: what is known to be wrong with the file; see `Decoder.defect`.
 
         Raises:
             DecodingError: damaged, or no audio in it.
@@ -84,10 +85,8 @@ class FFmpegDecoder:
             source = Section(source, [(0, source.stat().st_size)])
         self._section = source if isinstance(source, Section) else None
         try:
-            problem = (
-                "truncated; what is missing is needed" if is_cut else "damaged, or of a kind that is not supported"
-            )
-            with _Errors(f"it is {problem}"):
+            problem = "damaged, or of a kind that is not supported"
+            with _Errors(f"it is {'truncated; what is missing is needed' if defect == TRUNCATED else problem}"):
                 self._container = av.open(source, mode="r", format=demuxer, metadata_errors="ignore")
                 if not self._container.streams.audio:
                     raise DecodingError("it contains no audio")
@@ -102,7 +101,7 @@ class FFmpegDecoder:
         self._expected_s = self._duration() if demuxer in _WITH_DURATION else 0.0
         self._read = self._packets = self._damaged = 0
         self._error = ""
-        self._is_cut = is_cut
+        self._defect = defect
         self._frames = self._decoded()
         self._held: list[NDArray[np.float32]] = []
 
@@ -126,7 +125,9 @@ class FFmpegDecoder:
         """See `Decoder.defect`."""
         if self._error:
             return f"{self._error}; read as far as it goes"
-        if self._is_cut or self._read / self.rate < self._expected_s - _TOLERATED_S:
+        if self._defect:
+            return self._defect
+        if self._read / self.rate < self._expected_s - _TOLERATED_S:
             return TRUNCATED
         if self._damaged > max(_TOLERATED_PACKETS, self._packets // 250):
             return f"is damaged; {self._damaged} of {self._packets} packets were left out"

@@ -324,15 +324,16 @@ def open_uncompressed(path: Path, kind: str) -> Decoder | None:
     if missing <= 0 and not _is_followed_by_another(path, kind, layout, length):
         return None
     if not layout.encoding:
-        return None if missing > 0 else ffmpeg.open_required(path, kind, _SEVERAL)
+        return None if missing > 0 else ffmpeg.open_required(path, kind, _SEVERAL, _FIRST)
     # a length that counts the header, too, is a common mistake
     is_truncated = missing > 0 and missing not in (layout.start, layout.start - 8)
-    defect = TRUNCATED if is_truncated else "is several files in one; the first was read" if missing <= 0 else ""
+    defect = TRUNCATED if is_truncated else _FIRST if missing <= 0 else ""
     end = layout.start + layout.size - max(0, missing)
     return SoundFileDecoder(Section(path, [(layout.start, end)]), layout, lambda: defect)
 
 
 _SEVERAL = "it is several files in one"
+_FIRST = "is several files in one; the first was read"
 
 
 def _open_to_the_end(path: Path, kind: str, layout: Layout, length: int) -> Decoder:

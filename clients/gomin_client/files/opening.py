@@ -99,7 +99,7 @@ def _open_mpeg(path: Path, content: Content) -> Decoder:
         return SoundFileDecoder(path)
     is_cut = extent.declared is not None and extent.frames < extent.declared - 1
     if is_cut and ffmpeg.is_installed():  # libsndfile prints warnings of its own
-        return ffmpeg.FFmpegDecoder(path, content.demuxer, is_cut=True)
+        return ffmpeg.FFmpegDecoder(path, content.demuxer, defect=TRUNCATED)
     if extent.is_uniform and (extent.declared is None or extent.frames <= extent.declared + 1):
         decoder = SoundFileDecoder(path, defect=lambda: TRUNCATED if is_cut else "")
         if extent.declared is not None or decoder.frames >= extent.samples:  # the latter is an estimate

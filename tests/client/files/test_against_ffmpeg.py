@@ -44,7 +44,7 @@ WRITTEN = [
     ("tta", "tta", "tta"),
     ("wv", "wv", "wavpack"),
 ]
-# compressed samples with a header in their midst: ffmpeg decodes the header, too
+# compressed samples whose number is not known, with a header in their midst: ffmpeg decodes the header, too
 REFUSED_IF_JOINED = {"adpcm_ima_wav", "adpcm_ms", "libmp3lame -q:a 5"}
 
 
@@ -92,7 +92,7 @@ def test_the_same_length(tmp_path: Path, extension: str, muxer: str, codec: str,
     expected = decoded(joined)
     if extension == "flac":
         expected = 2 * recording.samples.shape[1]  # ffmpeg 5 loses three frames where they are joined
-    if extension == "wav" and codec in REFUSED_IF_JOINED:
+    if extension == "wav" and codec in REFUSED_IF_JOINED and (is_piped or "mp3" in codec):
         with pytest.raises(FileError, match="several files in one; split it"):
             audio.read(joined)
     elif expected:
