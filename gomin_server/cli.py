@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gomin_server import ports
+from gomin_server import ports, predecessors
 from gomin_server.arguments import values, without
 from gomin_server.installation import NativeServer, SetupError, find_server
 from gomin_server.supervisor import Task, run
-from gomin_server.workspace import check_repositories, is_safe
+from gomin_server.workspace import check_repositories, is_safe, temporary_directories
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SetupError as error:
         parser.error(str(error))
     try:
+        # before the ports are checked: the server of a launcher that was killed may still have them
+        predecessors.clean_up([path for _, path in temporary_directories()], _say)
         listeners = ports.find_listeners(given, options.host)
         if listeners.problems:
             raise SetupError("\ngomin-server: ".join(listeners.problems))

@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gomin_server import predecessors
 from gomin_server.health import Health
 from gomin_server.installation import NativeServer, PipServer
 from gomin_server.ports import Address, is_listening
 from gomin_server.restarts import Restarts
 from gomin_server.workspace import Workspace, workspace
 
-_SHARED_MEMORY = Path("/dev/shm")
 CHECK_INTERVAL_S = 0.5
 _HELPER_GRACE_S = 1.0
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -114,7 +114,7 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
     command = [
         str(task.server.binary),
         *space.arguments,
-        f"--backend-config=python,shm-region-prefix-name={space.shared_memory_prefix}",
+        f"--backend-config=python,shm-region-prefix-name={predecessors.shared_memory_prefix(space.token)}",
         *task.arguments,
     ]
     # its own session: Ctrl-C at the terminal reaches the server once, through this process, and its helpers never
@@ -142,8 +142,7 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
                 break
     finally:
         _end_group(process.pid)
-        for region in _SHARED_MEMORY.glob(f"{space.shared_memory_prefix}*"):
-            region.unlink(missing_ok=True)
+        predecessors.remove_shared_memory(space.token)
     if problem:
         return _End(128 - status, problem, True, ready, requested)
     if status >= 0:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gomin_server import predecessors
 from gomin_server.installation import NativeServer, PipServer, SetupError
 
 BACKENDS = Path(__file__).parent / "backends"
@@ -47,11 +48,6 @@ class Workspace:
     token: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
-
-    @property
-    def shared_memory_prefix(self) -> str:
-        """How the names of the server's shared memory begin."""
-        return f"gomin_server_{self.token}_"
 
 
 class _UnusableError(Exception):
@@ -108,7 +104,7 @@ def workspace(
     if isinstance(server, NativeServer) and not unsafe:
         yield Workspace(token, tuple(f"--model-repository={path}" for path in repositories), {})
         return
-    directory, environment = _make(token, server, say)
+    directory, lock, environment = _make(token, server, say)
     try:
         arguments = [f"--backend-directory={directory}"] if isinstance(server, PipServer) else []
         for number, path in enumerate(repositories):
@@ -121,34 +117,39 @@ def workspace(
         yield Workspace(token, tuple(arguments), environment)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
 
 
-def _make(token: str, server: PipServer | NativeServer, say: Callable[[str], None]) -> tuple[Path, dict[str, str]]:
-    """Make the private directory in the first temporary directory that can be used."""
+def _make(token: str, server: PipServer | NativeServer, say: Callable[[str], None]) -> tuple[Path, int, dict[str, str]]:
+    """Make and lock the private directory, in the first temporary directory that can be used."""
     reasons: list[str] = []
-    for name, parent in _temporary_directories():
-        directory = Path(parent) / f"gomin-server-{token}"
+    for name, parent in temporary_directories():
+        directory = Path(parent) / predecessors.directory_name(token)
+        lock = None
         try:
             if not is_safe(parent):
                 raise _UnusableError("has special characters in its path, which the server cannot handle")
             directory.mkdir(mode=0o700)
+            lock = predecessors.hold_lock(directory)
             if isinstance(server, PipServer):
                 _copy_backends(server, directory)
         except (OSError, _UnusableError) as error:
             shutil.rmtree(directory, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
             known = REASONS.get(error.errno or 0, error.strerror) if isinstance(error, OSError) else error
             reasons.append(f"{name} {known}")
         else:
             if reasons:
                 say(f"{'; '.join(reasons)}; using {parent} for temporary files instead")
-            return directory, {"TMPDIR": parent} if reasons else {}
+            return directory, lock, {"TMPDIR": parent} if reasons else {}
     raise SetupError(
         f"no directory for temporary files can be used: {'; '.join(reasons)}. "
         "Set TMPDIR to a writable directory on a file system that is not mounted noexec"
     )
 
 
-def _temporary_directories() -> Iterator[tuple[str, str]]:
+def temporary_directories() -> Iterator[tuple[str, str]]:
     """Name for messages and path of each temporary directory, in order of preference."""
     seen = set()
     for variable in ("TMPDIR", "TEMP", "TMP", ""):

@@ -1,7 +1,6 @@
 """The life of a server process: signals, kills and cleanup."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -9,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.processes import descendants, is_alive, leftovers, temporary_directories
+from tests.server.processes import descendants, is_alive, leftovers
 from tests.support import BIN, free_ports, serving
 
 pytestmark = pytest.mark.server
+
+
+def own_temporary_directory(home: Path) -> dict[str, str]:
+    """An environment in which no other server cleans up what is left here."""
+    (home / "temporary").mkdir()
+    return {"TMPDIR": str(home / "temporary")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -44,7 +49,7 @@ def test_a_killed_tritonserver_leaves_nothing_behind(tiny_repository: Path, tmp_
 
 
 def test_tritonserver_does_not_outlive_a_killed_launcher(tiny_repository: Path, tmp_path: Path) -> None:
-    with serving(tiny_repository, tmp_path / "log") as server:
+    with serving(tiny_repository, tmp_path / "log", env=own_temporary_directory(tmp_path)) as server:
         processes = descendants(server.process.pid)
 
         server.process.kill()
@@ -54,8 +59,27 @@ def test_tritonserver_does_not_outlive_a_killed_launcher(tiny_repository: Path, 
         while any(is_alive(pid) for pid in processes):
             assert time.monotonic() < deadline, "still alive a minute later"
             time.sleep(0.2)
-    for directory in temporary_directories(server):
-        shutil.rmtree(directory)
+
+
+def test_after_a_killed_launcher_the_next_one_cleans_up_and_has_its_ports(
+    tiny_repository: Path, tmp_path: Path
+) -> None:
+    ports = free_ports(3)
+    environment = own_temporary_directory(tmp_path)
+    with serving(tiny_repository, tmp_path / "log", ports=ports, env=environment) as server:
+        processes = descendants(server.process.pid)
+        # a helper that is stopped cannot end by itself, and keeps the server from ending
+        for pid in processes - {server.tritonserver}:
+            os.kill(pid, signal.SIGSTOP)
+        server.process.kill()
+        server.process.wait()
+        assert any(is_alive(pid) for pid in processes)
+        assert leftovers(server)
+
+        with serving(tiny_repository, tmp_path / "log2", ports=ports, env=environment) as second:
+            assert [pid for pid in processes if is_alive(pid)] == []
+            assert leftovers(server) == []
+            assert "removed what a killed gomin-server left behind" in second.log_text
 
 
 def test_a_server_that_fails_to_start_passes_its_status_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
