@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from gomin_client.cli.wording import echo
 from gomin_client.errors import GominError, Interrupted
 
 
@@ -63,10 +64,10 @@ def exit_status(program: str, when_interrupted: Callable[[], str]) -> Iterator[N
     try:
         yield
     except GominError as error:
-        typer.echo(f"{program}: {error}", err=True)
+        echo(f"{program}: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        typer.echo(f"{program}: {_described(error)}", err=True)
+        echo(f"{program}: {_described(error)}", err=True)
         if error.filename is None and sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of its buffer cannot be written
         sys.exit(1)
@@ -97,7 +98,7 @@ class _StderrHandler(logging.Handler):
         self._program = program
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"{self._program}: {record.levelname.lower()}: {record.getMessage()}", err=True)
+        echo(f"{self._program}: {record.levelname.lower()}: {record.getMessage()}", err=True)
 
 
 def _interrupt(number: int, _frame: object) -> None:

@@ -14,6 +14,7 @@ from gomin_client.cli.convert import ListsOfFiles, convert
 from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelReadingOptions, MelSettingsOptions
 from gomin_client.cli.records import with_records
 from gomin_client.cli.run import Vocoding, run_batch
+from gomin_client.cli.wording import echo, to_json
 from gomin_client.files.formats import AUDIO, MEL
 
 app = typer.Typer(
@@ -178,14 +179,13 @@ def compare(
 
     comparisons = compare_paths(reference, other)
     if as_json:
-        import json
-
-        typer.echo(json.dumps([comparison.to_dict() for comparison in comparisons], indent=2, ensure_ascii=False))
+        typer.echo(to_json([comparison.to_dict() for comparison in comparisons]))
     else:
-        typer.echo(table(comparisons))
+        for line in table(comparisons).splitlines():
+            echo(line)
     problems = [comparison for comparison in comparisons if comparison.problem]
     for comparison in problems:
-        typer.echo(f"gomin-client: {comparison.problem}", err=True)
+        echo(f"gomin-client: {comparison.problem}", err=True)
     if problems:
         raise typer.Exit(1)
 

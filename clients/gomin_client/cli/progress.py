@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -10,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import typer
-
 from gomin_client.batch.inputs import left_out_files
 from gomin_client.batch.outputs import BatchPlan
 from gomin_client.batch.run import DONE, FAILED, NOT_TRIED, SKIPPED, Outcome
+from gomin_client.cli import wording
+from gomin_client.cli.wording import echo, in_options, visible
 
 
 class Display:
@@ -55,16 +54,19 @@ class Display:
         if self._quiet:
             return
         if self._bar is not None and (self._to_stderr or sys.stdout.isatty()):
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)  # above the bar
+            self._print_above_bar(line)
         else:
-            typer.echo(line, err=self._to_stderr)
+            echo(line, err=self._to_stderr)
 
     def print_error(self, line: str) -> None:
         """Print an error or a warning."""
         if self._bar is not None:
-            self._bar.console.print(f"gomin-client: {line}", markup=False, highlight=False, soft_wrap=True)
+            self._print_above_bar(f"gomin-client: {line}")
         else:
-            typer.echo(f"gomin-client: {line}", err=True)
+            echo(f"gomin-client: {line}", err=True)
+
+    def _print_above_bar(self, line: str) -> None:
+        self._bar.console.print(visible(in_options(line)), markup=False, highlight=False, soft_wrap=True)
 
     def print_outcome(self, outcome: Outcome) -> None:
         """Print the outcome of one file, and advance the progress bar."""
@@ -99,10 +101,10 @@ class Display:
             rate = f"; {self._seconds:.1f} s of audio in {elapsed:.1f} s, {self._seconds / elapsed:.2f} × real time"
             others = f"; {left_out_files(left_out)}" if left_out else ""
             line = ", ".join(words) + (rate if self._seconds else "") + others
-            typer.echo(line, err=failed > 0 or self._to_stderr)
+            echo(line, err=failed > 0 or self._to_stderr)
             for outcome in outcomes:
                 if outcome.status == FAILED and self._bar is not None:  # the lines above may have scrolled away
-                    typer.echo(f"  {outcome.reason}", err=True)
+                    echo(f"  {outcome.reason}", err=True)
 
 
 def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -132,7 +134,7 @@ def to_json(outcomes: Sequence[Outcome], plan: BatchPlan, **facts: Any) -> str:
         "problems": plan.problems,
         "files": [outcome.to_dict() for outcome in outcomes],
     }
-    return json.dumps(whole, indent=2, ensure_ascii=False)
+    return wording.to_json(whole)
 
 
 def _bar(total: int) -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from gomin_client import DEFAULT_URL
 from gomin_client.cli import options as o
 from gomin_client.cli.records import with_records
+from gomin_client.cli.wording import echo, to_json
 from gomin_client.errors import GominError, Interrupted, ServerError
 
 if TYPE_CHECKING:
@@ -39,28 +39,28 @@ def info(*, url: o.Url = None, connection: o.ConnectionOptions) -> None:
 def _print_model(name: str, described: ModelInfo) -> None:
     from gomin_client.contract.model import ModelContract
 
-    typer.echo(name)
+    echo(name)
     try:
         contract = ModelContract.from_parameters(name, described.parameters)
     except GominError as error:
-        typer.echo(f"  {error}")
+        echo(f"  {error}")
         return
     for parameter, value in contract.to_parameters().items():
-        typer.echo(f"  {parameter.removeprefix('gomin.')}: {value}")
+        echo(f"  {parameter.removeprefix('gomin.')}: {value}")
     if contract.max_frames is not None:
-        typer.echo(f"  max_frames: {contract.max_frames}")
-    typer.echo(f"  max_batch_size: {described.max_batch_size}")
+        echo(f"  max_frames: {contract.max_frames}")
+    echo(f"  max_batch_size: {described.max_batch_size}")
     for version in described.versions:
-        typer.echo(f"  version {version}:")
+        echo(f"  version {version}:")
         made = contract.provenance.get(version)
         if made is None:
-            typer.echo("    its config.pbtxt does not say where it comes from")
+            echo("    its config.pbtxt does not say where it comes from")
             continue
-        typer.echo(f"    checkpoint: sha256 {made.checkpoint_sha256}")
+        echo(f"    checkpoint: sha256 {made.checkpoint_sha256}")
         if made.source:
-            typer.echo(f"    source: {made.source}")
-        typer.echo(f"    precision: {made.precision}")
-        typer.echo(f"    parity: {made.parity}")
+            echo(f"    source: {made.source}")
+        echo(f"    precision: {made.precision}")
+        echo(f"    parity: {made.parity}")
 
 
 @with_records
@@ -92,15 +92,15 @@ def bench(
         vocoder, mel = load_test.prepare(opened, model.window, audio)
         about = {"model": vocoder.model, "version": vocoder.version, "url": vocoder.url, "audio_s": audio}
         if not as_json:
-            typer.echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio per request")
+            echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio per request")
         vocoder.synthesize(mel, force=True)  # opens connections, warms up
         if not as_json:
-            typer.echo(load_test.HEADER)
+            echo(load_test.HEADER)
         try:
             for number in concurrency or [1, 2, 4, 8]:
                 results.append(load_test.run_load(vocoder, mel, number, duration))
                 if not as_json:
-                    typer.echo(load_test.row(results[-1]))
+                    echo(load_test.row(results[-1]))
         except Interrupted as interrupted:
             interrupted.so_far = "the lines above are complete" if results else "no result was written"
             raise
@@ -109,9 +109,9 @@ def bench(
                 typer.echo(_to_json(results, **about, duration_s=duration))
     errors = [error for result in results for error in result.errors]
     if errors:
-        typer.echo(f"gomin-client: {len(errors)} requests failed; the first: {errors[0]}", err=True)
+        echo(f"gomin-client: {len(errors)} requests failed; the first: {errors[0]}", err=True)
         raise typer.Exit(1)
 
 
 def _to_json(results: list[LoadResult], **about: Any) -> str:
-    return json.dumps(about | {"levels": [result.to_dict() for result in results]}, indent=2, ensure_ascii=False)
+    return to_json(about | {"levels": [result.to_dict() for result in results]})

@@ -90,8 +90,7 @@ def refuse_excess(wave: Wave) -> None:
         looks = f"it looks like integers of {bits} bits stored as floats"
         remedy = f"Divide it by {scale} (ffmpeg -i in.wav -af volume=1/{scale} out.wav)"
     raise SuspiciousAudioError(
-        f"audio reaches {peak:.6g}, far beyond full scale, which is 1: {looks}. {remedy}. --force, or force=True in "
-        "Python, skips this check"
+        f"audio reaches {peak:.6g}, far beyond full scale, which is 1: {looks}. {remedy}. `force=True` skips this check"
     )
 
 

@@ -60,7 +60,7 @@ class MelReading:
     def __post_init__(self) -> None:
         check_scale(self.convention)
         if not self.stft_normalized and self.convention == GOMIN:
-            raise UsageError("GOMIN's mels have a normalized STFT: name the scale of these mels with --mel-convention")
+            raise UsageError("GOMIN's mels have a normalized STFT: name the scale of these mels with `convention=…`")
 
 
 def check_scale(convention: str) -> None:
@@ -145,7 +145,7 @@ def suspicion_of_blocks(mels: Iterable[NDArray[np.floating[Any]]]) -> str | None
     return (
         f"does not look like a GOMIN mel: values run from {low:.4g} to {high:.4g}, GOMIN's from 0 (-100 dB) to about 1 "
         f"(full scale). It looks like {looks}: {remedy}. Bands that sum amplitudes, as in HiFi-GAN and vocos, cannot "
-        "be converted: make the mel from the audio with `gomin-client analyze`. --force skips this check"
+        "be converted: make the mel from the audio with `Vocoder.analyze`. `force=True` skips this check"
     )
 
 
@@ -157,12 +157,12 @@ def shape_hint(shape: tuple[int, ...], n_mels: int) -> str:
         n_mels: expected number of bands.
     """
     if len(shape) >= 2 and shape[-1] == n_mels != shape[-2]:
-        return "; it looks transposed: --transpose turns (frames, bands) into (bands, frames)"
+        return "; it looks transposed: `mel.T` turns (frames, bands) into (bands, frames)"
     bands = [size for size in shape[-2:] if size in _FAMILIES]
     if bands:
         return (
             f"; {bands[0]} bands are what {_FAMILIES[bands[0]]} use: they cannot be converted to {n_mels}; make the "
-            "mel from the audio with `gomin-client analyze`"
+            "mel from the audio with `Vocoder.analyze`"
         )
     return ""
 
@@ -172,7 +172,7 @@ _FAMILIES = {80: "HiFi-GAN, Tacotron 2 and similar models", 100: "vocos and BigV
 
 def _guess(low: float, high: float, mean: float, deviation: float) -> tuple[str, str]:
     def convert(*names: str) -> str:
-        return "if so, " + " or ".join(f"--mel-convention {name}" for name in names) + " converts it"
+        return "if so, " + " or ".join(f'`to_gomin(mel, "{name}")`' for name in names) + " converts it"
 
     if low >= LOWEST and high > HIGHEST:
         if high > 30 and mean > 0.2 * high:

@@ -49,7 +49,7 @@ class Connection:
         headers = {_checked_name(name): _checked_value(value) for name, value in self.headers.items()}
         object.__setattr__(self, "headers", headers)
         if (self.certificate is None) != (self.key is None):
-            raise UsageError("a client certificate and its private key go together (--ssl-cert, --ssl-key)")
+            raise UsageError("a client certificate and its private key go together: give both `certificate` and `key`")
 
     @property
     def wants_tls(self) -> bool:
@@ -94,16 +94,16 @@ def parse_headers(lines: Sequence[str]) -> dict[str, str]:
 def _checked_name(name: str) -> str:
     """A name that both HTTP and gRPC take, in lower case."""
     if not isinstance(name, str) or not re.fullmatch(r"[0-9A-Za-z_.-]+", name):
-        raise UsageError("a --header's name: expected letters, digits, '_', '.' and '-'")
+        raise UsageError("a header's name: expected letters, digits, '_', '.' and '-'")
     if name.lower().endswith("-bin") or name.lower().startswith("grpc-"):
-        raise UsageError(f"--header {name}: names that end in -bin or begin with grpc- are gRPC's own")
+        raise UsageError(f"header {name}: names that end in -bin or begin with grpc- are gRPC's own")
     return name.lower()
 
 
 def _checked_value(value: str) -> str:
     """The message does not repeat it: it may be secret."""
     if not isinstance(value, str) or not re.fullmatch(r"[ -~]*", value):
-        raise UsageError("a --header's value: expected printable ASCII")
+        raise UsageError("a header's value: expected printable ASCII")
     return value.strip()
 
 

@@ -97,7 +97,8 @@ class GrpcTransport(TritonTransport):
                 hosts = {address.host_and_port[0] for address in addresses}
                 if len(hosts) > 1:
                     raise UsageError(
-                        f"{self.url}: with TLS, several servers share one name: give it as dns:///NAME:PORT with --ssl"
+                        f"{self.url}: with TLS, several servers share one name: give it as dns:///NAME:PORT "
+                        "with `Connection(tls=True)`"
                     )
                 self._options.append(("grpc.ssl_target_name_override", hosts.pop()))
         self._channel: Any = None

@@ -109,7 +109,8 @@ class LocalTransport(Transport):
             return self._run(model, opened.session, inputs, ends_at)
         except TimeoutError as error:
             raise DeadlineError(
-                f"{self.url}: model {model} took longer than {timeout_s:g} s: give it more time with --timeout"
+                f"{self.url}: model {model} took longer than {timeout_s:g} s: give it more time with "
+                "`Connection(timeout_s=…)`"
             ) from error
 
     def close(self) -> None:

@@ -160,9 +160,13 @@ class TritonTransport(Transport):
 
     def _refused(self, status: str, message: str, timeout_s: float | None) -> GominError:
         if status in _NO_ACCESS or _RESTRICTED in message:
-            return AccessError(f"{self.url} refuses access: {message}; send what it asks for with --header or --ssl-…")
+            return AccessError(
+                f"{self.url} refuses access: {brief(message)}; send what it asks for with `Connection(headers=…)`, or "
+                "`Connection(ca=…, certificate=…, key=…)`"
+            )
         if any(words in message for words in _OVERLOADED):
-            return ServerError(f"{self.url} is overloaded ({brief(message)})", "try again later, or with fewer --jobs")
+            advice = "try again later, or with fewer requests at a time"
+            return ServerError(f"{self.url} is overloaded ({brief(message)})", advice)
         if status in _TOO_LATE:
             return self.too_late(timeout_s)
         if status in _UNREACHABLE:
@@ -170,8 +174,8 @@ class TritonTransport(Transport):
         if any(text in message for text in _RESTARTING):
             return ServerError(f"{self.url} must be restarted, or is restarting ({brief(message)})")
         if status in _BAD_REQUEST:
-            return ContractError(f"{self.url} refused the request: {message}")
-        return InferenceError(f"{self.url} answered: {message}")
+            return ContractError(f"{self.url} refused the request: {message[:500]}")
+        return InferenceError(f"{self.url} answered: {message[:500]}")
 
     def too_late(self, timeout_s: float | None) -> GominError:
         """The error of a request whose deadline passed."""
@@ -179,15 +183,15 @@ class TritonTransport(Transport):
             return self.unreachable("no answer")
         return DeadlineError(
             f"{self.url} did not answer within {timeout_s:g} s: it hangs, is overloaded, or needs more time for "
-            "this much audio (--timeout)"
+            "this much audio: `Connection(timeout_s=…)`"
         )
 
     def unreachable(self, reason: str) -> ServerError:
         """The error of a server that cannot be reached or is unavailable."""
         return ServerError(
             f"no Triton server at {self.url} ({brief(reason)})",
-            "start one with `gomin-server --model-repository model_repository`, or run in-process with "
-            "`--url local:model_repository`",
+            "start one with `gomin-server --model-repository model_repository`, or run in-process: "
+            '`Vocoder("local:model_repository")`',
         )
 
 
