@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gomin_client import Vocoder
+from gomin_client.cli.main import app
 from gomin_client.errors import ContractError, SuspiciousMelError, UsageError
 from gomin_client.files import mels as mel_files
 from gomin_client.mel import scales
 from gomin_client.mel.features import MelConfig, mel_spectrogram
 from gomin_client.mel.scales import CONVENTIONS, MelReading, suspicion, to_gomin, window_energy
-from tests.support import EXAMPLES, assert_fails, run
+from tests.support import EXAMPLES, assert_fails, invoke, run
 
 
 def recordings() -> list[NDArray[np.float32]]:
@@ -244,12 +245,11 @@ class TestCommandLine:
     def test_options_that_make_no_sense(self, tmp_path: Path, options: list[str], words: str) -> None:
         np.save(tmp_path / "a.npy", np.zeros((128, 4), np.float32))
 
-        assert_fails(run("gomin-client", "synthesize", tmp_path / "a.npy", *options), 2, words)
-        assert_fails(
-            run("gomin-client", "convert", "-i", EXAMPLES[0], "-o", "a.wav", "--force", cwd=tmp_path),
-            2,
-            "there are none",
-        )
+        assert_fails(invoke(app, "synthesize", tmp_path / "a.npy", *options), 2, words)
+
+    def test_options_for_mels_without_any(self, tmp_path: Path) -> None:
+        words = ("convert", "-i", EXAMPLES[0], "-o", tmp_path / "a.wav", "--transpose")
+        assert_fails(invoke(app, *words), 2, "there are none")
 
     def test_an_npz_that_lies_on_its_side(self, tmp_path: Path, repository: Path) -> None:
         config = MelConfig()
