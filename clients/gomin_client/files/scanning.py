@@ -65,7 +65,7 @@ def id3_size(head: bytes) -> int:
 
 
 def scan_mpeg(path: Path) -> MpegExtent:
-    """Count the frames of an MPEG audio file to its end, whatever stands between them.
+    """Count the frames of an MPEG audio file to its end, and skip any data between them.
 
     Raises:
         OSError: the file cannot be read.

@@ -4,6 +4,8 @@ A sample depends on `halo` frames to either side. So the output of a window is e
 is not an end of the whole; there it is cut off, and the next window begins early enough to supply it. All windows have
 one size, except that of a recording shorter than a window, so that a server can merge the windows of many callers into
 batches: the last one begins early instead of being short.
+
+A model's halo is computed at export, from the network's kernels (`halo_frames` of its config); the contract has it.
 """
 
 from __future__ import annotations
