@@ -130,11 +130,8 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
         if any(job.target != STREAM for job in jobs):
             raise UsageError("--stream writes to standard output: give -o -")
         stdio.check_stream_subtype(settings.extension, settings.subtype)
+    _check_packages(jobs)
     for job in jobs:
-        for path in (job.source, job.target):
-            known = formats.of(path)
-            if known is not None and known.kind == formats.MEL:  # audio that cannot be read does not stop the rest
-                known.require(path)
         written = formats.to_write(Path(f"x{settings.extension}") if job.target == STREAM else job.target)
         if written is not None and job.task != ANALYZE and not settings.live:
             written.check_subtype(settings.subtype)
@@ -142,6 +139,24 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
         raise UsageError(f"--subtype {settings.subtype}: no audio is written")
     if replace(settings.reading, force=False) != MelReading() and not any(job.task == SYNTHESIZE for job in jobs):
         raise UsageError("--mel-convention, --stft-norm and --transpose are for mel files: there are none")
+
+
+def _check_packages(jobs: Sequence[FileJob]) -> None:
+    """Refuse outputs that need a package that is missing, and inputs if all of them do; others fail one by one."""
+    from gomin_client.files import formats
+
+    problems = []
+    for job in jobs:
+        source, target = formats.of(job.source), formats.of(job.target)
+        if target is not None:
+            target.require(job.target)
+        try:
+            if source is not None:
+                source.require(job.source)
+        except UsageError as error:
+            problems.append(error)
+    if len(problems) == len(jobs):
+        raise problems[0]
 
 
 def _check_plot(path: Path, jobs: Sequence[FileJob]) -> None:
