@@ -1,1 +1,1 @@
-"""Readers of what people bring, fed with anything. `targets` holds what is fuzzed; hypothesis and atheris feed it."""
+"""Fuzzing of the file readers and parsers. `targets` has the functions; hypothesis and atheris call them."""

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing with atheris, for a given time: python -m tests.fuzz [--seconds N] [TARGET …].
 
-What is found stands in fuzz-findings/, as the input that did it; put it into a test.
+Inputs that cause a failure are written to fuzz-findings/; make a test of each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FINDINGS = Path("fuzz-findings")
 
 
 def main() -> int:
-    """Run each target in a process of its own, since libFuzzer ends it."""
+    """Run each target in a separate process, because libFuzzer ends it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", help="default: all")
     parser.add_argument("--seconds", type=int, default=30, help="for each target")

@@ -1,4 +1,4 @@
-"""What is fuzzed: functions of bytes, of which any outcome but a result or a `GominError` is a defect."""
+"""The fuzzed functions of bytes. Any outcome except a result or a `GominError` is a defect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fuzzing targets under hypothesis, which `make test` can afford; `make fuzz` goes on with atheris."""
+"""The fuzzing targets under hypothesis, which is fast enough for `make test`; `make fuzz` uses atheris."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def damaged(draw: st.DrawFn, valid: list[bytes]) -> bytes:
     """A valid input with bytes overwritten, cut out, put in, or its end missing; or anything at all."""
     content = bytearray(draw(st.sampled_from(valid)))
     for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, max(0, min(len(content), 300) - 1)))  # headers stand in front
+        at = draw(st.integers(0, max(0, min(len(content), 300) - 1)))  # headers are at the start
         what = draw(st.sampled_from(["overwrite", "insert", "delete", "cut"]))
         piece = draw(st.binary(min_size=1, max_size=8))
         if what == "overwrite":

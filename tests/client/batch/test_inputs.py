@@ -1,4 +1,4 @@
-"""The input files that arguments stand for."""
+"""The input files of each kind of argument."""
 
 import errno
 import os

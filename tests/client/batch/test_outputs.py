@@ -107,7 +107,7 @@ class TestPlan:
         assert words in str(error.value)
 
     def test_a_command_can_be_repeated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What it made the first time is no input the second time."""
+        """Outputs of the first run are not inputs of the second."""
         monkeypatch.chdir(tmp_path)
         Path("in/sub").mkdir(parents=True)
         for name in ("in/a.wav", "in/a_gan.wav", "in/out/a.wav", "in/sub/b.flac"):
@@ -161,7 +161,7 @@ OUTPUTS = st.sampled_from(["out/", "out/**/*.flac", "out/*.wav", "out/rec_*.ogg"
 
 @given(names=st.lists(FILES, min_size=1, max_size=12, unique=True), output=OUTPUTS)
 def test_nothing_is_ever_overwritten(names: list[str], output: str) -> None:
-    """Every input gets an output of its own, and none that is an input."""
+    """Every input gets a separate output, and no output is an input."""
     made = [os.path.normpath(target) for target in targets(names, [output])]
 
     assert len(set(made)) == len(names)

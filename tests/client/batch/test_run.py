@@ -1,4 +1,4 @@
-"""Batches: bad files, several in flight, resuming, what is shown of them."""
+"""Batches: bad files, several files in flight, resuming, output on the terminal."""
 
 import json
 import os

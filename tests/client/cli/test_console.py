@@ -1,4 +1,4 @@
-"""The frame of the programs: what becomes of errors of the operating system, in a process of their own."""
+"""Errors of the operating system at the command line, in separate processes."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def test_a_current_directory_that_is_gone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.npz", "x.npy", "x.pt"])
 def test_a_file_that_cannot_grow(tree: Path, repository: Path, name: str) -> None:
-    """As a full disk: the system's reason, once, whatever library wrote the file; and no debris."""
+    """As on a full disk: the system's reason, once, for every library; and no leftover files."""
     before = set(tree.iterdir())
     task = ["reconstruct", "--url", f"local:{repository}"] if name in ("x.wav", "x.flac") else ["analyze"]
 

@@ -49,7 +49,7 @@ def test_control_characters_are_escaped(text: str) -> None:
 
 
 def test_of_a_file_name_and_of_a_config(tmp_path: Path) -> None:
-    """What other people named and wrote does not reach the terminal as it is."""
+    """Names and texts from other people are escaped on the terminal."""
     result = invoke(app, "analyze", tmp_path / "a\x1b[31m.wav")
     assert result.returncode != 0
     assert "a\\x1b[31m.wav" in result.stderr

@@ -1,4 +1,4 @@
-"""The table of formats: what is derived from it, and a format of one's own."""
+"""The table of formats: everything derived from it, and a custom format."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Headers of uncompressed audio: lengths that are missing, wrong or those of streams."""
+"""Headers of uncompressed audio: missing lengths, wrong lengths and streams."""
 
 from __future__ import annotations
 

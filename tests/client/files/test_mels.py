@@ -1,4 +1,4 @@
-"""Mel files: what is written is read back; what is no mel is an error."""
+"""Mel files: written files are read back; anything else is an error."""
 
 import io
 import pickle

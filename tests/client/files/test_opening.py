@@ -1,4 +1,4 @@
-"""Audio is read to its end, whatever its header says, and a file is what it contains, whatever its name says."""
+"""Audio is read to its end despite a wrong header, and the content decides the format, not the name."""
 
 from __future__ import annotations
 

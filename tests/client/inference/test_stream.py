@@ -84,7 +84,7 @@ class TestVocode:
         assert begun[0] <= 6
 
     def test_leaving_early_ends_the_reading_thread(self) -> None:
-        """It waits for a free place in flight, which nobody will take any more."""
+        """The thread waits for a free place in flight, which never comes."""
         closed = threading.Event()
 
         def source() -> Iterator[NDArray[np.float32]]:

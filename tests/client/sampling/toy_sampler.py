@@ -1,4 +1,4 @@
-"""A sampler of one's own: one step, and the predicted signal is the result."""
+"""A custom sampler: one step, and the predicted signal is the result."""
 
 from __future__ import annotations
 

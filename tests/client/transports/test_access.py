@@ -111,7 +111,7 @@ class TestHttp:
             vocoder.synthesize(MEL)
 
     def test_tls(self, server: RunningServer, pki: Path) -> None:
-        """Triton's HTTP has no TLS of its own: something in front of it does that."""
+        """Triton's HTTP port has no TLS; a proxy in front of it provides it."""
         with terminating_tls(server.http_port, pki) as port:
             with Vocoder(f"https://localhost:{port}", connection=tls(pki)) as vocoder:
                 assert vocoder.synthesize(MEL).shape == (768,)

@@ -1,4 +1,4 @@
-"""Servers that come late, die, come back, or never come: real ones, killed with SIGKILL."""
+"""Real servers that start late, are killed, come back, or never start."""
 
 from __future__ import annotations
 

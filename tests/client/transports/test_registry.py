@@ -1,4 +1,4 @@
-"""Schemes of one's own."""
+"""Registered schemes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is tried again and what is not, with a transport that fails on demand; real servers: test_bad_day.py."""
+"""Which requests are repeated, with a transport that fails on demand; real servers: test_bad_day.py."""
 
 from __future__ import annotations
 

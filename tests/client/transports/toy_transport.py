@@ -1,4 +1,4 @@
-"""A transport of one's own, in one file: every model answers with silence."""
+"""A custom transport in one file: every model answers with silence."""
 
 from __future__ import annotations
 

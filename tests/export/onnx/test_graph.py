@@ -47,7 +47,7 @@ def test_no_lowering_exports_the_plain_form(tiny_gan: GomiGAN, tmp_path: object)
 
 
 def test_the_graph_knows_its_shapes(graph_for_cpus: Path) -> None:
-    """Reshapes are told what they make; ONNX's own inference can then follow every value."""
+    """With constant shapes in Reshape nodes, ONNX's shape inference can follow every value."""
     model = onnx.load(graph_for_cpus)
     operators = {node.op_type for node in model.graph.node}
 

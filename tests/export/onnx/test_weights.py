@@ -52,7 +52,7 @@ def test_answers_are_those_of_a_single_file(large: Path, tiny_repository: Path, 
 
 
 def test_the_same_again_is_a_no_op(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a file of that name lies in the current directory."""
+    """Also if the current directory has a file of that name."""
     monkeypatch.setattr(onnx_export, "MOST_WEIGHTS_INSIDE", 100_000)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx.data").write_text("of something else")

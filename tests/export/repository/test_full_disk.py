@@ -13,7 +13,7 @@ from tests.support import GOLDEN, run
 
 
 def debris(home: Path) -> list[str]:
-    """What lies beside the repository, where models are staged."""
+    """The files beside the repository, where models are staged."""
     return [path.name for path in home.parent.iterdir() if path != home]
 
 

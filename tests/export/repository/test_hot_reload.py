@@ -36,7 +36,7 @@ def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Traffic:
-    """Calls the newest version of a model again and again, from a thread of its own."""
+    """Calls the newest version of a model repeatedly, in a separate thread."""
 
     def __init__(self, server: RunningServer, mel: np.ndarray, expected: dict[int, np.ndarray]) -> None:
         self.answers: Counter[int] = Counter()  # version -> answers
@@ -128,7 +128,7 @@ def local_answer_of(checkpoint: Path, home: Path, mel: np.ndarray) -> np.ndarray
 
 
 def test_explicit_mode(tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server takes a new version when it is told to, and only then."""
+    """The server loads a new version only on request."""
     home = tmp_path / "models"
     shutil.copytree(tiny_repository, home)
     explicit = ("--model-control-mode=explicit", "--load-model=gomin_gan")

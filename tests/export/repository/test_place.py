@@ -183,7 +183,7 @@ def test_two_exports_at_once_both_keep_their_provenance(tmp_path: Path) -> None:
 
 
 def test_provenance_survives_other_layouts_and_comments(tmp_path: Path) -> None:
-    """Written by another tool, a parameter takes several lines; and a comment is nobody's parameter."""
+    """Parameters on several lines, as other tools write them; and a comment that looks like a parameter."""
     home = tmp_path / "models"
     place(home, [GAN], "aa")
     config = home / "gomin_gan/config.pbtxt"
