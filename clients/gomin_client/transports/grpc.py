@@ -21,8 +21,9 @@ from gomin_client.transports.address import Address, balanced_target, with_port
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
 from gomin_client.transports.connection import Connection
 from gomin_client.transports.forking import keep_forever, renew_in_children
+from gomin_client.transports.proxies import grpc_proxy, is_loopback
 from gomin_client.transports.statistics import Statistics, total
-from gomin_client.transports.triton import ASK_TIMEOUT_S, RefusedError, TritonTransport, datatype, decode
+from gomin_client.transports.triton import ASK_TIMEOUT_S, RefusedError, TritonTransport, brief, datatype, decode
 
 CONNECT_TIMEOUT_S = 10.0
 DEFAULT_PORT = 8001
@@ -61,12 +62,13 @@ def _named(address: Address) -> Address:
 class GrpcTransport(TritonTransport):
     """Triton over gRPC; one channel serves all threads."""
 
-    def __init__(self, addresses: Sequence[Address], connection: Connection) -> None:
+    def __init__(self, addresses: Sequence[Address], connection: Connection, through_proxy: bool = True) -> None:
         """Connect at the first request.
 
         Args:
             addresses: one server, or several that serve the same models.
             connection: its headers and TLS files are used here.
+            through_proxy: whether to use the proxy of the environment, if it is for this server.
 
         Raises:
             UsageError: a TLS file cannot be read, or several hosts with TLS.
@@ -84,6 +86,12 @@ class GrpcTransport(TritonTransport):
             ("grpc.min_reconnect_backoff_ms", int(1000 * CONNECT_TIMEOUT_S)),  # the timeout of connecting
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
         ]
+        host = addresses[0].host_and_port[0]
+        # a proxy cannot reach this machine's own addresses, and gRPC sends it a list of servers as one host
+        direct = not through_proxy or len(addresses) > 1 or is_loopback(host)
+        self._proxy = None if direct else grpc_proxy(host)
+        if direct:
+            self._options.append(("grpc.enable_http_proxy", 0))
         if len(addresses) > 1 or addresses[0].scheme == "dns":
             self._options.append(("grpc.lb_policy_name", "round_robin"))
         if connection.wants_tls or addresses[0].scheme == "grpcs":
@@ -105,7 +113,7 @@ class GrpcTransport(TritonTransport):
         self._lock = threading.Lock()
         renew_in_children(self)
         # with several servers, one way to each of them, to ask whether they serve the same
-        self._members = [GrpcTransport([address], connection) for address in addresses] if len(addresses) > 1 else []
+        self._members = [GrpcTransport([one], connection, False) for one in addresses] if len(addresses) > 1 else []
 
     @property
     def servers(self) -> int:
@@ -209,6 +217,17 @@ class GrpcTransport(TritonTransport):
                 raise RefusedError(str(error.status()), str(error.message())) from error
             except OSError as error:  # a name that cannot be resolved
                 raise self.unreachable(str(error) or type(error).__name__) from error
+
+    def unreachable(self, reason: str) -> ServerError:
+        """See `TritonTransport.unreachable`; the message names a proxy that is in the way."""
+        if self._proxy is None:
+            return super().unreachable(reason)
+        host = self._addresses[0].host_and_port[0]
+        return ServerError(
+            f"no Triton server at {self.url} through the proxy {self._proxy.url}, which the environment variable "
+            f"{self._proxy.variable} sets ({brief(reason)})",
+            f"add {host} to {self._proxy.exceptions} to connect without a proxy",
+        )
 
     def after_fork(self) -> None:
         """Leave the channel to the parent; see `Forkable`."""
