@@ -24,6 +24,7 @@ from gomin_export.parity import cases, gate, record, windows
 from gomin_export.parity.gate import Report
 from gomin_export.plan import ExportOptions, ExportPlan, PlannedModel, make_plan
 from gomin_export.repository import place
+from gomin_export.repository.staging import staging, transferred, turn
 
 Say = Callable[[str], None]
 
@@ -68,27 +69,39 @@ class Export:
         """
         self.placed = False  # whether the models are in the repository
         self._say = say
+        self._architecture = architecture
         self._options = options
         self._source = checkpoint if isinstance(checkpoint, Source) else Source.of(checkpoint)
         path = self._source.path
         say(f"loading {path}")
         self._network = load_network(architecture.network_class, path, options.overrides, options.key, say)
-        self.plan = make_plan(architecture, self._network, self._source.sha256, model_repository, options)
+        self.plan = self._make_plan(model_repository)
+
+    def _make_plan(self, model_repository: Path) -> ExportPlan:
+        return make_plan(self._architecture, self._network, self._source.sha256, model_repository, self._options)
 
     def run(self) -> Exported:
         """Export, prove parity and place the models, unless the repository has them already.
+
+        Exports that remove versions of a model (`ExportOptions.keep`) wait for one another.
 
         Raises:
             ParityError: an exported model differs from the network; nothing was placed.
             RepositoryError: a file cannot be written; nothing was placed.
         """
-        plan = self.plan
+        homes = [] if self._options.keep is None else [self.plan.repository / model.name for model in self.plan.models]
+        with turn(homes, self._say) as waited:
+            if waited:
+                self.plan = self._make_plan(self.plan.repository)  # the other export changed the repository
+            return self._run(self.plan)
+
+    def _run(self, plan: ExportPlan) -> Exported:
         if plan.exists:
             self._say(f"version {plan.version} was made by the same recipe: nothing to export{plan.newer}")
             reports = [self._recorded(path) for path in plan.paths]
             if not plan.changes:
                 return Exported(plan, reports)
-        with place.staging(plan.repository) as stage:
+        with staging(plan.repository) as stage:
             provenance: dict[str, Provenance] = {}
             if plan.exists:
                 for model in plan.models:
@@ -100,9 +113,11 @@ class Export:
                     provenance[model.name] = Provenance(
                         self._source.sha256, precision, report.summary, self._source.name
                     )
-            with place.signals_deferred():
-                place.place_models(plan.repository, plan.version, plan.staged(stage, provenance), plan.dropped)
-                self.placed = True
+            with transferred(plan.repository, [stage / model.name for model in plan.models]) as homes:
+                staged = plan.staged(homes, provenance)
+                with place.signals_deferred():
+                    place.place_models(plan.repository, plan.version, staged, plan.dropped)
+                    self.placed = True
         return Exported(plan, reports)
 
     def _build(self, stage: Path) -> list[Report]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gomin_export.repository import fingerprint, place
 from gomin_export.repository.config import Deployment, config_text
 from gomin_export.repository.fingerprint import Recipe
 from gomin_export.repository.place import StagedModel
+from gomin_export.repository.staging import require_writable
 
 
 @dataclass(frozen=True)
@@ -114,23 +115,23 @@ class ExportPlan:
     models: tuple[PlannedModel, ...]
     recipe: Recipe
 
-    def staged(self, stage: Path, provenance: Mapping[str, Provenance]) -> list[StagedModel]:
-        """The models in a staging directory.
+    def staged(self, homes: Sequence[Path], provenance: Mapping[str, Provenance]) -> list[StagedModel]:
+        """The models in staging directories.
 
         Args:
-            stage: the staging directory.
+            homes: a directory for each model.
             provenance: model → provenance of its new version, if there is a new version.
         """
         return [
-            StagedModel(model.name, model.contract, stage / model.name, model.config, provenance.get(model.name))
-            for model in self.models
+            StagedModel(model.name, model.contract, home, model.config, provenance.get(model.name))
+            for model, home in zip(self.models, homes, strict=True)
         ]
 
     def config_texts(self) -> dict[str, str]:
         """Model → text of its config.pbtxt, without the provenance of a new version."""
         return {
             planned.name: place.final_config(self.repository, staged, self.version, planned.dropped)
-            for planned, staged in zip(self.models, self.staged(self.repository, {}), strict=True)
+            for planned, staged in zip(self.models, self.staged([self.repository] * len(self.models), {}), strict=True)
         }
 
     @property
@@ -181,7 +182,7 @@ def make_plan(
         RepositoryError: the repository cannot take the models.
         UsageError: options contradict each other.
     """
-    place.require_writable(repository.resolve())
+    require_writable(repository.resolve())
     deployment, precision = options.deployment, options.graph.precision
     if (deployment.sampling or deployment.tile_frames) and all(
         model.kind != contract.DIFFUSION for model in architecture.models

@@ -1,18 +1,16 @@
 """Placing complete models into a Triton model repository.
 
-Models are staged in a directory beside the repository, on the same file system, and are placed by renaming, so that a
-server never sees a part of a model. All models of one export get the same version number. An existing config.pbtxt is
+Models are staged on the file system of the repository (see `staging`) and are placed by renaming, so that a server
+never sees a part of a model. All models of one export get the same version number. An existing config.pbtxt is
 read again when it is written, under a lock: an edit made during an export is not lost.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from gomin_client.errors import ContractError, GominError, UsageError
 from gomin_export.errors import RepositoryError
 from gomin_export.parity.record import read_provenance
 from gomin_export.repository.config import Deployment, conflicts, tensorrt_precision, with_provenance
+from gomin_export.repository.staging import is_mount_point, locked, sync
 
 _NEWEST_VERSION = 2**31 - 1
 
@@ -46,61 +45,6 @@ class StagedModel:
     home: Path
     config: str | None
     provenance: Provenance | None
-
-
-def require_writable(repository: Path) -> None:
-    """Check that models can be placed, before the work of an export.
-
-    Raises:
-        RepositoryError: the repository is a file or a mount point, or cannot be written to.
-    """
-    try:
-        if repository.exists() and not repository.is_dir():
-            raise RepositoryError(f"{repository}: is a file, not a directory")
-        if repository.exists() and repository.stat().st_dev != repository.parent.stat().st_dev:
-            raise RepositoryError(
-                f"{repository}: is a mount point, and models are staged beside the repository, on its file system: "
-                f"choose a directory in it, such as --repository {repository / 'model_repository'}"
-            )
-        there = next(path for path in (repository, *repository.parents) if path.exists())
-        if not there.is_dir():
-            raise RepositoryError(f"{repository}: cannot be written to: {there} is a file")
-        for path in {there, repository.parent if repository.exists() else there}:
-            if not os.access(path, os.W_OK | os.X_OK):
-                raise RepositoryError(
-                    f"{repository}: cannot be written to: no permission for {path}, or its file system is read-only"
-                )
-    except OSError as error:
-        raise RepositoryError(f"{repository}: cannot be written to: {error.strerror or error}") from error
-
-
-@contextmanager
-def staging(repository: Path) -> Iterator[Path]:
-    """A temporary directory beside the repository, removed at the end in any case.
-
-    Directories left by killed exports are removed too.
-
-    Raises:
-        RepositoryError: the repository or the staging directory cannot be made.
-    """
-    repository = repository.resolve()
-    require_writable(repository)
-    prefix = f".{repository.name}.staging-"
-    try:
-        repository.parent.mkdir(parents=True, exist_ok=True)
-        for left in repository.parent.glob(f"{prefix}*"):
-            with contextlib.suppress(OSError), _locked(left, wait=False):  # a directory in use is locked
-                shutil.rmtree(left, ignore_errors=True)
-        stage = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
-    except OSError as error:
-        raise RepositoryError(f"{repository}: cannot be written to: {error.strerror or error}") from error
-    try:
-        with _locked(stage):
-            yield stage
-    except OSError as error:
-        raise RepositoryError(f"{error.filename or repository}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def choose_version(repository: Path, models: Sequence[str], wanted: int | None) -> int:
@@ -211,7 +155,8 @@ def place_models(
         RepositoryError: an existing model has another contract, or a file cannot be written.
     """
     repository = repository.resolve()
-    with _locked(repository.parent):
+    # of a mount point, which containers share, only the directory itself is the same to all
+    with locked(repository if is_mount_point(repository) else repository.parent):
         for model in models:
             check_contract(repository, model.name, model.contract, overwrite=model.config is not None)
         moved: list[tuple[Path, Path]] = []
@@ -219,6 +164,12 @@ def place_models(
             repository.mkdir(exist_ok=True)
             for model in models:
                 _place_model(repository, version, model, dropped.get(model.name, []), moved)
+            for model in reversed(models):  # a model goes before the models that it calls
+                for number in dropped.get(model.name, []):
+                    _move(repository / model.name / str(number), model.home / f"dropped-{number}", moved)
+            for model in models:
+                sync(repository / model.name)
+            sync(repository)
         except BaseException as error:
             for source, target in reversed(moved):
                 with contextlib.suppress(OSError):  # the others can still be undone
@@ -231,31 +182,31 @@ def place_models(
 def _place_model(
     repository: Path, version: int, model: StagedModel, dropped: Sequence[int], moved: list[tuple[Path, Path]]
 ) -> None:
-    """Place one model; every rename is recorded in `moved`."""
+    """Place one model without removing versions; every rename is recorded in `moved`."""
     home = repository / model.name
     config = model.home / CONFIG
     config.write_text(final_config(repository, model, version, dropped), encoding="utf-8")
-
-    def move(source: Path, target: Path) -> None:
-        source.rename(target)
-        moved.append((source, target))
-
+    sync(config)
     if not home.exists():
-        move(model.home, home)
+        _move(model.home, home, moved)
         return
+    has_config = (home / CONFIG).exists()
+    if not has_config:  # first: a server would make up a configuration for a version without one
+        _move(config, home / CONFIG, moved)
     if model.provenance is not None:
         if (home / str(version)).exists():
             raise RepositoryError(f"{home / str(version)}: was made during this export; run it again")
-        move(model.home / str(version), home / str(version))
-    old = model.home / "config.old"
-    if (home / CONFIG).exists():
+        _move(model.home / str(version), home / str(version), moved)
+    if has_config:
+        old = model.home / "config.old"
         shutil.copyfile(home / CONFIG, old)  # the model always has a config.pbtxt
         config.replace(home / CONFIG)
         moved.append((home / CONFIG, old))
-    else:
-        move(config, home / CONFIG)
-    for number in dropped:
-        move(home / str(number), model.home / f"dropped-{number}")
+
+
+def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
+    source.rename(target)
+    moved.append((source, target))
 
 
 def check_contract(repository: Path, name: str, described: ModelContract, overwrite: bool) -> None:
@@ -282,21 +233,6 @@ def check_contract(repository: Path, name: str, described: ModelContract, overwr
                 f"{existing.parent}: its versions have {parameter} {old.get(parameter)}, the new one has {value}; "
                 "versions of one model must agree for clients: choose another --repository, or remove the model"
             )
-
-
-@contextmanager
-def _locked(directory: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a directory's lock, which is released if the process ends.
-
-    Raises:
-        OSError: another process holds it, and `wait` is not set.
-    """
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -94,6 +94,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _remove_leftovers(path.parent, prefix)
         part, lock = _create(path.parent, prefix)
         yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())  # or a crash of the machine may leave the new name with no content
         part.replace(path)
     except (FileExistsError, NotADirectoryError) as error:
         raise FileError(f"{path}: cannot be written: {error.filename} is a file, not a directory") from error

@@ -19,6 +19,7 @@ from gomin_export.errors import RepositoryError
 from gomin_export.networks import registry
 from gomin_export.repository import place as placing
 from gomin_export.repository.config import Deployment, config_text
+from gomin_export.repository.staging import staging, transferred
 
 GAN = ModelContract("gan", MelConfig(), halo_frames=8)
 DENOISER = ModelContract("denoiser", MelConfig(), halo_frames=1, num_diffusion_steps=50)
@@ -44,7 +45,7 @@ def place(
         placing.check_contract(home, name, contract, overwrite)
     version = placing.choose_version(home, names, wanted)
     dropped = {name: placing.dropped_versions(home, name, version, keep) for name in names}
-    with placing.staging(home) as stage:
+    with staging(home) as stage:
         models = []
         for name, contract in zip(names, contracts, strict=True):
             text = config_text(SERVED[name], contract, deployment, "fp32")
@@ -53,7 +54,8 @@ def place(
             (stage / name / str(version) / "model.onnx").write_text(f"made of {sha256}")
             models.append(placing.StagedModel(name, contract, stage / name, config, Provenance(sha256)))
         meanwhile()
-        with placing.signals_deferred():
+        with transferred(home, [model.home for model in models]) as homes, placing.signals_deferred():
+            models = [replace(model, home=staged) for model, staged in zip(models, homes, strict=True)]
             placing.place_models(home, version, models, dropped)
     return version
 
@@ -233,12 +235,21 @@ def test_tensorrt_does_not_run_a_model_in_another_precision(tmp_path: Path) -> N
     assert placing.choose_config(home, "gomin_gan", text, DEFAULTS, "fp32", overwrite=False) is None
 
 
-def test_what_a_killed_export_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+def test_old_versions_go_last_and_a_chain_before_its_denoiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "models"
-    (tmp_path / ".models.staging-dead").mkdir()
+    place(home, [DENOISER, DIFFUSION], "aa")
+    rename = Path.rename
+    renamed: list[str] = []
 
-    with placing.staging(home) as first, placing.staging(home) as second:
-        assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name}
+    def noted(self: Path, target: Path) -> Path:
+        renamed.append(f"{self.parent.name}/{self.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", noted)
+    place(home, [DENOISER, DIFFUSION], "bb", keep=1)
+
+    assert renamed == ["gomin_denoiser/2", "gomin_diffusion/2", "gomin_diffusion/1", "gomin_denoiser/1"]
+    assert versions(home / "gomin_denoiser") == versions(home / "gomin_diffusion") == [2]
 
 
 def test_a_signal_waits_until_the_models_are_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
