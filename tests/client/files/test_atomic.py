@@ -33,6 +33,28 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_content_is_on_the_disk_before_the_file_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted_sync(handle: int) -> None:
+        events.append(f"{os.fstat(handle).st_size} bytes synced")
+        fsync(handle)
+
+    def noted_replace(self: Path, target: Path) -> Path:
+        events.append(f"renamed to {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    with atomic_write(tmp_path / "a.txt") as part:
+        part.write_text("new")
+
+    assert events == ["3 bytes synced", "renamed to a.txt"]
+
+
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
