@@ -6,6 +6,7 @@ GominError
 ├── FileError                1  a file that cannot be read or written
 ├── ServerError              3  the server cannot be reached or is not ready
 │   ├── ModelNotReadyError   3  the server knows the model, but has not loaded it, or could not
+│   ├── IncompleteAnswerError  3  the connection was lost in the middle of an answer
 │   └── AccessError          3  the server refuses this client
 ├── InferenceError           1  the server was reached, but answered a request with an error
 │   └── DeadlineError        1  the server did not answer in time
@@ -57,6 +58,10 @@ class ServerError(GominError):
 
 class ModelNotReadyError(ServerError):
     """A model that a server knows but does not serve; the message contains the server's reason, if it gives one."""
+
+
+class IncompleteAnswerError(ServerError):
+    """A connection that was lost in the middle of an answer."""
 
 
 class AccessError(ServerError):

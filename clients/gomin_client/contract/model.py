@@ -43,6 +43,8 @@ NOISE = "noise"  # (B, 1, N) float32
 OUTPUTS = {GAN: AUDIO, DENOISER: NOISE, DIFFUSION: AUDIO}  # kind -> its output
 
 PARAMETER_PREFIX = "gomin."
+
+_LARGEST = 2**20  # of a number in a contract: a broken or malicious server must not cost all memory
 MAX_FRAMES = PARAMETER_PREFIX + "max_frames"
 
 
@@ -178,22 +180,27 @@ class ModelContract:
         if kind not in KINDS:
             raise ContractError(f"model {model} is of kind {kind!r}; this client knows {', '.join(KINDS)}")
 
-        def number(name: str) -> int:
+        def number(name: str, most: int = _LARGEST) -> int:
             text = parameters.get(PARAMETER_PREFIX + name)
             try:
-                return int(text)  # type: ignore[arg-type]
+                value = int(text)  # type: ignore[arg-type]
             except (TypeError, ValueError):
                 raise ContractError(
                     f"model {model}: config parameter {PARAMETER_PREFIX}{name} is "
-                    f"{'missing' if text is None else repr(text)}; expected a whole number"
+                    f"{'missing' if text is None else repr(text[:40])}; expected a whole number"
                 ) from None
+            if not 0 <= value <= most:
+                raise ContractError(
+                    f"model {model}: config parameter {PARAMETER_PREFIX}{name} is {value}; expected 0 to {most}"
+                )
+            return value
 
         settings = [number(name) for name in ("sample_rate", "win_length", "hop_length", "n_mels")]
         try:
             mel = MelConfig(*settings)
         except ValueError as error:
             raise ContractError(f"model {model}: config parameter {PARAMETER_PREFIX}{error}") from error
-        max_frames = number("max_frames") if MAX_FRAMES in parameters else None
+        max_frames = number("max_frames", most=2**62) if MAX_FRAMES in parameters else None
         if max_frames is not None and max_frames < 1:
             raise ContractError(f"model {model}: config parameter {MAX_FRAMES} is {max_frames}; expected at least 1")
         contract = cls(

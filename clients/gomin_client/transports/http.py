@@ -7,18 +7,18 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPException, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from numpy.typing import NDArray
 
-from gomin_client.errors import UsageError
+from gomin_client.errors import IncompleteAnswerError, UsageError
 from gomin_client.transports.address import Address
 from gomin_client.transports.base import LONGEST_S, Parameters, Tensors, Transport
 from gomin_client.transports.connection import Connection
-from gomin_client.transports.http_client import Answer, HttpClient
+from gomin_client.transports.http_client import Answer, HttpClient, IncompleteError
 from gomin_client.transports.triton import ASK_TIMEOUT_S, RefusedError, TritonTransport, datatype, decode, encode
 
 _JSON_LENGTH = "inference-header-content-length"  # bytes of JSON in front of the tensors
@@ -102,6 +102,8 @@ class HttpTransport(TritonTransport):
 
     def _index(self) -> list[dict[str, Any]]:
         index = _json(_checked(self._ask("POST", "/v2/repository/index")).body)
+        if not isinstance(index, list):
+            raise ValueError(f"an index that is a {type(index).__name__}")
         return [dict(entry) for entry in index]
 
     def _config(self, model: str) -> tuple[dict[str, str], int]:
@@ -122,8 +124,14 @@ class HttpTransport(TritonTransport):
         with super().errors(timeout_s):
             try:
                 yield
+            except IncompleteError as error:
+                raise self.unreachable(str(error), kind=IncompleteAnswerError) from error
+            except RemoteDisconnected as error:
+                raise self.unreachable("connection closed") from error
             except HTTPException as error:
-                raise self.unreachable(f"connection closed, or not an HTTP port: {error}") from error
+                if timeout_s is None:
+                    raise self.unreachable(f"not an HTTP port: {error!r}") from error
+                raise ValueError(f"what is not HTTP: {error!r}") from error
             except TimeoutError as error:
                 raise self.too_late(timeout_s) from error
             except OSError as error:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 
 from gomin_client.transports.forking import renew_in_children
@@ -79,7 +79,8 @@ class HttpClient:
         Raises:
             TimeoutError: the deadline has passed.
             OSError: the connection was refused or reset, or TLS failed.
-            HTTPException: the answer is not HTTP, or ended early.
+            IncompleteError: the answer ended early.
+            HTTPException: the answer is not HTTP.
             ValueError: the answer is larger than `most_bytes`.
         """
         connection = self._taken()
@@ -123,6 +124,10 @@ class HttpClient:
                 connection = _Connection(self._host, self._port, self._context)
             self._busy.add(connection)
         return connection
+
+
+class IncompleteError(HTTPException):
+    """A connection that was closed in the middle of an answer."""
 
 
 class _Connection(HTTPConnection):
@@ -210,13 +215,16 @@ def _body(response: HTTPResponse, most_bytes: int) -> bytes:
         raise ValueError(f"an answer of {announced} bytes; expected at most {most_bytes}")
     pieces: list[bytes] = []
     size = 0
-    while piece := response.read(_PIECE):
-        pieces.append(piece)
-        size += len(piece)
-        if size > most_bytes:
-            raise ValueError(f"an answer of more than {most_bytes} bytes")
+    try:
+        while piece := response.read(_PIECE):
+            pieces.append(piece)
+            size += len(piece)
+            if size > most_bytes:
+                raise ValueError(f"an answer of more than {most_bytes} bytes")
+    except IncompleteRead as error:  # in chunks
+        raise IncompleteError(f"the answer ended after {size} bytes") from error
     if announced is not None and size < announced:
-        raise HTTPException(f"the answer ended after {size} of {announced} bytes")
+        raise IncompleteError(f"the answer ended after {size} of {announced} bytes")
     return b"".join(pieces)
 
 

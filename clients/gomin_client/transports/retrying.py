@@ -18,7 +18,16 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from gomin_client.contract.model import ModelContract
-from gomin_client.errors import AccessError, ContractError, GominError, ModelNotReadyError, ServerError, UsageError
+from gomin_client.errors import (
+    AccessError,
+    ContractError,
+    GominError,
+    IncompleteAnswerError,
+    InferenceError,
+    ModelNotReadyError,
+    ServerError,
+    UsageError,
+)
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
 from gomin_client.transports.forking import renew_in_children
 from gomin_client.transports.statistics import Statistics
@@ -26,6 +35,8 @@ from gomin_client.transports.statistics import Statistics
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 SHORTEST_RESTART_S = 1.0  # after a pause of this length, the model is compared with the first one
+
+MOST_INCOMPLETE = 3  # answers to one request, after which it is given up
 
 T = TypeVar("T")
 logger = logging.getLogger("gomin_client")
@@ -122,6 +133,7 @@ class RetryingTransport(Transport):
         """Attempt until it succeeds, for `seconds` after the first failure."""
         delays = _delays()
         give_up_at: float | None = None
+        incomplete = 0
         while True:
             if self._closed.is_set():
                 raise UsageError(f"the connection to {self.url} has been closed")
@@ -132,6 +144,9 @@ class RetryingTransport(Transport):
                     raise UsageError(f"the connection to {self.url} has been closed") from error
                 if not isinstance(error, ServerError) or isinstance(error, AccessError):
                     raise
+                incomplete = incomplete + 1 if isinstance(error, IncompleteAnswerError) else 0
+                if incomplete == MOST_INCOMPLETE:  # it is not the server that was lost
+                    raise InferenceError(f"{error.problem}, {incomplete} times in a row") from error
                 self._answered_at = float("-inf")
                 now = time.monotonic()
                 if give_up_at is None:

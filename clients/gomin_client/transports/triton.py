@@ -186,9 +186,9 @@ class TritonTransport(Transport):
             "this much audio: `Connection(timeout_s=…)`"
         )
 
-    def unreachable(self, reason: str) -> ServerError:
+    def unreachable(self, reason: str, kind: type[ServerError] = ServerError) -> ServerError:
         """The error of a server that cannot be reached or is unavailable."""
-        return ServerError(
+        return kind(
             f"no Triton server at {self.url} ({brief(reason)})",
             "start one with `gomin-server --model-repository model_repository`, or run in-process: "
             '`Vocoder("local:model_repository")`',
