@@ -218,12 +218,12 @@ class GrpcTransport(TritonTransport):
             except OSError as error:  # a name that cannot be resolved
                 raise self.unreachable(str(error) or type(error).__name__) from error
 
-    def unreachable(self, reason: str) -> ServerError:
+    def unreachable(self, reason: str, kind: type[ServerError] = ServerError) -> ServerError:
         """See `TritonTransport.unreachable`; the message names a proxy that is in the way."""
         if self._proxy is None:
-            return super().unreachable(reason)
+            return super().unreachable(reason, kind)
         host = self._addresses[0].host_and_port[0]
-        return ServerError(
+        return kind(
             f"no Triton server at {self.url} through the proxy {self._proxy.url}, which the environment variable "
             f"{self._proxy.variable} sets ({brief(reason)})",
             f"add {host} to {self._proxy.exceptions} to connect without a proxy",
