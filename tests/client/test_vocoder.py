@@ -23,6 +23,7 @@ from gomin_client import (
     MockModel,
     MockTransport,
     SamplerSettings,
+    SuspiciousAudioError,
     SuspiciousMelError,
     UsageError,
     Vocoder,
@@ -210,6 +211,21 @@ def test_concurrent_callers_meet_in_batches(server: RunningServer) -> None:
     assert spent.inferences > 1.5 * spent.executions, "hardly any batches of more than one"
     for wave in results.values():
         np.testing.assert_allclose(wave, expected, rtol=0, atol=1e-5)
+
+
+def test_audio_far_beyond_full_scale_is_refused_where_it_is_heard() -> None:
+    """A stream may begin with silence; integers that are stored as floats come later."""
+    quiet, loud = np.zeros(4000, np.float32), np.full(4000, 20000, np.float32)
+
+    with Vocoder(MockTransport({"gomin_gan": MockModel.vocoder(silent)}), window=80) as vocoder:
+        for call in (vocoder.analyze, vocoder.reconstruct):
+            with pytest.raises(SuspiciousAudioError, match="reaches 20000, far beyond full scale"):
+                call(loud, 24000)
+            assert len(call(loud, 24000, force=True))
+        with pytest.raises(SuspiciousAudioError):
+            list(vocoder.reconstruct_stream([quiet, loud], 24000))
+        made = vocoder.reconstruct_stream([quiet, loud], 24000, force=True)
+        assert sum(map(len, made)) == 8000
 
 
 class TestPackage:

@@ -180,7 +180,7 @@ class SoundFileDecoder:
         self._source = source
         try:
             self._file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source, **raw)
-        except (soundfile.SoundFileError, ValueError, TypeError) as error:
+        except (soundfile.SoundFileError, ValueError, TypeError, OverflowError) as error:
             self._close_source()
             raise DecodingError("its content is damaged, or of a kind that is not supported") from error
         self.rate: int = self._file.samplerate

@@ -91,10 +91,11 @@ class FFmpegDecoder:
                 if not self._container.streams.audio:
                     raise DecodingError("it contains no audio")
                 self._stream = self._container.streams.audio[0]
-                self.rate = int(self._stream.codec_context.sample_rate)
-                self.channels = int(self._stream.codec_context.channels)
+                context = self._stream.codec_context  # None if the encoding is not known
+                self.rate = int(context.sample_rate or 0) if context is not None else 0
+                self.channels = int(context.channels or 0) if context is not None else 0
                 if not self.channels or not self.rate:
-                    raise DecodingError(f"its audio, {self._stream.codec_context.name}, is damaged or not supported")
+                    raise DecodingError("its audio is damaged, or of an encoding that is not supported")
         except BaseException:
             self.close()
             raise
@@ -165,7 +166,7 @@ class FFmpegDecoder:
             self._packets += 1
             try:
                 frames = packet.decode()
-            except (av.error.InvalidDataError, av.error.EOFError):
+            except av.error.FFmpegError:
                 self._damaged += 1
                 continue
             for frame in frames:

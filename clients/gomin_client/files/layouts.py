@@ -90,7 +90,7 @@ def read_layout(name: str, file: Forward) -> Layout:
     parse = {"wav": _wav, "w64": _w64, "aiff": _aiff, "au": _au, "caf": _caf}[name]
     try:
         layout = parse(_Counted(file))
-    except struct.error as error:
+    except (struct.error, OverflowError, ValueError) as error:  # of fields that are cut short, or no numbers
         raise LayoutError("its header is cut short") from error
     if layout.channels < 1:
         raise LayoutError("its header has no channels")
@@ -109,6 +109,12 @@ class _Counted:
         self.position += len(data)
         if len(data) < size:
             raise LayoutError("its header is cut short")
+        return data
+
+    def begin(self, size: int) -> bytes:
+        """The first bytes of a chunk, which is read as a whole."""
+        data = self.take(min(size, 64))
+        self.skip(size - len(data))
         return data
 
     def unpack(self, layout: str) -> tuple[int, ...]:
@@ -151,7 +157,7 @@ def _wav(file: _Counted) -> Layout:
             _, large = file.unpack("<QQ")
             file.skip(size - 16 + size % 2)
         elif name == b"fmt ":
-            described = _wav_format(file.take(size), order)
+            described = _wav_format(file.begin(size), order)
             file.skip(size % 2)
         else:
             file.skip(size + size % 2)
@@ -185,8 +191,8 @@ def _w64(file: _Counted) -> Layout:
             raise LayoutError("its header is damaged")
         body = size - 24
         if name == b"fmt ":
-            described = _wav_format(file.take(min(body, 64)), "<")
-            file.skip(body - min(body, 64) + -body % 8)
+            described = _wav_format(file.begin(body), "<")
+            file.skip(-body % 8)
         else:
             file.skip(body + -body % 8)
 
@@ -206,7 +212,7 @@ def _aiff(file: _Counted) -> Layout:
             known = None if length is None else length - 8 - offset
             return Layout(encoding, is_big_endian, channels, rate, file.position, known)
         if name == b"COMM":
-            described = _aiff_format(file.take(size))
+            described = _aiff_format(file.begin(size))
             file.skip(size % 2)
         else:
             file.skip(size + size % 2)
@@ -243,7 +249,7 @@ def _caf(file: _Counted) -> Layout:
             encoding, is_big_endian, channels, rate = described
             return Layout(encoding, is_big_endian, channels, rate, file.position, size - 4 if size > 4 else None)
         if name == b"desc":
-            described = _caf_format(file.take(size))
+            described = _caf_format(file.begin(size))
         elif size < 0:
             raise LayoutError("its header is damaged")
         else:

@@ -95,17 +95,20 @@ def _open_with_either(path: Path, content: Content) -> Decoder:
 
 def _open_mpeg(path: Path, content: Content) -> Decoder:
     extent = scanning.scan_mpeg(path)
+    is_cut = extent.declared is not None and extent.frames < extent.declared - 1
+    if (is_cut or extent.frames < 2) and ffmpeg.is_installed():  # libsndfile would print warnings of its own
+        return ffmpeg.FFmpegDecoder(path, content.demuxer, defect=TRUNCATED if is_cut else "")
     if not extent.frames:  # a bit rate that is not declared, for example
         return SoundFileDecoder(path)
-    is_cut = extent.declared is not None and extent.frames < extent.declared - 1
-    if is_cut and ffmpeg.is_installed():  # libsndfile prints warnings of its own
-        return ffmpeg.FFmpegDecoder(path, content.demuxer, defect=TRUNCATED)
     if extent.is_uniform and (extent.declared is None or extent.frames <= extent.declared + 1):
-        decoder = SoundFileDecoder(path, defect=lambda: TRUNCATED if is_cut else "")
+        frames_only = Section(path, [(extent.start, extent.end if extent.declared else path.stat().st_size)])
+        decoder = SoundFileDecoder(frames_only, defect=lambda: TRUNCATED if is_cut else "")
         if extent.declared is not None or decoder.frames >= extent.samples:  # the latter is an estimate
             return decoder
         decoder.close()
-    return ffmpeg.open_required(path, content.demuxer, "it is MPEG audio whose header does not give its true length")
+    return ffmpeg.open_required(
+        path, content.demuxer, "it is MPEG audio that was joined or has no length"
+    )
 
 
 def _open_ogg(path: Path, content: Content) -> Decoder:

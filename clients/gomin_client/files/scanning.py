@@ -30,12 +30,16 @@ class MpegExtent:
     """The frames of an MPEG audio file.
 
     Attributes:
+        start: offset of the first frame.
+        end: offset after the last complete frame.
         frames: number of frames, without the first if it is a Xing or Info header.
         frame_samples: samples per channel in a frame.
         declared: number of frames that the Xing or Info header declares; None if there is none.
-        is_uniform: whether all frames have one sample rate and one number of channels.
+        is_uniform: whether all frames have one sample rate and one number of channels, and nothing is between them.
     """
 
+    start: int
+    end: int
     frames: int
     frame_samples: int
     declared: int | None
@@ -71,19 +75,20 @@ def scan_mpeg(path: Path) -> MpegExtent:
         OSError: the file cannot be read.
     """
     first: _Frame | None = None
-    count, declared, is_uniform = 0, None, True
+    start, end, count, declared, is_uniform = 0, 0, 0, None, True
     with path.open("rb", buffering=1 << 16) as file:
         for position, frame in _mpeg_frames(file):
             if first is None:
-                first = frame
+                first, start, end = frame, position, position + frame.size
                 file.seek(position)
                 found, declared = _xing(file.read(min(frame.size, 1024)), frame)
                 if found:
                     continue
-            elif (frame.rate, frame.channels) != (first.rate, first.channels):
+            elif (frame.rate, frame.channels) != (first.rate, first.channels) or position != end:
                 is_uniform = False
+            end = position + frame.size
             count += 1
-    return MpegExtent(count, first.samples if first is not None else 0, declared, is_uniform)
+    return MpegExtent(start, end, count, first.samples if first is not None else 0, declared, is_uniform)
 
 
 def _mpeg_frames(file: BinaryIO) -> Iterator[tuple[int, _Frame]]:

@@ -8,8 +8,10 @@ import soundfile
 
 from gomin_client.batch.outputs import ANALYZE, FileJob
 from gomin_client.batch.tasks import AbortedError, Batch, BatchSettings, Tally, analyze
+from gomin_client.errors import SuspiciousAudioError
 from gomin_client.files import mels
 from gomin_client.mel.features import MelConfig, mel_spectrogram
+from gomin_client.mel.scales import MelReading
 
 
 @pytest.fixture
@@ -28,6 +30,19 @@ def test_analyze(job: FileJob, all_channels: bool) -> None:
     channels = wave.T if all_channels else wave.mean(axis=1)[np.newaxis]
     expected = [mel_spectrogram(channel, MelConfig()) for channel in channels]
     np.testing.assert_allclose(mels.read(job.target).mel, expected, rtol=0, atol=1e-6)
+
+
+def test_audio_far_beyond_full_scale_is_refused(job: FileJob) -> None:
+    wave = np.zeros((3 * 65536, 1), np.float32)
+    wave[-5:] = 32767
+    soundfile.write(job.source, wave, 24000, subtype="FLOAT")
+
+    with pytest.raises(SuspiciousAudioError, match="reaches 32767, far beyond full scale"):
+        analyze(job, Batch(None, MelConfig(), BatchSettings()))
+    assert not job.target.exists()
+
+    analyze(job, Batch(None, MelConfig(), BatchSettings(reading=MelReading(force=True))))
+    assert job.target.exists()
 
 
 def test_an_aborted_batch_leaves_no_file(job: FileJob) -> None:

@@ -184,6 +184,16 @@ class TestStreams:
         assert both.returncode == 2
 
 
+def test_audio_far_beyond_full_scale_needs_force(tmp_path: Path, repository: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(0) * 32767, RATE, "FLOAT")
+    for command, target in (("analyze", "a.npz"), ("reconstruct", "b.wav"), ("convert", "c.wav")):
+        arguments = [command, tmp_path / "a.wav", "-o", tmp_path / target]
+        arguments += [] if command == "analyze" else ["--url", f"local:{repository}"]
+        assert_fails(invoke(app, *arguments), 5, "a.wav: audio reaches", "volume=1/32768", "--force")
+        assert not (tmp_path / target).exists()
+        assert invoke(app, *arguments, "--force").returncode == 0
+
+
 def test_without_torch_a_pt_file_says_what_to_do(tree: Path) -> None:
     program = """
 import importlib.abc, sys
