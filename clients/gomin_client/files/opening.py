@@ -106,9 +106,7 @@ def _open_mpeg(path: Path, content: Content) -> Decoder:
         if extent.declared is not None or decoder.frames >= extent.samples:  # the latter is an estimate
             return decoder
         decoder.close()
-    return ffmpeg.open_required(
-        path, content.demuxer, "it is MPEG audio that was joined or has no length"
-    )
+    return ffmpeg.open_required(path, content.demuxer, "it is MPEG audio that was joined or has no length")
 
 
 def _open_ogg(path: Path, content: Content) -> Decoder:
