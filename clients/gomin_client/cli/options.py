@@ -165,7 +165,8 @@ class AudioOutputOptions:
         typer.Option(
             "--stream",
             help=f"With -o -: write while the audio is being computed, as --format {_LIVE_FORMATS}. Standard input is "
-            "read as it arrives: WAV or AU audio; for synthesize, frames of little-endian float32 without a header.",
+            "read as it arrives: audio, compressed formats with PyAV; for synthesize, frames of little-endian float32 "
+            "without a header.",
         ),
     ] = False
 

@@ -60,7 +60,7 @@ class TestLevel:
         with pytest.raises(SuspiciousAudioError, match=words) as raised:
             refuse_excess(np.array([[0.1, peak]], np.float32))
 
-        assert "--force, or force=True in Python, skips this check" in str(raised.value)
+        assert "`force=True` skips this check" in str(raised.value)
 
     def test_a_waveform_can_be_forced(self) -> None:
         wave = np.full(10, 32767, np.float32)
