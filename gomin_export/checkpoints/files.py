@@ -41,7 +41,15 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"GGUF", f"is a GGUF file, as llama.cpp reads it; {_EXPECTED}"),
     (b"RIFF", f"is a sound file (RIFF); {_EXPECTED}"),
     (b"fLaC", f"is a sound file (FLAC); {_EXPECTED}"),
+    (b"OggS", f"is a sound file (Ogg); {_EXPECTED}"),
+    (b"ID3", f"is a sound file (MP3); {_EXPECTED}"),
+    (b"\x89PNG", f"is a picture (PNG); {_EXPECTED}"),
+    (b"\xff\xd8\xff", f"is a picture (JPEG); {_EXPECTED}"),
     (b"%PDF", f"is a PDF document; {_EXPECTED}"),
+    (b"ftrt", f"is a TensorRT engine; {_EXPECTED}"),
+    (b"ptrt", f"is a TensorRT engine; {_EXPECTED}"),
+    (b"\x7fELF", f"is a program or library (ELF); {_EXPECTED}"),
+    (b"SQLite format 3", f"is an SQLite database; {_EXPECTED}"),
     (b"PACK", f"is a Git pack file; {_EXPECTED}"),
 )
 
@@ -154,7 +162,7 @@ def _directory(path: Path) -> str:
             "is a checkpoint of torch.distributed: convert it into one file, "
             "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY FILE"
         )
-    if (path / "data.pkl").is_file():
+    if any(path.glob("data.pkl")) or any(path.glob("*/data.pkl")):
         return "is the unpacked archive of a checkpoint; give the archive itself"
     files = sorted(
         file.name for file in path.iterdir() if file.suffix in (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
@@ -181,7 +189,9 @@ def _diagnose(path: Path, error: Exception) -> str:
     if _head(path, 4) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
         return "is truncated or damaged: its archive cannot be read to the end; copy or download it again"
     if _is_safetensors(path) or zipfile.is_zipfile(path):
-        return f"is truncated or damaged: {message.splitlines()[0] if message else error}"
+        if isinstance(error, (LookupError, TypeError, ValueError, AttributeError)):  # of an unpickler that lost its way
+            return f"is truncated or damaged: its list of tensors is not valid ({type(error).__name__})"
+        return f"is truncated or damaged: {message.splitlines()[0] if message else type(error).__name__}"
     return _NO_CHECKPOINT
 
 
@@ -195,6 +205,8 @@ def _name_of(path: Path) -> str | None:
         return "is a tar archive: unpack it (tar -xf) and give the checkpoint in it"
     if head[4:8] == b"TFL3":
         return f"is a TensorFlow Lite model; {_EXPECTED}"
+    if head[4:6] == b"ET":
+        return f"is an ExecuTorch program; {_EXPECTED}"
     if _is_onnx(path, head):
         return f"is an ONNX model, as an export makes it; the checkpoint that it was made from is needed: {_EXPECTED}"
     text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
@@ -210,15 +222,18 @@ def _text(text: str, path: Path) -> str | None:
         return f"is a Git LFS pointer to a file{of}, not the file: run git lfs pull in its repository"
     if "/annex/objects/" in start:
         return "is a git-annex pointer, not the file: run git annex get in its repository"
-    if start.startswith(("<!doctype html", "<html", "<head")) or "<html" in start:
-        return _web_page(text)
-    if start.startswith(("<?xml", "<error")):
+    if start.startswith(("<?xml", "<error")) and "<html" not in start:
+        if "<net " in start:
+            return f"is an OpenVINO model; {_EXPECTED}"
         code = re.search(r"<Code>([^<]+)</Code>", text)
         error = f" that reports the error {code[1]}" if code else ""
         return f"is an XML document{error}, not a checkpoint: download it again"
+    if start.startswith("<"):
+        return _web_page(text)
     if start.startswith(("{", "[")):
         return _json(path)
-    return None
+    line = text.partition("\n")[0].rstrip()[:60]
+    return f'is a text file that begins with "{line}"; it is not a checkpoint: {_EXPECTED}'
 
 
 def _web_page(text: str) -> str:
@@ -236,7 +251,7 @@ def _web_page(text: str) -> str:
 def _json(path: Path) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if isinstance(content, dict) and "weight_map" in content:
         return "is the index of a sharded checkpoint, not a checkpoint: expected one file with all tensors"

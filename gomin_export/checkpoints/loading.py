@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -17,6 +17,9 @@ from gomin_export.checkpoints.reader import CheckpointReader
 from gomin_export.checkpoints.state_dicts import Candidate, some_names
 from gomin_export.errors import CheckpointError
 from gomin_export.networks.registry import ARCHITECTURES
+
+_MOST_SHARING = 4  # times that the bytes in the file may be used by tensors
+_SHARED_FREELY = 1 << 20
 
 
 class LoadableNetwork(Protocol):
@@ -100,6 +103,7 @@ def read_checkpoint(path: str | Path, kind: str, key: str | None = None) -> Chec
     state = state_dicts.network_tensors(path, chosen, candidates, ARCHITECTURES[kind].signature)
     for name, tensor in [*state.tensors.items(), *state.mel_buffers.items()]:
         _check_data(path, name, tensor)
+    _check_sharing(path, list(state.tensors.values()))
     tensors, weights = weight_norm.fold(
         path, {name: _to_float32(path, name, tensor) for name, tensor in state.tensors.items()}
     )
@@ -193,6 +197,20 @@ def _check_data(path: Path, name: str, tensor: Tensor) -> None:
         raise CheckpointError(
             f"{path}: tensor {name} has shape {tuple(tensor.shape)}, {claimed} bytes, but the file holds {stored} "
             f"bytes of it (its strides are {tensor.stride()}); save tensor.contiguous() instead"
+        )
+
+
+def _check_sharing(path: Path, tensors: Sequence[Tensor]) -> None:
+    """Refuse tensors that are mostly the same values: the network would take far more memory than the file.
+
+    A few tied weights are usual.
+    """
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    stored = sum(storages.values())
+    if claimed > _MOST_SHARING * stored + _SHARED_FREELY:
+        raise CheckpointError(
+            f"{path}: its tensors are views of the same values, {claimed} bytes of {stored}; expected each tensor's own"
         )
 
 

@@ -19,6 +19,7 @@ STATE_DICT_KEYS = ("state_dict", "generator", "model", "ema")  # looked into by 
 
 _WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPERS)})\.")
 _MELSPEC = "melspec_layer."
+_LONGEST_NAME = 100  # characters of a name in a message
 _DEEPEST = 5  # levels of nested containers
 
 
@@ -171,7 +172,7 @@ def is_tensor(value: Any) -> bool:
 
 def some_names(names: Any, limit: int = 3) -> str:
     """The first names of a container, and the number of the others."""
-    listed = [str(name) for name in names]
+    listed = [str(name)[:_LONGEST_NAME] for name in names]
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 

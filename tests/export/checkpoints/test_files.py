@@ -232,6 +232,11 @@ size 56780123
         (DRIVE, ['web page of Google Drive ("Google Drive - Virus scan warning")', "gdown"]),
         (b"\n <html><title>Sign in\n to  GitHub</title></html>", ['is a web page ("Sign in to GitHub")', "raw file"]),
         (b"\xef\xbb\xbf<!doctype HTML><p>no title", ["is a web page, not a checkpoint"]),
+        (b"<!-- saved page --><script>x</script>", ["is a web page"]),
+        (b"404: Not Found", ['text file that begins with "404: Not Found"; it is not a checkpoint']),
+        (b"[" * 100_000, ["is a JSON file"]),
+        (b"<?xml version='1.0'?><net name='g' version='11'>", ["OpenVINO model"]),
+        (b"ftrt\0\0\0\1", ["TensorRT engine"]),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", ["XML", "the error AccessDenied"]),
         (b'{"error": "Repository not found"}', ["JSON reply with the error 'Repository not found'"]),
         (b'{"weight_map": {"a": "model-00001.safetensors"}}', ["index of a sharded checkpoint"]),
@@ -288,6 +293,7 @@ def test_other_archives_are_named(tmp_path: Path, members: dict[str, bytes], wor
         GomiGAN.from_pretrained(tmp_path / "gan.pt")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning")
 def test_torchscript_is_named(tmp_path: Path) -> None:
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "gan.pt"))
 
@@ -331,6 +337,11 @@ def test_directories_are_named(tmp_path: Path, state: State) -> None:
     with pytest.raises(
         CheckpointError, match=r"is a directory; expected a checkpoint file, such as .*/model\.safetensors"
     ):
+        GomiGAN.from_pretrained(tmp_path)
+
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/data.pkl").touch()
+    with pytest.raises(CheckpointError, match="is the unpacked archive of a checkpoint; give the archive itself"):
         GomiGAN.from_pretrained(tmp_path)
 
     (tmp_path / ".metadata").touch()

@@ -270,6 +270,15 @@ class TestClaims:
         with pytest.raises(CheckpointError, match=r"tensor conv_pre\.weight has shape .*strides are \(1, 1, 1\)"):
             GomiGAN.from_pretrained(tmp_path / "gan.pt")
 
+    def test_many_tensors_of_the_same_values(self, tmp_path: Path, state: State) -> None:
+        """A file of a few megabytes that would become a network of any size."""
+        weight = torch.zeros(512, 512, 11)
+        convolutions = {f"resblocks.0.convs1.{i}.weight": weight for i in range(50)}
+        torch.save(state | convolutions, tmp_path / "gan.pt")
+
+        with pytest.raises(CheckpointError, match=r"its tensors are views of the same values, \d+ bytes of \d+"):
+            GomiGAN.from_pretrained(tmp_path / "gan.pt")
+
     def test_indices_beyond_all_tensors(self, tmp_path: Path, state: State) -> None:
         torch.save(state | {"ups.987654321.weight": torch.zeros(1)}, tmp_path / "gan.pt")
 
