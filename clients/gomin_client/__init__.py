@@ -27,6 +27,7 @@ from gomin_client.errors import (
 )
 
 if TYPE_CHECKING:
+    from gomin_client.async_vocoder import AsyncVocoder
     from gomin_client.mel.features import MelConfig
     from gomin_client.mel.scales import to_gomin
     from gomin_client.sampling.settings import SamplerSettings
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_URL",
     "AccessError",
+    "AsyncVocoder",
     "Connection",
     "ContractError",
     "DeadlineError",
@@ -61,6 +63,7 @@ DEFAULT_URL = "grpc://localhost:8001"
 
 # imported when they are first used: the command line starts without numpy
 _LAZY = {
+    "AsyncVocoder": "async_vocoder",
     "Connection": "transports.connection",
     "MelConfig": "mel.features",
     "MockModel": "transports.mock",

@@ -116,6 +116,8 @@ class Vocoder(PinnedModel):
             ContractError: a mel of another shape or other settings, or not finite; `SuspiciousMelError`: a mel that
                 does not look like one of GOMIN's.
         """
+        if not isinstance(mel_config, MelConfig | None):
+            raise UsageError(f"mel_config {mel_config!r}: expected a `MelConfig`")
         if mel_config is not None:
             self.contract.check_mel(self.model, mel_config)
         blocks = self._blocks([mel])
@@ -228,6 +230,8 @@ def _settings(sampling: SamplerSettings | None, chain: Chain) -> SamplerSettings
     """
     if sampling is not None and chain:
         raise UsageError(f"sampling and {', '.join(chain)}: the chain is given in one form, not in both")
+    if not isinstance(sampling, SamplerSettings | None):
+        raise UsageError(f"sampling {sampling!r}: expected a `SamplerSettings`")
     try:
         return sampling or SamplerSettings(**chain)
     except (TypeError, ValueError) as error:

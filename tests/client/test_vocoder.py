@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 import gomin_client
 from gomin_client import (
+    Connection,
     ContractError,
     MelConfig,
     MockModel,
@@ -296,6 +299,60 @@ class TestSettings:
             Vocoder(transport, in_flight=in_flight)
         assert transport.closed
 
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"url": None},
+            {"url": 8001},
+            {"url": [None]},
+            {"url": b"local:x"},
+            {"model": None},
+            {"model": ["gan"]},
+            {"model": Path("gan")},
+            {"connection": "grpc://localhost"},
+            {"connection": {"wait_s": 1}},
+            {"sampling": {"steps": 3}},
+            {"window": "wide"},
+            {"window": 1.5},
+        ],
+        ids=str,
+    )
+    def test_arguments_of_another_type(self, arguments: dict[str, Any]) -> None:
+        transport = MockTransport({"gomin_gan": MockModel.vocoder(silent)})
+        with pytest.raises(UsageError):
+            Vocoder(**{"url": transport, **arguments})
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"wait_s": "1"}, {"timeout_s": "1"}, {"retry_for_s": None}, {"ca": 1}, {"headers": [("a", "b")]}],
+        ids=str,
+    )
+    def test_connections_of_another_type(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(UsageError):
+            Connection(**settings)
+
+    def test_calls_with_arguments_of_another_type(self) -> None:
+        mel = np.zeros((128, 5), np.float32)
+        with Vocoder(MockTransport({"gomin_gan": MockModel.vocoder(silent)})) as vocoder:
+            for call in (
+                lambda: vocoder.synthesize(None),
+                lambda: vocoder.synthesize("mel.npy"),
+                lambda: vocoder.synthesize(mel, mel_config={"n_mels": 128}),
+                lambda: list(vocoder.stream([mel], first_window="soon")),
+                lambda: list(vocoder.stream(mel)),
+                lambda: list(vocoder.stream(None)),
+                lambda: list(vocoder.reconstruct_stream(3, 24000)),
+                lambda: vocoder.analyze([0.5, 0.5], None),
+                lambda: gomin_client.to_gomin("mel.npy", "db"),
+                lambda: pickle.dumps(vocoder),
+            ):
+                with pytest.raises(gomin_client.GominError):
+                    call()
+
+    def test_windows_of_numpys_integers(self) -> None:
+        with Vocoder(MockTransport({"gomin_gan": MockModel.vocoder(silent)}), window=np.int64(100)) as vocoder:
+            assert vocoder.window == 100
+
     def test_a_gan_has_no_chain_and_no_seed(self) -> None:
         transport = MockTransport({"gomin_gan": MockModel.vocoder(silent)})
         with pytest.raises(UsageError, match="has no sampling chain: steps have no effect"):
@@ -306,3 +363,23 @@ class TestSettings:
 
 def silent(mel: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.zeros((len(mel), 256 * mel.shape[-1]), np.float32)
+
+
+class TestChannelsLast:
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_frames_by_channels(self, repository: Path, channels: int) -> None:
+        """Blocks as sounddevice and soundfile give them; the result has the same layout."""
+        wave = np.random.default_rng(0).uniform(-0.3, 0.3, (1280, channels)).astype(np.float32)
+        with Vocoder(f"local:{repository}") as vocoder:
+            expected = vocoder.reconstruct(wave.T, 24000)
+            made = vocoder.reconstruct(wave, 24000, channels_last=True)
+            blocks = [wave[first : first + 64] for first in range(0, 1280, 64)]
+            streamed = np.concatenate(list(vocoder.reconstruct_stream([wave[:0], *blocks], 24000, channels_last=True)))
+            mel = vocoder.analyze(wave, 24000, channels_last=True)
+            with pytest.raises(UsageError, match="pass `channels_last=True`"):
+                list(vocoder.reconstruct_stream(blocks, 24000))
+
+        assert made.shape == streamed.shape == (1280, channels)
+        assert mel.shape == (channels, 128, 6)
+        np.testing.assert_allclose(made, expected.T, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(streamed, expected.T, rtol=0, atol=1e-5)

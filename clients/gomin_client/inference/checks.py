@@ -208,8 +208,14 @@ class Blocks:
             check: one block → float32, rows first; it may raise.
             rows: what the rows are, for messages.
             time_first: time is the first axis of the blocks, not the last.
+
+        Raises:
+            UsageError: it is not iterable.
         """
-        self._blocks = blocks
+        try:
+            self._blocks = iter(blocks)
+        except TypeError:
+            raise UsageError(f"{_named(blocks)} is not a stream of blocks: expected an iterable of arrays") from None
         self._ndim = ndim
         self._check = check
         self._rows = rows

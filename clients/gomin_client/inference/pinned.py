@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import secrets
+import threading
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,16 +69,19 @@ class PinnedModel:
         Raises:
             UsageError, ContractError, ServerError: see `Vocoder`.
         """
-        self.model = SHORT_NAMES.get(model, model)
         self._transport = transport
         self._timeout_s = connection.timeout_s
         self._in_flight = in_flight
         self._workers = Workers()
+        self._ended: threading.Event | None = None
         try:
-            if not isinstance(in_flight, int) or in_flight < 1:
+            if not isinstance(model, str):
+                raise UsageError(f"model {model!r}: expected its name")
+            self.model = SHORT_NAMES.get(model, model)
+            if not isinstance(in_flight, Integral) or in_flight < 1:
                 raise UsageError(f"{in_flight} windows in flight: expected at least 1")
             self._describe(sampling)
-            self._window = choose_size(window, self.chain_halo_frames, self.contract.max_frames)
+            self._window: int = choose_size(window, self.chain_halo_frames, self.contract.max_frames)
         except BaseException:
             transport.close()
             raise
@@ -119,9 +123,26 @@ class PinnedModel:
         Raises:
             UsageError: the window consists of halos, or is longer than the model takes.
         """
-        other = copy.copy(self)
+        other = self._copy()
         other._window = choose_size(window, self.chain_halo_frames, self.contract.max_frames)
         return other
+
+    def until(self, ended: threading.Event) -> Self:
+        """The same model, on the same connection; once the event is set, its calls send no more requests.
+
+        They end with an `InferenceError` instead.
+        """
+        other = self._copy()
+        other._ended = ended
+        return other
+
+    def _copy(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(f"a {type(self).__name__} holds connections and cannot be pickled: create one in each process")
 
     def comment(self, seed: int | None) -> str:
         """A description of how audio was made, sufficient to make it again."""
@@ -211,6 +232,8 @@ class PinnedModel:
         parameters = None if self.sampling is None else self.sampling.to_parameters()
         parts = []
         for first in range(0, items, step):
+            if self._ended is not None and self._ended.is_set():
+                raise InferenceError(f"{self.url}: the call was cancelled")
             part = {name: tensor[first : first + step] for name, tensor in inputs.items()}
             answer = self._transport.infer(self.model, self.version, part, deadline, parameters)
             parts.append(self._checked_audio(answer, (len(part[contract.MEL]), 1, hop_length * frames)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 from gomin_client.errors import ContractError, UsageError
 
@@ -67,7 +68,7 @@ def choose_size(wanted: int | None, halo: int, max_frames: int | None) -> int:
             f"a window of {wanted} frames: the model takes at most {max_frames} in one request "
             "(gomin.max_frames in its config.pbtxt)"
         )
-    return wanted
+    return int(wanted)
 
 
 def overhead(size: int, halo: int) -> float:
@@ -81,9 +82,9 @@ def check_window(size: int, halo: int, first_size: int | None = None) -> None:
     Raises:
         UsageError: the window is too short; the message names the minimum.
     """
-    if not isinstance(size, int) or size <= 2 * halo:
+    if not isinstance(size, Integral) or size <= 2 * halo:
         raise UsageError(f"a window of {size} frames: expected more than {2 * halo}, twice the model's halo")
-    if first_size is not None and (not isinstance(first_size, int) or first_size <= halo):
+    if first_size is not None and (not isinstance(first_size, Integral) or first_size <= halo):
         raise UsageError(f"a first window of {first_size} frames: expected more than {halo}, the model's halo")
 
 

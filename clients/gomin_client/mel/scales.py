@@ -74,12 +74,12 @@ def check_scale(convention: str) -> None:
 
 
 def to_gomin(
-    mel: NDArray[np.floating[Any]], convention: str, config: MelConfig | None = None, *, stft_normalized: bool = True
+    mel: Any, convention: str, config: MelConfig | None = None, *, stft_normalized: bool = True
 ) -> NDArray[np.float32]:
     """Convert a mel spectrogram with GOMIN's bands to GOMIN's scale.
 
     Args:
-        mel: any shape.
+        mel: an array of any shape; of numpy, torch or another library.
         convention: scale of the values: "power" is P as above, "amplitude" √P, "db" 10·log10 P, and the other names in
             `CONVENTIONS` are logarithms. "gomin" changes nothing.
         config: settings of the mel; GOMIN's own by default.
@@ -90,11 +90,13 @@ def to_gomin(
         The same shape, float32.
 
     Raises:
-        UsageError: an unknown convention.
+        UsageError: an unknown convention, or not an array.
         ContractError: a power or amplitude below 0, or values too large for the convention.
     """
+    from gomin_client.inference.checks import as_floats  # which imports this module
+
     check_scale(convention)
-    values = np.asarray(mel, dtype=np.float64)
+    values = as_floats(mel, "mel", integers=True).astype(np.float64)
     if convention == GOMIN:
         return values.astype(np.float32)
     if convention in ("power", "amplitude") and values.size and values.min() < 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
+from os import PathLike
 from pathlib import Path
 
 from gomin_client.errors import UsageError
@@ -42,10 +44,19 @@ class Connection:
 
     def __post_init__(self) -> None:
         for name in ("wait_s", "retry_for_s"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} is {getattr(self, name)}; expected a number of seconds, 0 or more")
-        if self.timeout_s is not None and not 0 < self.timeout_s < float("inf"):
-            raise UsageError(f"timeout_s is {self.timeout_s}; expected a number of seconds above 0")
+            seconds = getattr(self, name)
+            if not isinstance(seconds, Real) or not 0 <= float(seconds) < float("inf"):
+                raise UsageError(f"{name} is {seconds!r}; expected a number of seconds, 0 or more")
+        timeout: object = self.timeout_s
+        if timeout is not None and not (isinstance(timeout, Real) and 0 < float(timeout) < float("inf")):
+            raise UsageError(f"timeout_s is {timeout!r}; expected a number of seconds above 0")
+        for name in ("ca", "certificate", "key"):
+            path = getattr(self, name)
+            if not isinstance(path, str | PathLike | None):
+                raise UsageError(f"{name} is {path!r}; expected the path of a PEM file")
+            object.__setattr__(self, name, None if path is None else Path(path))
+        if not isinstance(self.headers, Mapping):
+            raise UsageError("headers: expected a mapping from names to values")
         headers = {_checked_name(name): _checked_value(value) for name, value in self.headers.items()}
         object.__setattr__(self, "headers", headers)
         if (self.certificate is None) != (self.key is None):

@@ -9,7 +9,7 @@ An own transport is a subclass of `base.Transport` and one call, after which `Vo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -107,9 +107,13 @@ def connect(url: Location | Sequence[Location] | Transport, connection: Connecti
     Raises:
         UsageError: a URL of no known form, several that do not go together, or a TLS file that cannot be read.
     """
+    if not isinstance(connection, Connection | None):
+        raise UsageError(f"connection {connection!r}: expected a `Connection`")
     connection = connection or Connection()
     if isinstance(url, Transport):
         return RetryingTransport(url, connection.wait_s, connection.retry_for_s)
+    if not isinstance(url, str | os.PathLike | Iterable):
+        raise UsageError(f"URL {url!r}: expected a string, a path, several of them, or a transport")
     addresses = [parse(one) for one in ([url] if isinstance(url, str | os.PathLike) else url)]
     if not addresses:
         raise UsageError("no URL: give at least one")
