@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths into the header
 _SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM
+_MOST_OGG_CHANNELS = 255  # with more, libsndfile crashes
 BLOCK = 65536  # samples read and written at a time
 
 
@@ -139,6 +140,8 @@ def _open(source: Path | int) -> Decoder:
     status = source.stat()
     if stat.S_ISDIR(status.st_mode):
         raise FileError(f"{source}: is a directory; expected an audio file")
+    if not stat.S_ISREG(status.st_mode):
+        raise FileError(f"{source}: is not a file; pass a pipe as standard input, -")
     if status.st_size == 0:
         raise FileError(f"{source}: is empty")
     known = formats.to_read(source)
@@ -311,6 +314,8 @@ def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str,
         file: soundfile.SoundFile | None = None
         for wave in waves:
             channels = len(wave)
+            if file_format == "OGG" and channels > _MOST_OGG_CHANNELS:
+                raise EncodingError(f"{name} with {channels} channels; .wav has no such limits")
             try:
                 if file is None:
                     opened = soundfile.SoundFile(os.fsencode(path), "w", rate, channels, name, format=file_format)
@@ -322,8 +327,7 @@ def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str,
             except (soundfile.SoundFileError, ValueError) as error:
                 if getattr(error, "code", 0) == _SYSTEM_ERROR:
                     _raise_system_error(path)
-                reason = getattr(error, "error_string", None) or str(error)
-                raise EncodingError(f"{name} with {channels} channels at {rate} Hz: {reason}") from error
+                raise EncodingError(f"{name} with {channels} channels at {rate} Hz; .wav has no such limits") from error
             samples += wave.shape[1]
     return samples
 

@@ -179,13 +179,17 @@ class FFmpegDecoder:
                 f"its format changes from {self.channels} channels at {self.rate} Hz to {channels} channels at "
                 f"{frame.sample_rate} Hz; split it there"
             )
-        values = frame.to_ndarray()
+        try:
+            values = frame.to_ndarray()
+        except ValueError as error:
+            raise DecodingError(f"its samples, {frame.format.name}, are of a kind that is not supported") from error
         samples = values.T if frame.format.is_planar else values.reshape(-1, channels)
         scale = _FULL_SCALE.get(frame.format.name.removesuffix("p"))
         if scale is not None:
             offset = scale if frame.format.name.startswith("u") else 0
             samples = (samples.astype(np.float64) - offset) / scale
-        return np.ascontiguousarray(samples, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused later
+            return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 class _Errors:

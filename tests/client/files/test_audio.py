@@ -1,5 +1,6 @@
 """Audio files: reading, mixing down, writing."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -112,6 +113,27 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         audio.write(tmp_path / "file" / "a.wav", np.zeros(5, np.float32), 24000)
     with pytest.raises(FileError, match=r"cannot write \.xyz"):
         audio.write(tmp_path / "a.xyz", np.zeros(5, np.float32), 24000)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "channels"),
+    [("a.mp3", None, 3), ("a.flac", None, 9), ("a.ogg", "vorbis", 256), ("a.ogg", "opus", 256)],
+)
+def test_audio_that_a_format_does_not_have_is_an_error(
+    tmp_path: Path, name: str, subtype: str | None, channels: int
+) -> None:
+    with pytest.raises(FileError, match=rf"{name}: cannot be written as \w+ with {channels} channels.*; \.wav has no"):
+        audio.write(tmp_path / name, np.zeros((channels, 5), np.float32), 24000, subtype)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+
+    with pytest.raises(FileError, match=r"a\.wav: is not a file; pass a pipe as standard input, -"):
+        audio.read(tmp_path / "a.wav")
 
 
 def test_a_reader_is_not_closed_while_it_is_read(tmp_path: Path) -> None:
