@@ -129,7 +129,7 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
             if received and received.si_signo in _STOP:
                 requested = True
                 process.send_signal(signal.SIGTERM)
-            if not ready and (not task.endpoints or any(is_listening(*endpoint) for endpoint in task.endpoints)):
+            if not ready and all(is_listening(*endpoint) for endpoint in task.endpoints):
                 ready = True
                 if again:
                     say("the server is ready again")
