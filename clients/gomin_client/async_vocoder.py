@@ -1,4 +1,4 @@
-"""`Vocoder` for asyncio: the event loop goes on while models run, and a cancelled call sends no more requests."""
+"""`Vocoder` for asyncio: the event loop continues while models run; a cancelled call sends no more requests."""
 
 from __future__ import annotations
 
