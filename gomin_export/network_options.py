@@ -58,15 +58,13 @@ class ChainOptions:
 
     sampler: Annotated[
         str | None,
-        panel_option(
-            DEPLOYMENT, f"Sampler of requests that choose none: {', '.join(SAMPLERS)}. Default: ddpm, as released."
-        ),
+        panel_option(DEPLOYMENT, f"Sampler of requests that choose none: {SAMPLERS}. Default: ddpm."),
     ] = None
     steps: Annotated[
         int | None,
         panel_option(
             DEPLOYMENT,
-            "Number of its denoiser steps; any number for ddim and dpm++. Default: the sampler's own number.",
+            "Number of denoiser steps, of samplers that take any number. Default: the sampler's own number.",
         ),
     ] = None
     schedule: Annotated[

@@ -276,14 +276,16 @@ class SamplingOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Sampler of a diffusion model: {', '.join(SAMPLERS)}. Default: the model's (ddpm as released).",
+            help=f"Sampler of a diffusion model: {SAMPLERS}. Default: the model's (ddpm as released).",
             show_default=False,
         ),
     ] = None
     steps: Annotated[
         int | None,
         typer.Option(
-            metavar="NUMBER", help="Denoiser steps of ddim and dpm++. Default: the sampler's own.", show_default=False
+            metavar="NUMBER",
+            help="Denoiser steps, of samplers that take any number. Default: the sampler's own.",
+            show_default=False,
         ),
     ] = None
     schedule: Annotated[
