@@ -1,7 +1,7 @@
 """Whether the processes of a running server work.
 
-After the death of a helper process Triton answers every request to its model with an error, for good, and goes on
-reporting the server and the model as live and ready. So the state of the processes is watched. A dead helper remains a
+After the death of a helper process Triton answers every request to its model with an error, permanently, and
+continues to report the server and the model as live and ready. The state of the processes is therefore watched. A dead helper remains a
 zombie, since Triton waits for a helper only when it unloads the model.
 """
 
@@ -30,7 +30,7 @@ class Health:
         self._since: dict[tuple[int, str], float] = {}
 
     def problem(self) -> str | None:
-        """What is wrong, or None. To be asked again and again: only what lasts is a problem."""
+        """What is wrong, or None. Call it repeatedly: only a lasting state is a problem."""
         now = time.monotonic()
         since: dict[tuple[int, str], float] = {}
         found = None

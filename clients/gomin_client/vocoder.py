@@ -137,14 +137,14 @@ class Vocoder(PinnedModel):
 
         It lags behind the mel by `chain_halo_frames` and the rest of a window: for live input choose a small `window`.
         The mel is read in a separate thread, no faster than audio is taken; its end flushes the rest. Concatenated, the
-        audio equals that of the whole mel (within 1e-5; for a diffusion model 1e-4), whatever the blocks and windows.
+        audio equals that of the whole mel (within 1e-5; for a diffusion model 1e-4), for any blocks and windows.
 
         Args:
             mels: (n_mels, any number of frames) each, or (batch, n_mels, frames).
             seed: see `synthesize`.
             first_window: number of frames of the first window, more than `chain_halo_frames`, so that audio comes soon;
                 the next ones double in size up to `window`. By default all have one size, which servers can batch.
-            force: see `synthesize`; in a stream only values that lie far out are refused, not a mean.
+            force: see `synthesize`; in a stream only values out of range are refused; the mean is not checked.
 
         Yields:
             (samples,) float32 each, or (batch, samples): whole frames, hop_length samples each.

@@ -198,7 +198,7 @@ class RecordingOptions:
 
 @dataclass(frozen=True)
 class ReconstructionOptions(RecordingOptions):
-    """What is kept of recordings that are reconstructed, and what is accepted."""
+    """Trimming and checks of recordings that are reconstructed."""
 
     force: Force = False
 

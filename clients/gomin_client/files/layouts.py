@@ -126,7 +126,7 @@ class _Counted:
 
 
 def is_unknown(size: int) -> bool:
-    """Whether a length in a header is one of those that programs write if they do not know it."""
+    """Whether a length in a header is a value that programs write if they do not know the length."""
     # 0x7FFFFFFF and 0xFFFFFFFF, both less the size of a header or rounded down, and 0x80000000
     return size == 0 or 0x7FFF0000 <= size <= 0x80001000 or size >= 0xFFFF0000
 

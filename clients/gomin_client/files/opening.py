@@ -1,6 +1,6 @@
 """Opening audio: which decoder reads a file, or standard input, exactly to its end.
 
-libsndfile is the first choice. It is not used if its idea of the length is not that of the content: then uncompressed
+libsndfile is the first choice. It is not used if it gets the length of the content wrong. In this case uncompressed
 samples are found by `layouts`, and everything else is decoded by FFmpeg.
 """
 

@@ -90,7 +90,7 @@ def parse_headers(lines: Sequence[str]) -> dict[str, str]:
     """Headers as people type them: "NAME: VALUE", or @FILE with one on each line, so that secrets stay off the screen.
 
     Raises:
-        UsageError: a line that is no header, or a file that cannot be read.
+        UsageError: a line that is not a header, or a file that cannot be read.
     """
     headers: dict[str, str] = {}
     for line in lines:

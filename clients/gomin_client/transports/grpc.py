@@ -34,7 +34,7 @@ _process: int | None = None  # id of the first process that used gRPC: its threa
 _KEEPALIVE_MS = 310_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
 _LONGEST_MESSAGE = 2**31 - 1  # tritonclient's own limits must be repeated where any option is given
-_RECONNECT_MS = 1000  # a server that came back is to be found soon
+_RECONNECT_MS = 1000  # so that a server that came back is found soon
 
 
 def open_grpc(addresses: Sequence[Address], connection: Connection) -> Transport:
@@ -121,7 +121,7 @@ class GrpcTransport(TritonTransport):
         return len(self._addresses)
 
     def describe(self, model: str) -> ModelInfo:
-        """See `Transport.describe`; of several servers, those that answer have to agree.
+        """See `Transport.describe`; with several servers, all that answer must agree.
 
         Raises:
             ContractError: two servers have other models under one name.

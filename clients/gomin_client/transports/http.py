@@ -131,7 +131,7 @@ class HttpTransport(TritonTransport):
             except HTTPException as error:
                 if timeout_s is None:
                     raise self.unreachable(f"not an HTTP port: {error!r}") from error
-                raise ValueError(f"what is not HTTP: {error!r}") from error
+                raise ValueError(f"an answer that is not HTTP: {error!r}") from error
             except TimeoutError as error:
                 raise self.too_late(timeout_s) from error
             except OSError as error:
@@ -155,7 +155,7 @@ def _checked(answer: Answer) -> Answer:
 
     Raises:
         RefusedError: it is an error.
-        ValueError: it is compressed, which nobody asked for.
+        ValueError: it is compressed, although the request does not allow that.
     """
     if answer.status != HTTPStatus.OK:
         try:

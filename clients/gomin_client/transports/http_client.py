@@ -71,7 +71,7 @@ class HttpClient:
         Args:
             method: "GET" or "POST".
             path: the path of the URL, beginning with a slash.
-            headers: sent as they are.
+            headers: sent unchanged.
             body: may be empty.
             timeout_s: deadline of the whole answer, in seconds.
             most_bytes: maximum size of its body.
@@ -142,7 +142,7 @@ class _Connection(HTTPConnection):
 
     @property
     def has_ended(self) -> bool:
-        """For an idle connection: the server has closed it, or sent what nobody asked for."""
+        """For an idle connection: the server has closed it, or sent unexpected data."""
         if self.sock is None:
             return True
         poll = select.poll()
