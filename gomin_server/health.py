@@ -1,8 +1,8 @@
 """Whether the processes of a running server work.
 
-After the death of a helper process Triton answers every request to its model with an error, permanently, and
-continues to report the server and the model as live and ready. The state of the processes is therefore watched. A dead helper remains a
-zombie, since Triton waits for a helper only when it unloads the model.
+After the death of a helper process Triton answers every request to its model with an error, permanently, and continues
+to report the server and the model as live and ready. The state of the processes is therefore watched. A dead helper
+remains a zombie, since Triton waits for a helper only when it unloads the model.
 """
 
 from __future__ import annotations
