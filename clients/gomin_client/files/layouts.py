@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
-
-from gomin_client.files import ffmpeg, scanning
-from gomin_client.files.audio import SoundFileDecoder
-from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError
-from gomin_client.files.sections import Section
 
 _WAV_CODECS = {
     (1, 1): "PCM_U8",
@@ -270,6 +265,7 @@ def _caf_format(chunk: bytes) -> tuple[str, bool, int, int]:
 
 
 _MOST_CHUNKS = 1000
+_LEAST_REST = 1024  # bytes; less may be padding
 
 
 @dataclass(frozen=True)
@@ -293,93 +289,76 @@ _CHUNKS = {
     "caf": _Chunks(">4sq", 1, (b"caff",)),
 }
 # the beginning of a whole file, where it is looked for among samples
-_MARKS = {
+MARKS = {
     "wav": rb"(?:RIFF|RF64|BW64)....WAVE",
     "w64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb",
     "aiff": rb"FORM....AIF[FC]",
-    "au": rb"\.snd\x00\x00..\x00\x00\x00|\.snd\x00\x00..\xff\xff\xff\xff",
+    "au": rb"\.snd\x00\x00......\x00\x00\x00[\x01-\x1b]",
     "caf": rb"caff\x00\x01..desc",
 }
 
 
-def open_uncompressed(path: Path, kind: str) -> Decoder | None:
-    """Open a file whose header does not give its true length.
+def is_followed_by_another(path: Path, kind: str, layout: Layout, length: int) -> bool:
+    """Whether another file of the same kind follows the samples and other chunks.
 
     Args:
         path: the file.
         kind: see `read_layout`.
-
-    Returns:
-        None if the length is right, or the header of a variant that is not known here: libsndfile may read it.
+        layout: of its samples, whose length is known.
+        length: of the file, in bytes.
 
     Raises:
-        DecodingError: it cannot be read exactly.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            layout = read_layout(kind, file)
-    except LayoutError:
-        return None  # a variant that is not known here
-    length = path.stat().st_size
-    if layout.size is None or kind == "au":  # nothing but samples follows the header of an AU file
-        if _is_chunks(path, kind, layout.start, length):  # there are none
-            return SoundFileDecoder(path)
-        return _open_to_the_end(path, kind, layout, length)
-    missing = layout.start + layout.size - length
-    if missing <= 0 and not _is_followed_by_another(path, kind, layout, length):
-        return None
-    if not layout.encoding:
-        return None if missing > 0 else ffmpeg.open_required(path, kind, _SEVERAL, _FIRST)
-    # a length that counts the header, too, is a common mistake
-    is_truncated = missing > 0 and missing not in (layout.start, layout.start - 8)
-    defect = TRUNCATED if is_truncated else _FIRST if missing <= 0 else ""
-    end = layout.start + layout.size - max(0, missing)
-    return SoundFileDecoder(Section(path, [(layout.start, end)]), layout, lambda: defect)
-
-
-_SEVERAL = "it is several files in one"
-_FIRST = "is several files in one; the first was read"
-
-
-def _open_to_the_end(path: Path, kind: str, layout: Layout, length: int) -> Decoder:
-    """Open uncompressed samples that extend to the end of the file, but for headers of files that were joined to it."""
-    ranges = [(layout.start, length)]
-    for position in scanning.find_all(path, _MARKS[kind], layout.start):
-        try:
-            with path.open("rb") as file:
-                file.seek(position)
-                other = read_layout(kind, file)
-        except LayoutError:
-            continue
-        if replace(other, start=0, size=None) != replace(layout, start=0, size=None):
-            raise DecodingError(f"{_SEVERAL}, which differ in rate, channels or encoding; split it")
-        ranges[-1:] = [(ranges[-1][0], position), (position + other.start, length)]
-    if layout.encoding:
-        return SoundFileDecoder(Section(path, ranges), layout, lambda: "")
-    if len(ranges) > 1:
-        raise DecodingError(f"{_SEVERAL}; split it")
-    return ffmpeg.open_required(path, kind, "its samples are compressed, and their number is unknown")
-
-
-def _is_followed_by_another(path: Path, kind: str, layout: Layout, length: int) -> bool:
-    """Whether another file of the same kind follows the samples and other chunks."""
     with path.open("rb") as file:
         if kind == "w64":
             file.seek(16)
             file.seek(min(int.from_bytes(file.read(8), "little"), length))
             return file.read(4) == b"riff"
+        if kind not in _CHUNKS:
+            return False
         position = layout.start + (layout.size or 0)
         return any(mark in _CHUNKS[kind].whole for mark, _ in _chunks(file, kind, position, length))
 
 
-def _is_chunks(path: Path, kind: str, position: int, length: int) -> bool:
-    """Whether chunks, not samples, fill the file from a position to its end."""
+def is_chunks(path: Path, kind: str, position: int, length: int) -> bool:
+    """Whether chunks, not samples, fill the file from a position to its end.
+
+    Args:
+        path: the file.
+        kind: see `read_layout`.
+        position: offset of the first chunk.
+        length: of the file, in bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     if kind not in _CHUNKS or position >= length:
         return False
     with path.open("rb") as file:
         end = max((following for _, following in _chunks(file, kind, position, length)), default=0)
     return end - length in range(_CHUNKS[kind].alignment)
+
+
+def has_more(path: Path, kind: str, position: int, length: int) -> bool:
+    """Whether something follows the samples that is neither chunks nor padding.
+
+    Args:
+        path: the file.
+        kind: see `read_layout`.
+        position: offset after the samples.
+        length: of the file, in bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if kind not in _CHUNKS or length - position < _LEAST_REST:
+        return False
+    with path.open("rb") as file:
+        file.seek(position)
+        is_padding = not file.read(_LEAST_REST).strip(b"\0")
+        start = position + -position % _CHUNKS[kind].alignment
+        return not is_padding and not any(True for _ in _chunks(file, kind, start, length))
 
 
 def _chunks(file: BinaryIO, kind: str, position: int, length: int) -> Iterator[tuple[bytes, int]]:

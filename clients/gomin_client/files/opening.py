@@ -7,15 +7,16 @@ samples are found by `layouts`, and everything else is decoded by FFmpeg.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from gomin_client.files import ffmpeg, formats, scanning
+from gomin_client.files import ffmpeg, formats, layouts, scanning
 from gomin_client.files.audio import SoundFileDecoder
 from gomin_client.files.contents import HEAD, KINDS, MAGIC, Content
 from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, JoinedDecoder
-from gomin_client.files.layouts import LayoutError, open_uncompressed, read_layout
+from gomin_client.files.layouts import Layout, LayoutError
 from gomin_client.files.sections import Pipe, PipeSection, Section
 
 _UNCOMPRESSED = ("wav", "w64", "aiff", "au", "caf")
@@ -36,7 +37,7 @@ def open_audio(path: Path) -> Decoder:
         except DecodingError as error:
             raise DecodingError(f"its content is {_described(content)}") from error
     if content.name in _UNCOMPRESSED:
-        return open_uncompressed(path, content.name) or _open_with_either(path, content)
+        return _open_uncompressed(path, content)
     open_exactly = _OPENERS.get(content.name)
     if open_exactly is not None:
         return open_exactly(path, content)
@@ -70,7 +71,7 @@ def open_stream(descriptor: int) -> Decoder:
             raise DecodingError(f"it is {content.description}: leave --stream out, or {ffmpeg.EXTRA}")
         return ffmpeg.FFmpegDecoder(pipe, content.demuxer)
     try:
-        layout = read_layout(content.name, pipe)
+        layout = layouts.read_layout(content.name, pipe)
     except LayoutError as error:
         raise DecodingError(str(error)) from error
     if not layout.encoding:
@@ -91,6 +92,64 @@ def _open_with_either(path: Path, content: Content) -> Decoder:
         if not ffmpeg.is_installed():
             raise
         return ffmpeg.FFmpegDecoder(path, content.demuxer)
+
+
+_SEVERAL = "it is several files in one"
+_FIRST = "is several files in one; the first was read"
+_MORE = "has more than its header says, which was not read"
+
+
+def _open_uncompressed(path: Path, content: Content) -> Decoder:
+    try:
+        with path.open("rb") as file:
+            layout = layouts.read_layout(content.name, file)
+    except LayoutError:
+        return _open_with_either(path, content)  # a variant that is not known here
+    length = path.stat().st_size
+    if layout.size is None:
+        if layouts.is_chunks(path, content.name, layout.start, length):  # there are no samples
+            return SoundFileDecoder(path)
+        return _open_to_the_end(path, content, layout, length)
+    end = layout.start + layout.size
+    if end < length and content.name == "au":  # nothing but samples follows its header
+        return _open_to_the_end(path, content, layout, length)
+    defect = _length_defect(path, content, layout, length)
+    if defect is None or (defect != _FIRST and not layout.encoding):
+        return _open_with_either(path, content)
+    if not layout.encoding:
+        return ffmpeg.open_required(path, content.demuxer, _SEVERAL, defect)
+    return SoundFileDecoder(Section(path, [(layout.start, min(end, length))]), layout, lambda: defect)
+
+
+def _length_defect(path: Path, content: Content, layout: Layout, length: int) -> str | None:
+    """What is wrong with a length that a header gives; None if libsndfile understands it."""
+    end = layout.start + (layout.size or 0)
+    missing = end - length
+    if missing > 0:  # a length that counts the header, too, is a common mistake
+        return "" if missing in (layout.start, layout.start - 8) else TRUNCATED
+    if layouts.is_followed_by_another(path, content.name, layout, length):
+        return _FIRST
+    return _MORE if layouts.has_more(path, content.name, end, length) else None
+
+
+def _open_to_the_end(path: Path, content: Content, layout: Layout, length: int) -> Decoder:
+    """Open uncompressed samples that extend to the end of the file, except headers of files that were joined to it."""
+    ranges = [(layout.start, length)]
+    for position in scanning.find_all(path, layouts.MARKS[content.name], layout.start):
+        try:
+            with path.open("rb") as file:
+                file.seek(position)
+                other = layouts.read_layout(content.name, file)
+        except LayoutError:
+            continue
+        if replace(other, start=0, size=None) != replace(layout, start=0, size=None):
+            raise DecodingError(f"{_SEVERAL}, which differ in rate, channels or encoding; split it")
+        ranges[-1:] = [(ranges[-1][0], position), (position + other.start, length)]
+    if layout.encoding:
+        return SoundFileDecoder(Section(path, ranges), layout, lambda: "")
+    if len(ranges) > 1:
+        raise DecodingError(f"{_SEVERAL}; split it")
+    return ffmpeg.open_required(path, content.demuxer, "its samples are compressed, and their number is unknown")
 
 
 def _open_mpeg(path: Path, content: Content) -> Decoder:

@@ -87,6 +87,31 @@ def test_chunks_after_the_samples_are_no_sound(tmp_path: Path) -> None:
     assert (recording.samples.shape, recording.warning) == ((2, RATE), "")
 
 
+def test_a_length_that_is_too_short_is_reported(tmp_path: Path) -> None:
+    """A recorder that corrects its header from time to time, and was killed."""
+    recording = read(tmp_path / "a.wav", wav(SOUND, 36 + SIZE // 2, SIZE // 2))
+
+    assert recording.samples.shape == (2, RATE // 2)
+    assert "a.wav: has more than its header says, which was not read, 0.50 s" in recording.warning
+
+
+def test_padding_after_the_samples_is_not_reported(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.wav", encoded(SOUND, "WAV") + bytes(5000)).warning == ""
+
+
+def test_truncated_au(tmp_path: Path) -> None:
+    recording = read(tmp_path / "a.au", encoded(SOUND, "AU")[: -SIZE // 2])
+
+    assert recording.samples.shape == (2, RATE // 2)
+    assert "is truncated" in recording.warning
+
+
+def test_au_is_samples_to_its_end(tmp_path: Path) -> None:
+    recording = read(tmp_path / "a.au", encoded(SOUND, "AU") * 2)
+
+    assert (recording.samples.shape, recording.warning) == ((2, 2 * RATE), "")
+
+
 @pytest.mark.parametrize("kind", ["WAV", "AIFF", "CAF", "W64", "RF64"])
 def test_a_second_file_is_reported(tmp_path: Path, kind: str) -> None:
     recording = read(tmp_path / "a", encoded(SOUND, kind) * 2)
