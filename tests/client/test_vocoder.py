@@ -31,11 +31,12 @@ from gomin_client import (
     UsageError,
     Vocoder,
 )
+from gomin_client.cli.main import app
 from gomin_client.contract.model import ModelContract
 from gomin_client.files import audio
 from gomin_client.mel import resampling
 from gomin_client.transports.statistics import settled
-from tests.support import EXAMPLES, RunningServer, assert_fails, run
+from tests.support import EXAMPLES, RunningServer, assert_fails, invoke
 
 Wave = NDArray[np.float32]
 
@@ -81,7 +82,7 @@ class TestSeams:
         with pytest.raises(UsageError, match="a window of 26 frames: expected more than 26"):
             Vocoder(f"local:{repository}", window=26)
         assert_fails(
-            run("gomin-client", "reconstruct", EXAMPLES[0], "--url", f"local:{repository}", "--window", "5"),
+            invoke(app, "reconstruct", EXAMPLES[0], "--url", f"local:{repository}", "--window", "5"),
             2,
             "twice the model's halo",
         )

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from gomin_client.cli.main import app
 from gomin_client.mel.features import mel_spectrogram
-from tests.support import BIN, run
+from tests.support import BIN, invoke
 
 
 def test_memory_does_not_grow(tiny_repository: Path, tmp_path: Path) -> None:
@@ -31,6 +32,6 @@ def test_the_mel_of_a_file_does_not_depend_on_how_it_is_read(tmp_path: Path) -> 
     wave = np.random.default_rng(0).uniform(-0.3, 0.3, 300_000).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 24000, subtype="FLOAT")
 
-    assert run("gomin-client", "analyze", tmp_path / "a.wav", "-o", tmp_path / "a.npy").returncode == 0
+    assert invoke(app, "analyze", tmp_path / "a.wav", "-o", tmp_path / "a.npy").returncode == 0
 
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), mel_spectrogram(wave), rtol=0, atol=1e-5)

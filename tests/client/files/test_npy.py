@@ -11,9 +11,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from gomin_client import Vocoder
+from gomin_client.cli.main import app
 from gomin_client.files import mels as mel_files
 from gomin_client.mel.features import MelConfig
-from tests.support import EXAMPLES, run
+from tests.support import EXAMPLES, invoke
 
 
 def blocks_of(array: NDArray[np.float32], size: int) -> Iterator[NDArray[np.float32]]:
@@ -25,9 +26,7 @@ def test_mels_of_all_formats_are_the_same(tmp_path: Path) -> None:
     wave, rate = soundfile.read(EXAMPLES[0], dtype="float32")
     soundfile.write(tmp_path / "a.wav", np.stack([wave, wave[::-1]], axis=1), rate, subtype="FLOAT")
     for extension in ("npz", "npy", "pt"):
-        result = run(
-            "gomin-client", "analyze", tmp_path / "a.wav", "-o", tmp_path / f"a.{extension}", "--channels", "all"
-        )
+        result = invoke(app, "analyze", tmp_path / "a.wav", "-o", tmp_path / f"a.{extension}", "--channels", "all")
         assert result.returncode == 0, result.stderr
     mels = [mel_files.read(tmp_path / f"a.{extension}").mel for extension in ("npz", "npy", "pt")]
 
@@ -56,7 +55,7 @@ def test_npy_of_other_numbers(repository: Path, tmp_path: Path, dtype: str, orde
     mel = np.random.default_rng(0).integers(0, 2, (128, 5)).astype(dtype, order=order)
     np.save(tmp_path / "a.npy", mel)
 
-    result = run("gomin-client", "synthesize", tmp_path / "a.npy", "--url", f"local:{repository}")
+    result = invoke(app, "synthesize", tmp_path / "a.npy", "--url", f"local:{repository}")
 
     assert result.returncode == 0, result.stderr
     with Vocoder(f"local:{repository}") as vocoder:

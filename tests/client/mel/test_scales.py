@@ -19,7 +19,7 @@ from gomin_client.files import mels as mel_files
 from gomin_client.mel import scales
 from gomin_client.mel.features import MelConfig, mel_spectrogram
 from gomin_client.mel.scales import CONVENTIONS, MelReading, suspicion, to_gomin, window_energy
-from tests.support import EXAMPLES, assert_fails, invoke, run
+from tests.support import EXAMPLES, assert_fails, invoke
 
 
 def recordings() -> list[NDArray[np.float32]]:
@@ -205,16 +205,15 @@ class TestCommandLine:
         np.save(mel, librosa.power_to_db(librosa_power(wave), top_db=None).T)
         local = ("--url", f"local:{repository}", "--subtype", "float")
 
-        assert_fails(run("gomin-client", "synthesize", mel, *local), 5, "a.npy", "looks transposed: --transpose")
+        assert_fails(invoke(app, "synthesize", mel, *local), 5, "a.npy", "looks transposed: --transpose")
         turned = ("--transpose", *local)
-        assert_fails(run("gomin-client", "synthesize", mel, *turned), 5, "a.npy", "It looks like decibels", "--force")
+        assert_fails(invoke(app, "synthesize", mel, *turned), 5, "a.npy", "It looks like decibels", "--force")
         assert not (tmp_path / "a.wav").exists()
-        converted = run(
-            "gomin-client", "synthesize", mel, *turned, "--mel-convention", "db", "--stft-norm", "none"
+        converted = invoke(app, "synthesize", mel, *turned, "--mel-convention", "db", "--stft-norm", "none"
         )  # fmt: skip
         assert converted.returncode == 0, converted.stderr
         made, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
-        forced = run("gomin-client", "synthesize", mel, "-o", tmp_path / "forced.wav", *turned, "--force")
+        forced = invoke(app, "synthesize", mel, "-o", tmp_path / "forced.wav", *turned, "--force")
         assert forced.returncode == 0, forced.stderr
 
         with Vocoder(f"local:{repository}") as vocoder:
@@ -227,7 +226,7 @@ class TestCommandLine:
         np.save(tmp_path / "good.npy", np.zeros((128, 4), np.float32))
         np.save(tmp_path / "odd.npy", np.full((128, 4), -5, np.float32))
 
-        result = run("gomin-client", "synthesize", tmp_path, "--url", f"local:{repository}")
+        result = invoke(app, "synthesize", tmp_path, "--url", f"local:{repository}")
 
         assert result.returncode == 1
         assert "odd.npy: mel does not look like a GOMIN mel" in result.stderr
@@ -255,9 +254,7 @@ class TestCommandLine:
         config = MelConfig()
         mel_files.write(tmp_path / "a.npz", np.zeros((1, 40, 128), np.float32), config)
 
-        assert_fails(
-            run("gomin-client", "synthesize", tmp_path / "a.npz", "--url", f"local:{repository}"), 1, "--transpose"
-        )
-        result = run("gomin-client", "synthesize", tmp_path / "a.npz", "--url", f"local:{repository}", "--transpose")
+        assert_fails(invoke(app, "synthesize", tmp_path / "a.npz", "--url", f"local:{repository}"), 1, "--transpose")
+        result = invoke(app, "synthesize", tmp_path / "a.npz", "--url", f"local:{repository}", "--transpose")
         assert result.returncode == 0, result.stderr
         assert soundfile.info(tmp_path / "a.wav").frames == 40 * 256

@@ -11,8 +11,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from gomin_client import Vocoder
+from gomin_client.cli.main import app
 from gomin_client.errors import UsageError
-from tests.support import EXAMPLES, RunningServer, assert_fails, run
+from tests.support import EXAMPLES, RunningServer, assert_fails, invoke
 
 CHAINS = [
     {},
@@ -71,8 +72,7 @@ def test_chains_that_make_no_sense(repository: Path, model: str, chain: dict, wo
 
 class TestCommandLine:
     def synthesize(self, home: Path, url: str, name: str, *options: str) -> str:
-        result = run(
-            "gomin-client", "synthesize", home / "a.npy", "-o", home / name, "-m", "diffusion", "--url", url, *options
+        result = invoke(app, "synthesize", home / "a.npy", "-o", home / name, "-m", "diffusion", "--url", url, *options
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         return result.stdout
@@ -101,14 +101,12 @@ class TestCommandLine:
     def test_errors(self, server: RunningServer, tmp_path: Path) -> None:
         options = ("--url", server.grpc, "-m", "diffusion")
         np.save(tmp_path / "a.npy", np.zeros((32, 8), np.float32))
-        assert_fails(run("gomin-client", "synthesize", tmp_path / "a.npy", *options, "--steps", "7"), 2, "takes 50")
+        assert_fails(invoke(app, "synthesize", tmp_path / "a.npy", *options, "--steps", "7"), 2, "takes 50")
         assert_fails(
-            run("gomin-client", "reconstruct", EXAMPLES[0], "--url", server.grpc, "--sampler", "ddim"), 2, "no sampling"
+            invoke(app, "reconstruct", EXAMPLES[0], "--url", server.grpc, "--sampler", "ddim"), 2, "no sampling"
         )
 
     def test_verbose_tells_what_windows_cost(self, server: RunningServer, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.zeros((32, 8), np.float32))
-        result = run(
-            "gomin-client", "synthesize", tmp_path / "a.npy", "--url", server.grpc, "-m", "diffusion", "--verbose"
-        )
+        result = invoke(app, "synthesize", tmp_path / "a.npy", "--url", server.grpc, "-m", "diffusion", "--verbose")
         assert "windows of 512 frames, 100 of them halo: 24 % more work" in result.stderr

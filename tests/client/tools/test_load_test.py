@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 from gomin_client import Vocoder
+from gomin_client.cli.main import app
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import AccessError, GominError, InferenceError, ServerError, UsageError
 from gomin_client.tools import load_test
 from gomin_client.tools.load_test import LoadResult
 from gomin_client.transports.local import LocalTransport
 from gomin_client.transports.statistics import Statistics, settled
-from tests.support import BIN, RunningServer, assert_fails, run
+from tests.support import BIN, RunningServer, assert_fails, invoke
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -151,17 +152,17 @@ def test_a_server_need_not_tell_what_it_counts(
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_refuses_durations_without_an_end(server: RunningServer, seconds: float) -> None:
-    with Vocoder(server.grpc) as vocoder, pytest.raises(UsageError, match="an end"):
+    with Vocoder(server.grpc) as vocoder, pytest.raises(UsageError, match="expected a finite number"):
         load_test.run_load(vocoder, load_test.make_mel(vocoder, 0.1), 1, seconds)
 
 
 def test_a_request_is_one_request_whatever_its_length(server: RunningServer) -> None:
-    arguments = ["gomin-client", "bench", "--url", server.grpc, "--audio", "8", "--duration", "0", "-c", "1", "--json"]
+    arguments = ["bench", "--url", server.grpc, "--audio", "8", "--duration", "0", "-c", "1", "--json"]
     with Vocoder(server.grpc) as vocoder:
         before = settled(vocoder.statistics)
-        whole = run(*arguments)
+        whole = invoke(app, *arguments)
         between = settled(vocoder.statistics)
-        cut = run(*arguments, "--window", "256")
+        cut = invoke(app, *arguments, "--window", "256")
         after = settled(vocoder.statistics)
 
     assert (whole.returncode, cut.returncode) == (0, 0), whole.stderr + cut.stderr
@@ -173,28 +174,27 @@ def test_a_request_is_one_request_whatever_its_length(server: RunningServer) -> 
 
 
 def test_refuses_a_request_that_takes_much_memory(server: RunningServer) -> None:
-    asked = ["gomin-client", "bench", "--url", server.grpc, "--duration", "0", "-c", "1", "--audio", "61"]
+    asked = ["bench", "--url", server.grpc, "--duration", "0", "-c", "1", "--audio", "61"]
 
-    assert_fails(run(*asked), 2, "61 s of audio in one request", "--window")
-    assert run(*asked, "--window", "512").returncode == 0
+    assert_fails(invoke(app, *asked), 2, "61 s of audio in one request", "--window")
+    assert invoke(app, *asked, "--window", "512").returncode == 0
 
 
 def test_the_command(server: RunningServer) -> None:
-    result = run(
-        "gomin-client", "bench", "--url", server.grpc, "--audio", "0.2", "--duration", "0.5", "-c", "1", "-c", "3"
-    )
+    result = invoke(app, "bench", "--url", server.grpc, "--audio", "0.2", "--duration", "0.5", "-c", "1", "-c", "3")
 
     assert result.returncode == 0, result.stderr
     title, header, *lines = result.stdout.splitlines()
     assert title == f"gomin_gan 1 at {server.grpc}, 0.2 s of audio per request"
-    assert header.split()[:4] == ["at", "a", "time", "requests"]
+    assert header.split()[:4] == ["in", "flight", "requests", "×"]
     assert [text.split()[0] for text in lines] == ["1", "3"]
     assert all("-" not in text for text in lines)
 
 
 def test_diffusion_in_process_as_json(repository: Path) -> None:
-    result = run(
-        *("gomin-client", "bench", "--url", f"local:{repository}", "--model", "diffusion", "--sampler", "fast"),
+    result = invoke(
+        app,
+        *("bench", "--url", f"local:{repository}", "--model", "diffusion", "--sampler", "fast"),
         *("--audio", "0.05", "--duration", "0", "-c", "2", "--json"),
     )
 
@@ -229,4 +229,4 @@ def test_refuses_lengths_that_are_none(server: RunningServer, seconds: float) ->
 
 
 def test_no_server() -> None:
-    assert_fails(run("gomin-client", "bench", "--url", "grpc://127.0.0.1:9", "--retry-for", "0"), 3, "127.0.0.1:9")
+    assert_fails(invoke(app, "bench", "--url", "grpc://127.0.0.1:9", "--retry-for", "0"), 3, "127.0.0.1:9")
