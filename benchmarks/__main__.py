@@ -126,7 +126,7 @@ def lowered_contenders(models: Models) -> Contenders:
         "plain": partial(worker, str(models.plain(GAN_MODEL))),
         "polyphase activations": partial(worker, str(models.polyphase)),
         "and factors folded (--target any)": partial(worker, str(files["any"])),
-        "and minimal filtering (--target cpu)": partial(worker, str(files["cpu"])),
+        "and Winograd convolutions (--target cpu)": partial(worker, str(files["cpu"])),
     }
 
 
