@@ -1,5 +1,3 @@
-import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +6,6 @@ import pytest
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import ContractError
 from gomin_client.mel.features import MelConfig
-from gomin_client.transports.local import LocalTransport
 from gomin_client.vocoder import Vocoder
 
 CONTRACT = ModelContract("diffusion", MelConfig(22050, 800, 200, 80), 12, 50)
@@ -66,34 +63,6 @@ def test_a_mel_of_other_settings_is_refused_by_both_values() -> None:
     ]:
         with pytest.raises(ContractError, match=words):
             CONTRACT.check_mel("gomin_gan", given)
-
-
-def test_in_process_runs_refuse_more_frames_than_the_config_allows(tiny_repository: Path, tmp_path: Path) -> None:
-    shutil.copytree(tiny_repository, tmp_path / "models")
-    config = tmp_path / "models/gomin_gan/config.pbtxt"
-    config.write_text(re.sub(r'(max_frames" value: { string_value: )"\d+"', r'\1"90"', config.read_text()))
-    with LocalTransport(tmp_path / "models") as transport:
-        for shape in ((1, 128, 91), (2, 128, 46)):
-            with pytest.raises(ContractError, match=f"at most 90 frames in one request, this one has {shape[0]} ×"):
-                transport.infer("gomin_gan", 1, {"mel": np.zeros(shape, np.float32)})
-        assert transport.infer("gomin_gan", 1, {"mel": np.zeros((1, 128, 90), np.float32)})["audio"].size == 90 * 256
-    with Vocoder(f"local:{tmp_path / 'models'}") as vocoder:
-        assert vocoder.window == 90
-        assert vocoder.synthesize(np.zeros((2, 128, 200), np.float32)).shape == (2, 200 * 256)
-
-
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_in_process_runs_take_the_configs_threads(tiny_repository: Path, tmp_path: Path, threads: str) -> None:
-    shutil.copytree(tiny_repository, tmp_path / "models")
-    config = tmp_path / "models/gomin_gan/config.pbtxt"
-    key = 'key: "intra_op_thread_count" value: { string_value: '
-    config.write_text(config.read_text().replace(f'{key}"0"', f'{key}"{threads}"'))
-    with LocalTransport(tmp_path / "models") as transport:
-        assert transport._open("gomin_gan", 1).session.get_session_options().intra_op_num_threads == int(threads)
-
-    config.write_text(config.read_text().replace(f'{key}"{threads}"', f'{key}"many"'))
-    with LocalTransport(tmp_path / "models") as transport, pytest.raises(ContractError, match="'many', not a number"):
-        transport._open("gomin_gan", 1)
 
 
 def test_a_vocoder_refuses_a_mel_of_other_settings(repository: Path) -> None:

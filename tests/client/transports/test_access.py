@@ -53,6 +53,7 @@ def tls(pki: Path, **more: object) -> Connection:
     return Connection(ca=pki / "ca.pem", certificate=pki / "client.pem", key=pki / "client.key", **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.server
 class TestGrpc:
     def test_certificates_and_headers_pass(self, guarded: RunningServer, pki: Path) -> None:
         url = f"grpcs://localhost:{guarded.grpc_port}"
@@ -100,6 +101,7 @@ class TestGrpc:
         assert (tmp_path / "a.wav").exists()
 
 
+@pytest.mark.server
 class TestHttp:
     def test_headers(self, guarded: RunningServer) -> None:
         with Vocoder(guarded.http, connection=Connection(headers={"token": TOKEN})) as vocoder:

@@ -17,8 +17,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from gomin_client import Connection, Vocoder
-from gomin_client.errors import ContractError, DeadlineError, ServerError, UsageError
+from gomin_client.errors import ContractError, DeadlineError, UsageError
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, run, serving
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 FILES, MELS = 80, 16
 SEED = 5
@@ -293,10 +295,24 @@ def test_many_threads_share_one_vocoder(server: RunningServer, repository: Path,
         vocoder.synthesize(mels[0])
 
 
-def test_closing_ends_the_patience(tmp_path: Path, repository: Path) -> None:
+def test_closing_ends_retrying(tmp_path: Path, repository: Path) -> None:
+    """It would go on for an hour."""
     with serving(repository, tmp_path / "log") as server:
-        vocoder = Vocoder(server.grpc)
-    threading.Timer(0.5, vocoder.close).start()
+        vocoder = Vocoder(server.grpc, connection=Connection(retry_for_s=3600))
+    outcome: list[BaseException] = []
 
-    with pytest.raises((UsageError, ServerError)):
-        vocoder.synthesize(np.zeros((128, 3), np.float32))
+    def synthesize() -> None:
+        try:
+            vocoder.synthesize(np.zeros((128, 3), np.float32))
+        except UsageError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=synthesize)
+    thread.start()
+    thread.join(1)
+    assert thread.is_alive(), "it is not being retried"
+    vocoder.close()
+    thread.join(60)
+
+    assert not thread.is_alive()
+    assert "has been closed" in str(outcome[0])

@@ -11,6 +11,7 @@ import pytest
 from tests.support import ROOT, RunningServer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["http", "local", "grpc"])
 def test_a_fork(server: RunningServer, repository: Path, transport: str) -> None:
     url = f"local:{repository}" if transport == "local" else getattr(server, transport)
