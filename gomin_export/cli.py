@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,7 +137,7 @@ def verify(
     if wanted not in (*known, "all"):
         raise UsageError(f"--model {deployed.model}: the reference knows {', '.join(known)}")
     reports = []
-    with closing(connect(url or f"local:{home}", connection.build())) as target:
+    with connect(url or f"local:{home}", connection.build()) as target:
         directory = Path(target.url.removeprefix("local:")) if target.url.startswith("local:") else None
         for name in known if wanted == "all" else [wanted]:
             reports.append(verify(target, name, source_of_truth.expectation(name), directory))
