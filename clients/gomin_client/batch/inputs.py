@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from gomin_client.batch.search import Search, fixed_folder, has_wildcards, is_special
+from gomin_client.batch.search import Search, fixed_folder, has_wildcards, is_special, real_folder, real_path
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 
@@ -66,6 +66,7 @@ def find_sources(arguments: Sequence[str], kinds: Sequence[str]) -> Found:
     """
     if "-" in arguments and len(arguments) > 1:
         raise UsageError("standard input (-) must be the only input")
+    real_folder.cache_clear()
     sources: list[Source] = []
     named: list[Path] = []
     left_out: list[Path] = []
@@ -173,13 +174,13 @@ def _under_common_folder(found: Sequence[Source], named: Sequence[Path]) -> Iter
 def _once(sources: Sequence[Source]) -> list[Source]:
     """The sources without repetitions: a path that was named again, and a file that a search found by two paths."""
     named = {os.path.abspath(source.path): source for source in reversed(sources) if not source.searched}
-    real = {os.path.realpath(source.path) for source in named.values()}
+    real = {real_path(source.path) for source in named.values()}
     once = []
     for source in sources:
         if not source.searched:
             if named.get(os.path.abspath(source.path)) is source:
                 once.append(source)
-        elif (path := os.path.realpath(source.path)) not in real:
+        elif (path := real_path(source.path)) not in real:
             real.add(path)
             once.append(source)
     return once
@@ -219,14 +220,14 @@ def _found(search: Search, root: PurePath, wanted: Sequence[Path], others: Seque
     special = [path for path in wanted if is_special(path)]
     chosen: dict[str, Path] = {}
     for path in wanted:
-        real = os.path.realpath(path)
+        real = real_path(path)
         if real not in chosen or real == os.path.join(real_root, path.relative_to(root)):
             chosen[real] = path
     once = set(chosen.values()).difference(special)
     sources = [Source(path, PurePath(path.parent.relative_to(root)), searched=True) for path in wanted if path in once]
     dangling = [path for path in others if path.is_symlink() and not path.exists()]
     problems = [f"{path}: is a link to a file or folder that does not exist" for path in dangling]
-    left_out = {os.path.realpath(path): path for path in [*others, *special] if path.exists() and not path.is_dir()}
+    left_out = {real_path(path): path for path in [*others, *special] if path.exists() and not path.is_dir()}
     return Found(sources, list(left_out.values()), [*search.problems, *problems])
 
 

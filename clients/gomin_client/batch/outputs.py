@@ -19,6 +19,7 @@ from gomin_client.batch.inputs import (
     left_out_files,
     read_list,
 )
+from gomin_client.batch.search import real_folder
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 from gomin_client.files.formats import AUDIO, MEL
@@ -142,6 +143,7 @@ def plan_jobs(sources: Sequence[Source], outputs: Sequence[str], naming: Naming)
         UsageError: counts that differ, a mel to be made into a mel, an extension that cannot be read or written, one
             file given for two results.
     """
+    real_folder.cache_clear()
     sources = _without_results(sources, outputs, naming)
     if not sources:
         raise UsageError("no input files")
@@ -188,7 +190,7 @@ def _without_results(sources: Sequence[Source], outputs: Sequence[str], naming: 
 
     def is_result(source: Source) -> bool:
         # the folder that was searched, by steps up: through links, the real path need not lead there
-        root = os.path.realpath(os.path.join(source.path.parent, *[".."] * len(source.folder.parts)))
+        root = real_folder(Path(source.path.parent, *[".."] * len(source.folder.parts)))
         inside = Path(below) in Path(_key(source.path)).parents
         return source.searched and inside and Path(root) in Path(below).parents
 
@@ -323,4 +325,4 @@ def _require_free(source: Path, target: Path, inputs: Mapping[str, Path], taken:
 
 def _key(path: Path) -> str:
     """Equal for two spellings of one path, through links to folders too. A link to a file is a file of its own."""
-    return os.path.join(os.path.realpath(path.parent), path.name)
+    return os.path.join(real_folder(path.parent), path.name)

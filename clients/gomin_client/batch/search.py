@@ -7,6 +7,7 @@ so a link to a folder above it ends the search there, instead of repeating it un
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 import stat
 from collections import deque
@@ -131,3 +132,14 @@ def is_special(path: Path) -> bool:
     except OSError:  # a dangling link, for example
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@functools.lru_cache(maxsize=4096)
+def real_folder(folder: Path) -> str:
+    """The path of a folder without links. Remembered: searches and plans begin with `real_folder.cache_clear()`."""
+    return os.path.realpath(folder)
+
+
+def real_path(path: Path) -> str:
+    """The path of a file without links: equal for two paths to one file."""
+    return os.path.realpath(path) if path.is_symlink() else os.path.join(real_folder(path.parent), path.name)

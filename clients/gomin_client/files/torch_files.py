@@ -19,7 +19,7 @@ from gomin_client.files.numpy_files import first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-_UNPACKED_FREELY = 1 << 26  # bytes; torch.save does not compress
+_UNPACKED_FREELY = 1 << 20  # bytes; torch.save does not compress
 _PICKLES_OF_THE_OLD_FORMAT = 5  # one after the other: a magic number, a version, the system, the object, storage keys
 _SHARED_TUPLES = 20
 
