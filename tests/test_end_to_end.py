@@ -178,7 +178,7 @@ def test_no_server_is_one_line_with_the_ways_out(scheme: str) -> None:
     assert "\n" not in message
     assert f"{scheme}://127.0.0.1:{port}" in message
     assert "gomin-server --model-repository" in message
-    assert "--url local:" in message
+    assert 'Vocoder("local:model_repository")' in message
 
 
 @pytest.mark.parametrize("crossed", ["http to grpc", "grpc to http", "http to metrics"])

@@ -10,7 +10,15 @@ import numpy as np
 
 from gomin_client import DEFAULT_URL
 from gomin_client.errors import UsageError
-from gomin_client.inference.checks import Blocks, Counted, checked_rate, checked_wave, refuse_suspicion, trimmed
+from gomin_client.inference.checks import (
+    Blocks,
+    Counted,
+    checked_mel,
+    checked_rate,
+    checked_wave,
+    refuse_suspicion,
+    trimmed,
+)
 from gomin_client.inference.pinned import PinnedModel
 from gomin_client.mel import scales
 from gomin_client.mel.features import Mel, MelBatch, MelConfig, Wave, mel_blocks
@@ -120,10 +128,11 @@ class Vocoder(PinnedModel):
             raise UsageError(f"mel_config {mel_config!r}: expected a `MelConfig`")
         if mel_config is not None:
             self.contract.check_mel(self.model, mel_config)
-        blocks = self._blocks([mel])
-        (block,) = blocks
-        refuse_suspicion(None if force else scales.suspicion(block))
-        return np.concatenate(list(blocks.restored(self._vocode([block], seed))), axis=-1)
+        checked = checked_mel(mel, self.contract, self.model)
+        refuse_suspicion(None if force else scales.suspicion(checked))
+        items = checked[np.newaxis] if checked.ndim == 2 else checked
+        waves = np.concatenate(list(self._vocode([items], seed)), axis=-1)
+        return waves[0] if checked.ndim == 2 else waves
 
     def stream(
         self,
