@@ -19,6 +19,8 @@ from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, Joine
 from gomin_client.files.layouts import Layout, LayoutError
 from gomin_client.files.sections import Pipe, PipeSection, Section
 
+# A part of a broadcast begins within a frame, without a mark; so many frames are no accident.
+_LEAST_FRAMES = 8
 _UNCOMPRESSED = ("wav", "w64", "aiff", "au", "caf")
 
 
@@ -35,7 +37,9 @@ def open_audio(path: Path) -> Decoder:
         try:
             return SoundFileDecoder(path)
         except DecodingError as error:
-            raise DecodingError(f"its content is {_described(content)}") from error
+            if content is not None or scanning.scan_mpeg(path).frames < _LEAST_FRAMES:
+                raise DecodingError(f"its content is {_described(content)}") from error
+            content = KINDS["mp3"]
     if content.name in _UNCOMPRESSED:
         return _open_uncompressed(path, content)
     open_exactly = _OPENERS.get(content.name)

@@ -64,6 +64,18 @@ class TestMpeg:
         assert abs(recording.samples.shape[1] - 36000) <= 2 * FRAME + 600
         assert recording.warning == ""
 
+    @pytest.mark.parametrize("name", ["a.mp3", "a"])
+    def test_a_part_of_a_broadcast(self, tmp_path: Path, name: str) -> None:
+        """It begins within a frame, and ends within one."""
+        stream = recordings.mp3_from_a_pipe(sweep(4))
+        whole = read(tmp_path / "b.mp3", stream)
+
+        recording = read(tmp_path / name, stream[1500:-100])
+
+        # quiet frames are small, and the first seconds are quiet
+        assert whole.samples.shape[1] // 2 < recording.samples.shape[1] < whole.samples.shape[1]
+        assert recording.warning == ""
+
     def test_tags_before_and_after(self, tmp_path: Path) -> None:
         one = encoded(SOUND, "MP3")
         tag = b"ID3\x04\x00\x00\x00\x00\x01\x48" + b"TIT2" + bytes(196)
