@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # before the ports are checked: the server of a launcher that was killed may still have them
         predecessors.clean_up([path for _, path in temporary_directories()], _say)
-        listeners = ports.find_listeners(given, options.host)
+        listeners = ports.wait_for_listeners(given, options.host)
         if listeners.problems:
             raise SetupError("\ngomin-server: ".join(listeners.problems))
         server = find_server(given.get("--backend-directory"))

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import ipaddress
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 PORT = "port with --{}-port"
 ADDRESS = "address with --host or --{}-address"
+IN_USE = "is already in use"
+RELEASE_S = 3.0
 UNIX = "unix:"  # a socket in the file system, which only tritonserver's HTTP services have
 
 
@@ -108,6 +111,23 @@ def find_listeners(options: Mapping[str, str], host: str) -> Listeners:
     return Listeners(tuple(arguments), tuple(endpoints), tuple(problems))
 
 
+def wait_for_listeners(options: Mapping[str, str], host: str, seconds: float = RELEASE_S) -> Listeners:
+    """The same, after a wait for ports that are in use: a server that is ending releases its ports soon.
+
+    Args:
+        options: See `find_listeners`.
+        host: See `find_listeners`.
+        seconds: The longest wait.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        found = find_listeners(options, host)
+        in_use = [problem for problem in found.problems if IN_USE in problem]
+        if not in_use or len(in_use) < len(found.problems) or time.monotonic() >= deadline:
+            return found
+        time.sleep(0.1)
+
+
 def resolve(host: str) -> Address:
     """The IP address of a host: `127.0.0.1`, `::1`, `[::1]`, `ipv6:::1` or a name.
 
@@ -143,7 +163,7 @@ def _listener(address: Address, port: int) -> socket.socket:
         return socket.create_server((str(address), port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise AddressError(f"port {port} on {address} is already in use", PORT) from None
+            raise AddressError(f"port {port} on {address} {IN_USE}", PORT) from None
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             raise AddressError(f"{address} is not an address of this machine", ADDRESS) from None
         raise AddressError(f"cannot listen on port {port} of {address}: {error.strerror}", PORT) from None

@@ -1,6 +1,7 @@
 """The addresses on which the server listens, and the check of its ports."""
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -114,3 +115,20 @@ def test_whether_something_listens(options: dict[str, str]) -> None:
     assert not ports.is_listening(address, port)
     with socket.create_server((str(address), port)):
         assert ports.is_listening(address, port)
+
+
+def test_ports_that_are_released_soon_are_waited_for(options: dict[str, str]) -> None:
+    listener = socket.create_server(("127.0.0.1", int(options["--http-port"])))
+    timer = threading.Timer(0.5, listener.close)
+    timer.start()
+
+    found = ports.wait_for_listeners(options, "127.0.0.1", seconds=60)
+
+    timer.join()
+    assert found.problems == ()
+
+
+def test_the_wait_for_ports_ends(options: dict[str, str], taken: str) -> None:
+    assert ports.wait_for_listeners(options, "127.0.0.1", seconds=0.2).problems == (taken,)
+    options["--grpc-port"] = "x"  # no wait helps
+    assert len(ports.wait_for_listeners(options, "127.0.0.1", seconds=10**9).problems) == 2
