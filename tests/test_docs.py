@@ -187,7 +187,14 @@ def test_hosted_ci_calls_the_script_that_a_person_runs() -> None:
 # Options of tritonserver, docker, make, pip and GOMIN's own program that the pages name.
 OTHER_OPTIONS = {
     *("--http-address", "--grpc-address", "--metrics-address"),
-    *("--backend-directory", "--grpc-port", "--grpc-restricted-protocol", "--grpc-use-ssl", "--http-port"),
+    *(
+        "--backend-directory",
+        "--grpc-port",
+        "--grpc-restricted-protocol",
+        "--grpc-use-ssl",
+        "--http-port",
+        "--http-restricted-api",
+    ),
     *(
         "--metrics-port",
         "--model-control-mode",

@@ -18,6 +18,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from gomin_client.transports.statistics import settled
 from gomin_export.networks import GomiGAN
+from tests.server.processes import descendants
 from tests.support import RunningServer, serving, start
 
 pytestmark = pytest.mark.server
@@ -193,6 +194,24 @@ def test_a_request_of_too_many_frames_is_refused_and_batches_stay_within_the_bou
     for i, mel in enumerate(mels):
         expected = tiny_gan(torch.from_numpy(mel)).numpy()
         np.testing.assert_allclose(answers[i].as_numpy("audio"), expected, rtol=0, atol=1e-5)
+
+
+def test_the_memory_of_a_long_request_is_given_back(variants: RunningServer) -> None:
+    (stub,) = (
+        process
+        for process in descendants(variants.process.pid)
+        if "python_backend_stub" in (command := Path(f"/proc/{process}/cmdline").read_text()) and "/batched/" in command
+    )
+
+    def memory(line: str) -> int:
+        return 1024 * int(Path(f"/proc/{stub}/status").read_text().partition(f"{line}:")[2].split()[0])
+
+    infer_at_once(variants, "batched", [{"mel": np.zeros((1, 128, 50), np.float32)}])
+    before = memory("VmRSS")
+    infer_at_once(variants, "batched", [{"mel": np.zeros((1, 128, 2000), np.float32)}])
+
+    assert memory("VmHWM") - before > 20_000_000
+    assert memory("VmRSS") - before < (memory("VmHWM") - before) / 3
 
 
 def test_a_bad_request_does_not_affect_its_batch(variants: RunningServer) -> None:
