@@ -11,6 +11,8 @@ from gomin_export.errors import RepositoryError
 from tests.export.repository.test_place import GAN, place
 from tests.support import GOLDEN, run
 
+pytestmark = pytest.mark.slow
+
 
 def debris(home: Path) -> list[str]:
     """The files beside the repository, where models are staged."""
