@@ -100,9 +100,12 @@ class AudioReader:
                 raise FileError(f"{self._name}: contains NaN or infinite samples")
             total += samples.shape[1]
             yield np.ascontiguousarray(samples, dtype=np.float32)
+        defect = self._decoder.defect()
+        if total == 0 and defect:
+            what = defect.partition(";")[0]
+            raise FileError(f"{self._name}: cannot be read as audio: it {what}, and no samples of it can be decoded")
         if total == 0:
             raise FileError(f"{self._name}: contains no samples")
-        defect = self._decoder.defect()
         if defect:
             self.warning = f"{self._name}: {defect}, {total / self.rate:.2f} s"
 
