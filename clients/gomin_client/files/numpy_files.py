@@ -139,7 +139,10 @@ def _header(path: Path, start: bytes, what: str) -> Header:
     version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
     # versions 2 and 3 differ from 1 in the width of the length, and 3 from 2 in the encoding of field names
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)  # type: ignore[no-untyped-call]
+    try:
+        shape, _, dtype = read(stream)  # type: ignore[no-untyped-call]
+    except MemoryError as error:  # Python's parser, about text that is nested too deeply
+        raise FileError(f"{path}: is not a numpy file of numbers: {what} has a header that cannot be parsed") from error
     if dtype.hasobject:
         raise FileError(f"{path}: is not a numpy file of numbers: {what} has objects")
     if any(length < 0 for length in shape):

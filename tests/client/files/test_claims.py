@@ -148,6 +148,12 @@ class TestNumpy:
         assert name == "FileError"
         assert int(grown) < 50 << 10  # KiB
 
+    def test_a_header_that_python_cannot_parse(self, tmp_path: Path) -> None:
+        header = ("{'descr': '<f4', 'fortran_order': False, 'shape': " + "-" * 9000 + "1}\n").encode()
+        (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+        with pytest.raises(FileError, match=r"its array has a header that cannot be parsed"):
+            read(tmp_path / "a.npy")
+
     def test_objects_and_other_compression(self, tmp_path: Path) -> None:
         npz(tmp_path / "a.npz", npy((80, 5), bytes(4000), descr="|O"))
         with pytest.raises(FileError, match=r"is not a numpy file of numbers: its melspec has objects"):
