@@ -9,6 +9,9 @@ from gomin_client.contract.model import ModelContract
 from gomin_client.errors import UsageError
 from gomin_client.sampling.tiling import TILE_FRAMES
 
+SMALLEST = 17  # frames of the longest of the gate's cases that are not cut into windows
+SMALLEST_KEPT = 4  # frames that a window keeps, besides its halos
+
 if TYPE_CHECKING:
     from gomin_export.networks.served import ServedModel
     from gomin_export.repository.config import Deployment
@@ -26,12 +29,21 @@ def max_frames(model: ServedModel, described: ModelContract, deployment: Deploym
     chain, which its batcher may combine.
 
     Raises:
-        UsageError: a warm-up request exceeds the bound.
+        UsageError: the bound is too small for the windows of the parity gate and of clients, or a warm-up request
+            exceeds it.
     """
+    smallest = max(SMALLEST, 2 * described.halo_frames + SMALLEST_KEPT)
     if model.kind == contract.DENOISER:
         bound = described.max_frames and max(described.max_frames, 2 * tile_frames(described, deployment))
+    elif deployment.max_frames is None:
+        bound = described.max_frames and max(described.max_frames, smallest)
+    elif deployment.max_frames < smallest:
+        raise UsageError(
+            f"--max-frames {deployment.max_frames}: {model.name} has a halo of {described.halo_frames} frames; "
+            f"expected at least {smallest}"
+        )
     else:
-        bound = deployment.max_frames or described.max_frames
+        bound = deployment.max_frames
     if bound is not None and model.has_weights:
         for batch, frames in deployment.warm_up or ():
             if batch * frames > bound:

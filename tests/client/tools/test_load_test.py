@@ -23,6 +23,7 @@ from gomin_client.errors import AccessError, GominError, InferenceError, ServerE
 from gomin_client.tools import load_test
 from gomin_client.tools.load_test import LoadResult
 from gomin_client.transports.local import LocalTransport
+from gomin_client.transports.mock import MockModel, MockTransport
 from gomin_client.transports.statistics import Statistics, settled
 from tests.support import BIN, RunningServer, assert_fails, invoke
 
@@ -178,6 +179,16 @@ def test_refuses_a_request_that_takes_much_memory(server: RunningServer) -> None
 
     assert_fails(invoke(app, *asked), 2, "61 s of audio in one request", "--window")
     assert invoke(app, *asked, "--window", "512").returncode == 0
+
+
+def test_refuses_a_request_that_the_model_does_not_take() -> None:
+    vocoder = MockModel.vocoder(lambda mel: np.zeros((len(mel), 256 * mel.shape[-1]), np.float32))
+    model = MockModel(vocoder.answer, {**vocoder.parameters, "gomin.max_frames": "900"})
+    with Vocoder(MockTransport({"gomin_gan": model})) as opened:
+        with pytest.raises(UsageError, match=r"938 frames, and the model takes at most 900 .* --window"):
+            load_test.prepare(opened, None, 10)
+        assert load_test.prepare(opened, None, 9)[0].window == 844
+        assert load_test.prepare(opened, opened.window, 10)[0].window == 512
 
 
 def test_the_command(server: RunningServer) -> None:

@@ -72,13 +72,19 @@ def test_queues_and_requests_are_bounded(model: str) -> None:
     assert bound(None) == ""
     assert bound(9000) == "9000"
     assert bound(9000, max_frames=700) == ("9000" if model == "gomin_denoiser" else "700")
-    assert bound(9, tile_frames=800) == ("1600" if model == "gomin_denoiser" else "9")  # two chains' calls
+    smallest = {"gomin_gan": "68", "gomin_diffusion": "30"}  # windows of more than two halos
+    assert bound(9, tile_frames=800) == smallest.get(model, "1600")  # a denoiser takes the calls of two chains
+    if model != "gomin_denoiser":
+        with pytest.raises(UsageError, match=f"--max-frames 16: {model} has a halo .* at least {smallest[model]}"):
+            bound(9000, max_frames=16)
 
 
 def test_no_warm_up_exceeds_the_bound() -> None:
     with pytest.raises(UsageError, match="--warm-up 4x30: gomin_gan takes at most 100 frames in one request"):
         parse("gomin_gan", Deployment(warm_up=[(4, 30)], max_frames=100))
-    (warm_up,) = parse("gomin_gan", Deployment(max_frames=50)).model_warmup
+    short = replace(CONTRACTS["gomin_gan"], halo_frames=1)
+    text = config_text(SERVED["gomin_gan"], short, Deployment(max_frames=50), "fp32")
+    (warm_up,) = text_format.Parse(text, ModelConfig()).model_warmup
     assert list(warm_up.inputs["mel"].dims) == [128, 50]
 
 

@@ -2,11 +2,14 @@
 
 import json
 import re
+import runpy
 import shutil
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from tritonclient.utils import np_to_triton_dtype
 from gomin_client.transports.statistics import settled
 from gomin_export.networks import GomiGAN
 from tests.server.processes import descendants
-from tests.support import RunningServer, serving, start
+from tests.support import ROOT, RunningServer, serving, start
 
 pytestmark = pytest.mark.server
 
@@ -194,6 +197,28 @@ def test_a_request_of_too_many_frames_is_refused_and_batches_stay_within_the_bou
     for i, mel in enumerate(mels):
         expected = tiny_gan(torch.from_numpy(mel)).numpy()
         np.testing.assert_allclose(answers[i].as_numpy("audio"), expected, rtol=0, atol=1e-5)
+
+
+def test_batches_are_cut_where_they_exceed_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a server, which does not report the batches inside a call; Triton's module is not needed for it."""
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils"))
+    backend = runpy.run_path(str(ROOT / "gomin_server/backends/onnxruntime/model.py"))
+    model = backend["TritonPythonModel"]()
+    model.frame_lengths, model.max_frames = {"mel": 1, "signal": 256}, 40
+
+    def parts(*items: int, samples: int = 0) -> list[list[int]]:
+        group = [
+            (index, {"mel": np.zeros((count, 4, 10)), "signal": np.zeros((count, 1, samples))})
+            for index, count in enumerate(items)
+        ]
+        return [[index for index, _ in part] for part in model._bounded(group)]
+
+    assert parts(1, 2, 1, 1) == [[0, 1, 2], [3]]
+    assert parts(4, 4) == [[0], [1]]
+    assert parts(1, 1, samples=20 * 256) == [[0, 1]]
+    assert parts(1, 1, samples=20 * 256 + 1) == [[0], [1]]
+    model.max_frames = None
+    assert parts(4, 4, 4) == [[0, 1, 2]]
 
 
 def test_the_memory_of_a_long_request_is_given_back(variants: RunningServer) -> None:
