@@ -45,7 +45,7 @@ _KINDS = {
     "tta": ("a True Audio file", "tta", "tta"),
     "ape": ("a Monkey's Audio file", "ape", "ape"),
     "flv": ("a Flash video file", "flv", "flv"),
-    "mpegts": ("an MPEG transport stream", "ts", "mpegts"),
+    "mpegts": ("an MPEG transport stream", "mpegts", "mpegts"),
     "html": ("an HTML page",),
     "xml": ("an XML file",),
     "lfs": ("a Git LFS pointer, not the file itself",),

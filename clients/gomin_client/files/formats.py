@@ -174,8 +174,8 @@ FORMATS: list[Format] = [
     _audio("tta", "True Audio", requirement=_PYAV),
     _audio("ape", "Monkey's Audio", requirement=_PYAV),
     _audio("flv", "Flash video", requirement=_PYAV),
-    # not .ts, which is mostly TypeScript: a file of that name is read if it is renamed
-    _audio("m2ts", "MPEG transport stream", ".mts", requirement=_PYAV),
+    # not .ts, which is mostly TypeScript
+    _audio("mpegts", "MPEG transport stream", requirement=_PYAV),
     Format("raw", AUDIO, (".raw",), streamable=("16", "float"), description="samples without a header"),
     Format(
         "npz",

@@ -40,7 +40,7 @@ WRITTEN = [
     ("wma", "asf", "wmav2"),
     ("ac3", "ac3", "ac3"),
     ("flv", "flv", "libmp3lame"),
-    ("m2ts", "mpegts", "aac"),
+    ("mpegts", "mpegts", "aac"),
     ("tta", "tta", "tta"),
     ("wv", "wv", "wavpack"),
 ]
