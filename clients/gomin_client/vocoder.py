@@ -12,12 +12,10 @@ from gomin_client import DEFAULT_URL
 from gomin_client.errors import UsageError
 from gomin_client.inference.checks import (
     Blocks,
-    Counted,
     checked_mel,
     checked_rate,
     checked_wave,
     refuse_suspicion,
-    trimmed,
 )
 from gomin_client.inference.pinned import PinnedModel
 from gomin_client.mel import scales
@@ -191,8 +189,8 @@ class Vocoder(PinnedModel):
             SuspiciousAudioError: see `analyze`.
         """
         checked = checked_wave(wave, channels_last=channels_last, force=force)
-        parts = self.reconstruct_stream([checked], sample_rate, trim=trim, seed=seed, force=True)
-        made = np.concatenate(list(parts), axis=-1)
+        blocks = Blocks([checked], 1, np.asarray, "channels")
+        made = np.concatenate(list(self._reconstruct(blocks, checked_rate(sample_rate), trim, seed)), axis=-1)
         return made.T if channels_last else made
 
     def reconstruct_stream(
@@ -225,10 +223,8 @@ class Vocoder(PinnedModel):
         """
         check = partial(checked_wave, channels_last=channels_last, force=force)
         blocks = Blocks(waves, 1, check, "channels", time_first=channels_last)
-        resampled = Counted(resample_blocks(blocks, checked_rate(sample_rate), self.sample_rate))
-        parts = self._vocode(mel_blocks(resampled, self.contract.mel), seed, first_window)
-        restored = blocks.restored(trimmed(parts, resampled) if trim else parts)
-        return map(np.transpose, restored) if channels_last else restored
+        parts = self._reconstruct(blocks, checked_rate(sample_rate), trim, seed, first_window)
+        return map(np.transpose, parts) if channels_last else parts
 
 
 def _settings(sampling: SamplerSettings | None, chain: Chain) -> SamplerSettings:

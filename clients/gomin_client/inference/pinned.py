@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContract
 from gomin_client.errors import ContractError, InferenceError, UsageError
-from gomin_client.inference.checks import Blocks, checked_mel, refuse_suspicion
+from gomin_client.inference.checks import Blocks, Counted, checked_mel, refuse_suspicion, trimmed
 from gomin_client.inference.stream import Workers, vocode
 from gomin_client.inference.windows import Window, Windower, choose_size
 from gomin_client.mel import scales
-from gomin_client.mel.features import Mel, MelBatch, Wave
+from gomin_client.mel.features import Mel, MelBatch, Wave, mel_blocks
+from gomin_client.mel.resampling import resample_blocks
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import ModelInfo, Transport
 from gomin_client.transports.connection import Connection
@@ -200,6 +201,14 @@ class PinnedModel:
 
         windower = Windower(self._window, self.chain_halo_frames, first_window)
         return vocode(mels, windower, infer, self._workers, self._in_flight)
+
+    def _reconstruct(
+        self, waves: Blocks, sample_rate: float, trim: bool, seed: int | None, first_window: int | None = None
+    ) -> Iterator[Wave]:
+        """Blocks of a recording → parts of its reconstruction; see `Vocoder.reconstruct`."""
+        resampled = Counted(resample_blocks(waves, sample_rate, self.sample_rate))
+        parts = self._vocode(mel_blocks(resampled, self.contract.mel), seed, first_window)
+        return waves.restored(trimmed(parts, resampled) if trim else parts)
 
     def _seed(self, seed: int | None) -> int | None:
         """The seed for a model that takes one, a fresh one if none is given; None for other models."""
