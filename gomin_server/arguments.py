@@ -10,6 +10,11 @@ def values(arguments: Sequence[str]) -> dict[str, str]:
     return {name: value for name, value, _ in _options(arguments)}
 
 
+def all_values(arguments: Sequence[str], name: str) -> list[str]:
+    """The values of an option that may be given several times."""
+    return [value for option, value, _ in _options(arguments) if option == name]
+
+
 def without(arguments: Sequence[str], names: Collection[str]) -> list[str]:
     """The arguments without the options of these names and their values."""
     dropped = {position for name, _, positions in _options(arguments) if name in names for position in positions}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gomin_server import ports, predecessors
+from gomin_server import exposure, ports, predecessors
 from gomin_server.arguments import values, without
 from gomin_server.installation import NativeServer, SetupError, find_server
 from gomin_server.supervisor import Task, run
@@ -23,44 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The server's exit status, or 1 if no server can run here. Usage errors exit with 2.
     """
-    parser = argparse.ArgumentParser(
-        prog="gomin-server",
-        description="Run a real Triton Inference Server: the tritonserver on PATH if it has NVIDIA's native "
-        "onnxruntime backend (as in NVIDIA's container), otherwise pip's, with a Python-based backend.",
-        epilog="All other arguments are passed to tritonserver unchanged, for example --http-port 8010 "
-        "--grpc-port 8011 --model-control-mode poll.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--model-repository",
-        "--model-store",  # tritonserver has both names
-        metavar="DIR",
-        required=True,
-        action="append",
-        help="Model repository, as written by gomin-export. May be given several times.",
-    )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="IPv4 or IPv6 address, or name, on which HTTP, gRPC and metrics listen. 0.0.0.0 and :: open them to all "
-        "networks. (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--restarts",
-        type=_count,
-        default=10,
-        metavar="N",
-        help="Restarts within a minute after which a crashing server is given up. 0: it is never restarted. "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--version",
-        action="version",
-        help="Show the version and exit.",
-        version=f"gomin-triton {metadata.version('gomin-triton')}",
-    )
+    parser = _parser()
     options, passed_on = parser.parse_known_args(arguments)
+    if options.no_http:
+        passed_on = [*without(passed_on, ["--allow-http"]), "--allow-http=false"]
     given = values(passed_on)
+    given |= exposure.addresses(
+        given, options.host, expose_http=options.expose_triton_http, metrics_host=options.metrics_host
+    )
     try:
         check_repositories(options.model_repository)
     except SetupError as error:
@@ -85,13 +55,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "--backend-directory contains no native onnxruntime backend, and the pip server needs its own"
                 )
         others = without(passed_on, [service.address_option for service in ports.SERVICES])
+        mode = given.get("--model-control-mode", "none")
+        closed = [] if options.open_admin else exposure.restrictions(passed_on, mode)
+        for line in [*exposure.warnings(given), *exposure.notes(closed)]:
+            _say(line)
         task = Task(
-            server, options.model_repository, [*listeners.arguments, *others], listeners.endpoints, options.restarts
+            server,
+            options.model_repository,
+            [*listeners.arguments, *closed, *others],
+            listeners.endpoints,
+            options.restarts,
         )
         return run(task, _say)
     except SetupError as error:
         _say(str(error))
         return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gomin-server",
+        description="Run a real Triton Inference Server: the tritonserver on PATH if it has NVIDIA's native "
+        "onnxruntime backend (as in NVIDIA's container), otherwise pip's, with a Python-based backend.",
+        epilog="All other arguments are passed to tritonserver unchanged, for example --http-port 8010 "
+        "--grpc-port 8011 --model-control-mode poll.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--model-repository",
+        "--model-store",  # tritonserver has both names
+        metavar="DIR",
+        required=True,
+        action="append",
+        help="Model repository, as written by gomin-export. May be given several times.",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="IPv4 or IPv6 address, or name, on which gRPC listens. 0.0.0.0 and :: open it to all networks. "
+        "HTTP and metrics listen on a loopback address. (default: %(default)s)",
+    )
+    http = parser.add_mutually_exclusive_group()
+    http.add_argument(
+        "--expose-triton-http",
+        action="store_true",
+        help="HTTP listens on the address of --host too. For trusted networks only: one request can end the server.",
+    )
+    http.add_argument("--no-http", action="store_true", help="HTTP is off.")
+    parser.add_argument(
+        "--metrics-host",
+        metavar="HOST",
+        help="Address or name on which metrics are served. (default: a loopback address)",
+    )
+    parser.add_argument(
+        "--open-admin",
+        action="store_true",
+        help="Everyone who reaches the server may use its endpoints for shared memory, traces, logging and model "
+        "control. Otherwise they are closed, except those that --http-restricted-api or --grpc-restricted-protocol "
+        "give a secret.",
+    )
+    parser.add_argument(
+        "--restarts",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="Restarts within a minute after which a crashing server is given up. 0: it is never restarted. "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        help="Show the version and exit.",
+        version=f"gomin-triton {metadata.version('gomin-triton')}",
+    )
+    return parser
 
 
 def _count(text: str) -> int:

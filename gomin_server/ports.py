@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-PORT = "port with --{}-port"
-ADDRESS = "address with --host or --{}-address"
+PORT = "port with --{1}-port"
+ADDRESS = "address with {0} or --{1}-address"
 IN_USE = "is already in use"
 RELEASE_S = 3.0
 UNIX = "unix:"  # a socket in the file system, which only tritonserver's HTTP services have
@@ -27,7 +27,7 @@ class AddressError(Exception):
     """A service cannot listen there.
 
     Attributes:
-        choice: What to change, with a place for the service's name.
+        choice: What to change, with places for the option of the host and the service's name.
     """
 
     def __init__(self, reason: str, choice: str) -> None:
@@ -43,11 +43,13 @@ class Service:
         name: The name in tritonserver's options, for example `--http-port`.
         port: The default port.
         ipv6: Format of an IPv6 address in the option for the address.
+        host_option: The option of gomin-server for the address.
     """
 
     name: str
     port: int
     ipv6: str
+    host_option: str = "--host"
 
     @property
     def address_option(self) -> str:
@@ -58,7 +60,7 @@ class Service:
 SERVICES = (
     Service("http", 8000, "ipv6:{}"),
     Service("grpc", 8001, "[{}]"),
-    Service("metrics", 8002, "ipv6:{}"),
+    Service("metrics", 8002, "ipv6:{}", "--metrics-host"),
 )
 
 
@@ -88,7 +90,7 @@ def find_listeners(options: Mapping[str, str], host: str) -> Listeners:
     arguments, endpoints, problems = [], [], []
     with contextlib.ExitStack() as listeners:  # open until all are checked: two services may not share a port
         for service in SERVICES:
-            if options.get(f"--allow-{service.name}", "true").lower() in ("false", "0"):
+            if not is_allowed(service.name, options):
                 continue
             host_of_service = options.get(service.address_option, host)
             port = options.get(f"--{service.name}-port", str(service.port))
@@ -103,12 +105,18 @@ def find_listeners(options: Mapping[str, str], host: str) -> Listeners:
                     if not shared:
                         listeners.enter_context(_listener(address, int(port)))
                 except AddressError as error:
-                    problems.append(f"{service.name}: {error}; choose another {error.choice.format(service.name)}")
+                    choice = error.choice.format(service.host_option, service.name)
+                    problems.append(f"{service.name}: {error}; choose another {choice}")
                 else:
                     written = service.ipv6.format(address) if address.version == 6 else str(address)
                     arguments.append(f"{service.address_option}={written}")
                     endpoints.append((address, int(port)))
     return Listeners(tuple(arguments), tuple(endpoints), tuple(problems))
+
+
+def is_allowed(service: str, options: Mapping[str, str]) -> bool:
+    """Whether tritonserver's options leave a service on."""
+    return options.get(f"--allow-{service}", "true").lower() not in ("false", "0")
 
 
 def wait_for_listeners(options: Mapping[str, str], host: str, seconds: float = RELEASE_S) -> Listeners:

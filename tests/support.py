@@ -146,20 +146,38 @@ def serving(
         environment = {**os.environ, **(env or {})}
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=cwd)
     server = RunningServer(process, http, grpc, metrics, log, host)
+    is_ready = _is_ready_over_grpc if "--no-http" in arguments else _is_ready_over_http
     try:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
             assert process.poll() is None, f"the server ended with {process.returncode}:\n{server.log_text}"
             assert time.monotonic() < deadline, f"the server is not ready:\n{server.log_text}"
-            try:
-                with urllib.request.urlopen(f"{server.http}/v2/health/ready", timeout=1):
-                    break
-            except OSError:
-                time.sleep(0.1)
+            if is_ready(server):
+                break
+            time.sleep(0.1)
         yield server
     finally:
         if process.poll() is None:
             server.stop()
+
+
+def _is_ready_over_http(server: RunningServer) -> bool:
+    try:
+        with urllib.request.urlopen(f"{server.http}/v2/health/ready", timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _is_ready_over_grpc(server: RunningServer) -> bool:
+    import tritonclient.grpc
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        with tritonclient.grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
+            return bool(client.is_server_ready(client_timeout=1))
+    except InferenceServerException:
+        return False
 
 
 def start(repository: Path) -> subprocess.CompletedProcess[str]:

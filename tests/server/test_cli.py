@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gomin_client import Vocoder
-from gomin_server import cli
+from gomin_server import cli, exposure
 from tests.server.imitation import native_server
 from tests.support import RunningServer, free_ports, run, serving
 
@@ -78,8 +78,11 @@ class TestNativeServer:
             "--http-address=127.0.0.1",
             "--grpc-address=127.0.0.1",
             "--metrics-address=127.0.0.1",
+            *received[5:7],
             *passed_on,
         ]
+        for option, argument in zip(exposure.RESTRICTIONS, received[5:7], strict=True):
+            assert argument.startswith(f"{option}=shared-memory,trace,logging:gomin-admin=")
         assert f"using {native}/bin/tritonserver, with the native onnxruntime backend" in stderr
 
     def test_a_backend_directory_with_special_characters_is_refused(
@@ -108,12 +111,20 @@ def test_another_host_and_several_repositories(repository: Path, tmp_path: Path)
         for model in models:
             shutil.copytree(repository / model, tmp_path / home / model)
         (tmp_path / home / "README.md").touch()  # as in a fresh checkout
-    arguments = ["--host", "0.0.0.0", "--grpc-address=127.0.0.1", "--model-repository", tmp_path / "second"]
+    arguments = [
+        "--host",
+        "0.0.0.0",
+        "--expose-triton-http",
+        "--grpc-address=127.0.0.1",
+        "--model-repository",
+        tmp_path / "second",
+    ]
 
     with serving(tmp_path / "first", tmp_path / "log", *arguments) as server:
         assert f"Started HTTPService at 0.0.0.0:{server.http_port}" in server.log_text
         # an address that is passed on has precedence over --host
         assert f"Started GRPCInferenceService at 127.0.0.1:{server.grpc_port}" in server.log_text
+        assert "gomin-server: warning: Triton's HTTP port is open on 0.0.0.0" in server.log_text
         for model in ("gomin_gan", "gomin_diffusion"):
             with urllib.request.urlopen(f"{server.http}/v2/models/{model}/ready") as answer:
                 assert answer.status == 200

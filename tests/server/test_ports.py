@@ -71,7 +71,7 @@ def test_all_problems_are_reported_at_once(options: dict[str, str], taken: str) 
         taken,
         "--grpc-port x: expected a port number, 1 to 65535",
         "metrics: 203.0.113.9 is not an address of this machine; "
-        "choose another address with --host or --metrics-address",
+        "choose another address with --metrics-host or --metrics-address",
     ]
 
 

@@ -131,7 +131,7 @@ def test_explicit_mode(tiny_repository: Path, tmp_path: Path, monkeypatch: pytes
     """The server loads a new version only on request."""
     home = tmp_path / "models"
     shutil.copytree(tiny_repository, home)
-    explicit = ("--model-control-mode=explicit", "--load-model=gomin_gan")
+    explicit = ("--model-control-mode=explicit", "--load-model=gomin_gan", "--open-admin")
 
     with serving(home, tmp_path / "log", *explicit) as server:
         transport = connect(server.grpc)
