@@ -45,7 +45,7 @@ def test_python_examples(page: str, server: RunningServer, tmp_path: Path, monke
 
 
 def test_the_recipes_work(repository: Path, tmp_path: Path) -> None:
-    """In a process of their own: they register a sampler and a format for good."""
+    """In a separate process, because they register a sampler, a format and a transport."""
     (tmp_path / "model_repository").symlink_to(repository)
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/contributing.md").read_text(), flags=re.DOTALL)
     assert examples
