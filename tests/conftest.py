@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
@@ -19,6 +20,10 @@ from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, serving
 
 if TYPE_CHECKING:
     from gomin_export.networks import DiffusionWrapper, GomiGAN
+
+# No test may depend on how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
