@@ -3,14 +3,16 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 SECONDS ?= 30
 WORKERS ?= 2
+MINUTES ?= 20
 
-.PHONY: help install demo test bench check fuzz format clean
+.PHONY: help install demo test bench check soak fuzz format clean
 
 help:
 	@echo "make demo    export the demo checkpoint, serve it with Triton, reconstruct examples/ into demo/"
 	@echo "make test    run all tests, with real Triton servers, WORKERS=2 processes at a time"
 	@echo "make bench   measure our export against its peers on this machine, into bench/; 20 minutes, no other work"
 	@echo "make check   ruff, formatting, mypy"
+	@echo "make soak    a real server under mixed load, with cancellations and killed processes, for MINUTES=20"
 	@echo "make fuzz    look for inputs that make readers fail, SECONDS=30 for each; needs Linux"
 	@echo "make format  let ruff format and mend the code"
 	@echo "make clean   remove .venv, demo/ and caches"
@@ -40,6 +42,9 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+soak: install
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 fuzz: install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
