@@ -203,7 +203,7 @@ OTHER_OPTIONS = {
         "--mel-frames",
         "--enable-shared",
     ),
-    *("--gpus", "--rm", "--shm-size", "--seconds", "--help", "--version"),
+    *("--gpus", "--rm", "--shm-size", "--seconds", "--help", "--version", "--exit-timeout-secs"),
 }
 
 
