@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import queue
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -55,8 +56,7 @@ class Outcome:
         """Why it failed, in words that name the file; empty if it did not."""
         if self.error is None:
             return ""
-        message = re.sub(r"\S*/gomin-\w+/stdin(\.\w+)?", "standard input", str(self.error))
-        message = re.sub(r"(\S*)/gomin-\w+/stdout\.\w+", r"temporary file in \1", message)
+        message = _without_temporary_files(str(self.error))
         if self.job.source == STREAM:
             return message
         named = any(str(path) in message for path in (self.job.source, self.job.target))
@@ -71,9 +71,18 @@ class Outcome:
             "status": self.status,
             "audio_seconds": round(self.seconds, 4),
             "elapsed_seconds": round(self.elapsed, 4),
-            **({"error": str(self.error)} if self.error else {}),
+            **({"error": _without_temporary_files(str(self.error))} if self.error else {}),
             **({"warning": self.warning} if self.warning else {}),
         }
+
+
+def _without_temporary_files(message: str) -> str:
+    """A message in which the temporary copies of standard input and output have their own names."""
+    if "/gomin-" not in message:
+        return message
+    directory = rf"({re.escape(tempfile.gettempdir())}|\S*)/gomin-\w+"  # it may contain spaces
+    message = re.sub(rf"{directory}/stdin(\.\w+)?", "standard input", message)
+    return re.sub(rf"{directory}/stdout\.\w+", r"temporary file in \1", message)
 
 
 def run_jobs(
@@ -144,7 +153,8 @@ def _attempt(outcome: Outcome, batch: Batch) -> None:
     try:
         made = TASKS[job.task](job, batch)
         outcome.status = DONE
-        outcome.seconds, outcome.warning, outcome.column = made.seconds, made.warning, made.column
+        outcome.seconds, outcome.column = made.seconds, made.column
+        outcome.warning = _without_temporary_files(made.warning)
     except GominError as error:
         outcome.status, outcome.error = FAILED, error
     except MemoryError:

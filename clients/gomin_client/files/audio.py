@@ -21,6 +21,7 @@ from gomin_client.files import formats
 from gomin_client.files.atomic import atomic_write
 from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, EncodingError
 from gomin_client.mel.features import Wave
+from gomin_client.mel.resampling import HIGHEST_RATE, LOWEST_RATE
 
 if TYPE_CHECKING:
     from gomin_client.files.layouts import Layout
@@ -78,9 +79,9 @@ class AudioReader:
         with self._errors():
             self._decoder = _open(source)
         self.rate, self.channels = self._decoder.rate, self._decoder.channels
-        if self.rate <= 0:
+        if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
             self._decoder.close()
-            raise FileError(f"{self._name}: has a sample rate of {self.rate} Hz")
+            raise FileError(f"{self._name}: has a sample rate of {self.rate} Hz; expected at least {LOWEST_RATE}")
 
     def blocks(self, size: int = BLOCK) -> Iterator[Wave]:
         """The samples, (channels, up to `size`) float32 each; at least one sample in total.

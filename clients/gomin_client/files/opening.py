@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from gomin_client.files import ffmpeg, formats, layouts, scanning
+from gomin_client.files import ffmpeg, flac_frames, formats, layouts, scanning
 from gomin_client.files.audio import SoundFileDecoder
 from gomin_client.files.contents import HEAD, KINDS, MAGIC, Content
 from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, JoinedDecoder
@@ -35,7 +35,8 @@ def open_audio(path: Path) -> Decoder:
         content = identify_file(file)
     if content is None or not content.format:
         try:
-            return SoundFileDecoder(path)
+            # without its name: by an extension .mp3, libsndfile would guess MPEG audio, and print what it misses
+            return SoundFileDecoder(Section(path, [(0, path.stat().st_size)]))
         except DecodingError as error:
             if content is not None or scanning.scan_mpeg(path).frames < _LEAST_FRAMES:
                 raise DecodingError(f"its content is {_described(content)}") from error
@@ -81,7 +82,15 @@ def open_stream(descriptor: int) -> Decoder:
     if not layout.encoding:
         raise DecodingError(f"it is {content.description} with compressed samples: leave --stream out")
     section = PipeSection(pipe, layout.size)
-    return SoundFileDecoder(section, layout, lambda: TRUNCATED if section.missing else "")
+    return SoundFileDecoder(section, layout, lambda: _pipe_defect(pipe, section, content))
+
+
+def _pipe_defect(pipe: Pipe, section: PipeSection, content: Content) -> str:
+    """What is wrong with the length of the samples in a pipe."""
+    if section.missing:
+        return TRUNCATED
+    following = identify(pipe.peek_ready(HEAD))
+    return _FIRST if following is not None and following.name == content.name else ""
 
 
 def _described(content: Content | None) -> str:
@@ -187,7 +196,12 @@ def _open_flac(path: Path, content: Content) -> Decoder:
     if not streams or all(is_declared for _, is_declared in streams):
         if len(streams) > 1:
             return _open_joined(path, [start for start, _ in streams], SoundFileDecoder)
-        return ffmpeg.ResumingDecoder(SoundFileDecoder(path), path, content.demuxer)
+        decoder = SoundFileDecoder(path)
+        last = flac_frames.last_frame_start(path, streams[0][0]) if streams else None
+        if last is None or last < decoder.frames:
+            return ffmpeg.ResumingDecoder(decoder, path, content.demuxer)
+        decoder.close()
+        return ffmpeg.open_required(path, content.demuxer, "it is FLAC that is longer than its header says")
     if len(streams) == 1 or not ffmpeg.is_installed():
         return ffmpeg.open_required(path, content.demuxer, "it is FLAC whose header does not give its length")
     return _open_joined(path, [start for start, _ in streams], lambda part: ffmpeg.FFmpegDecoder(part, "flac"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import select
 from collections.abc import Sequence
 from pathlib import Path
 
 _ENDLESS = 1 << 62  # the length of a pipe, for libraries that ask for one
+_PAUSE_S = 0.5
 
 
 class Section:
@@ -71,6 +73,15 @@ class Pipe:
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, which remain to be read; fewer at the end."""
         while len(self._held) < size and (data := os.read(self._descriptor, size - len(self._held))):
+            self._held += data
+        return self._held[:size]
+
+    def peek_ready(self, size: int) -> bytes:
+        """`peek`, of what arrives without a pause."""
+        while len(self._held) < size and select.select([self._descriptor], [], [], _PAUSE_S)[0]:
+            data = os.read(self._descriptor, size - len(self._held))
+            if not data:
+                break
             self._held += data
         return self._held[:size]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,7 @@ from gomin_client.contract.model import ModelContract
 from gomin_client.errors import ContractError, SuspiciousAudioError, SuspiciousMelError, UsageError
 from gomin_client.mel import scales
 from gomin_client.mel.features import Mel, MelBatch, Wave
+from gomin_client.mel.resampling import HIGHEST_RATE, LOWEST_RATE
 
 MOST_CHANNELS = 32
 
@@ -28,14 +30,15 @@ def checked_rate(sample_rate: object) -> float:
     """The sample rate, in Hz.
 
     Raises:
-        UsageError: it is not a positive number.
+        UsageError: it is not a number from `LOWEST_RATE` to `HIGHEST_RATE`.
     """
     if (
         isinstance(sample_rate, bool)
         or not isinstance(sample_rate, int | float | np.integer | np.floating)
-        or not 0 < sample_rate < np.inf
+        or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE
     ):
-        raise UsageError(f"sample rate {sample_rate!r}: expected a positive number of Hz")
+        given = reprlib.repr(sample_rate)
+        raise UsageError(f"sample rate {given}: expected a number of Hz, from {LOWEST_RATE} to {HIGHEST_RATE}")
     return float(sample_rate) if isinstance(sample_rate, float | np.floating) else int(sample_rate)
 
 
@@ -169,7 +172,7 @@ def _as_array(given: Any) -> NDArray[Any]:
         return np.asarray(given)
     if isinstance(given, str | bytes | os.PathLike):
         raise UsageError(
-            f"{given!r} is {_named(given)}: expected an array; read the file first, for instance with numpy"
+            f"{reprlib.repr(given)} is {_named(given)}: expected an array; read the file first, for instance with numpy"
         )
     if hasattr(given, "detach") and hasattr(given, "is_floating_point"):  # torch, which is not imported for it
         tensor = given.detach()

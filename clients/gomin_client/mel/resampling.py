@@ -14,6 +14,9 @@ from gomin_client.mel.features import Wave
 if TYPE_CHECKING:
     import soxr
 
+# Sample rates, in Hz, that are converted: beyond, soxr's filters and results take all time and memory.
+LOWEST_RATE, HIGHEST_RATE = 100, 100_000_000
+
 _BLOCK = 65536  # samples converted at a time
 
 

@@ -48,6 +48,28 @@ def read_pipe(content: bytes) -> tuple[NDArray[np.float32], str]:
         os.close(out)
 
 
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html></html>", bytes(range(256)) * 200])
+def test_the_name_is_no_reason_to_guess_and_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    with pytest.raises(FileError, match="its content is"):
+        read(tmp_path / "a.mp3", content)
+
+    assert capfd.readouterr().err == ""
+
+
+def test_a_sample_rate_that_cannot_be_converted(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"a\.wav: has a sample rate of 1 Hz; expected at least 100"):
+        read(tmp_path / "a.wav", encoded(SOUND, "WAV", rate=1))
+
+
+def test_files_that_follow_in_a_pipe_are_reported() -> None:
+    samples, warning = read_pipe(encoded(SOUND, "WAV") * 2)
+
+    assert samples.shape == (1, RATE)
+    assert warning == "standard input: is several files in one; the first was read, 1.00 s"
+
+
 class TestMpeg:
     def test_without_a_header_the_rest_is_not_lost(self, tmp_path: Path) -> None:
         whole = read(tmp_path / "a.mp3", encoded(SOUND, "MP3"))
@@ -87,6 +109,16 @@ class TestMpeg:
 
 
 class TestFlac:
+    @pytest.mark.parametrize("declared", [1000, 12000])
+    def test_a_length_that_is_too_small(self, tmp_path: Path, declared: int) -> None:
+        content = bytearray(encoded(SOUND, "FLAC"))
+        content[22:26] = declared.to_bytes(4, "big")
+
+        recording = read(tmp_path / "a.flac", bytes(content))
+
+        assert recording.samples.shape == (1, 24000)
+        assert recording.warning == ""
+
     def test_a_length_of_zero(self, tmp_path: Path) -> None:
         whole = read(tmp_path / "a.flac", encoded(SOUND, "FLAC"))
         recording = read(tmp_path / "b.flac", recordings.flac_from_a_pipe(SOUND))
