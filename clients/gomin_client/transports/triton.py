@@ -30,8 +30,9 @@ _UNREACHABLE = ("StatusCode.UNAVAILABLE", "429", "502", "503", "504")
 _TOO_LATE = ("StatusCode.DEADLINE_EXCEEDED",)
 _BAD_REQUEST = ("StatusCode.INVALID_ARGUMENT", "400")
 _NO_ACCESS = ("StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401", "403")
-# Triton's answers while it waits for a restart (the helper process of a model is dead) and while it stops
-_RESTARTING = ("is not healthy", "has no available versions")
+# Triton's answers while it waits for a restart (the helper process of a model is dead) and while it stops; the last is
+# what a chain gets from its denoiser
+_RESTARTING = ("is not healthy", "has no available versions", "Server not ready")
 # Triton's answers if its queue is full, or a request waited in it too long; a chain passes them on from its denoiser
 _OVERLOADED = ("Exceeds maximum queue size", "Request timeout expired")
 _RESTRICTED = "protocol is restricted"  # Triton's answer, as unavailable, if a header is missing

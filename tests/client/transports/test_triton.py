@@ -34,5 +34,13 @@ def test_a_full_queue_is_a_server_to_try_again_also_behind_a_chain(status: str, 
     assert "http://127.0.0.1:1 is overloaded" in str(error)
 
 
+def test_a_chain_on_a_server_that_stops_is_tried_again() -> None:
+    message = "gomin_diffusion: gomin_denoiser: Model gomin_denoiser - Error when running inference: Server not ready"
+    error = error_of("StatusCode.INTERNAL", message)
+
+    assert type(error) is ServerError  # which is repeated
+    assert "http://127.0.0.1:1 must be restarted, or is restarting" in str(error)
+
+
 def test_other_errors_of_a_server_are_not_repeated() -> None:
     assert type(error_of("500", "gomin_diffusion: gomin_denoiser: no memory")) is InferenceError
