@@ -6,6 +6,7 @@ import pty
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from gomin_client.batch.inputs import STREAM
 from gomin_client.batch.outputs import FileJob
-from gomin_client.batch.run import run_jobs
+from gomin_client.batch.run import Outcome, run_jobs
 from gomin_client.batch.tasks import BatchSettings
 from gomin_client.cli.main import app
+from gomin_client.errors import FileError
 from gomin_client.files import audio
 from gomin_client.mel.features import MelConfig
 from tests.support import BIN, RunningServer, invoke, run
@@ -26,6 +29,16 @@ RATE = 24000
 
 def wave(seed: int, samples: int = 1200) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.3, 0.3, samples).astype(np.float32)
+
+
+def test_a_temporary_copy_of_standard_input_has_its_name_in_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/my files")
+    job = FileJob(STREAM, Path("a.npy"), "analyze")
+
+    outcome = Outcome(job, error=FileError("/tmp/my files/gomin-ab12/stdin: is empty"))
+
+    assert outcome.reason == "standard input: is empty"
+    assert outcome.to_dict()["error"] == "standard input: is empty"
 
 
 def make_bad_files(folder: Path) -> dict[str, str]:
