@@ -157,7 +157,11 @@ class TritonTransport(Transport):
         except RefusedError as refusal:
             raise self._refused(refusal.status, " ".join(refusal.message.split()), timeout_s) from refusal
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-            raise InferenceError(f"{self.url} sent no valid answer: {error}") from error
+            if isinstance(error, KeyError):
+                problem = f"an answer without {error}"
+            else:
+                problem = str(error) if isinstance(error, ValueError) else "an answer with fields of other types"
+            raise InferenceError(f"{self.url} sent no valid answer: {problem}") from error
 
     def _refused(self, status: str, message: str, timeout_s: float | None) -> GominError:
         if status in _NO_ACCESS or _RESTRICTED in message:

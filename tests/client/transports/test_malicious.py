@@ -25,6 +25,7 @@ NONSENSE = {
     "no outputs": Reply(b'{"outputs": []}', {LENGTH: "15"}),
     "another output": tensor(AUDIO, name="video"),
     "a name that is no text": tensor(AUDIO, name={"a": 1}),
+    "nothing but an object": Reply(b"{}", {LENGTH: "2"}),
     "outputs that are a number": Reply(b'{"outputs": 3}', {LENGTH: "14"}),
     "a list": Reply(b"[]", {LENGTH: "2"}),
     "a size of 2**40": tensor(AUDIO, shape=[1, 1, 2**40]),
