@@ -9,7 +9,7 @@ from importlib import metadata
 
 from gomin_server import exposure, ports, predecessors
 from gomin_server.arguments import values, without
-from gomin_server.installation import NativeServer, SetupError, find_server
+from gomin_server.installation import NativeServer, SetupError, arguments_without_gpu, find_server
 from gomin_server.supervisor import Task, run
 from gomin_server.workspace import check_repositories, is_safe, temporary_directories
 
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"--backend-directory {server.backends}: the server cannot handle special characters here"
                 )
             _say(f"using {server.binary}, with the native onnxruntime backend in {server.backends}")
+            spared: list[str] = []
         else:
+            spared = arguments_without_gpu(given)
             _say(f"using {server.binary} (from pip), with the Python-based onnxruntime backend")
             if "--backend-directory" in given:
                 parser.error(
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task = Task(
             server,
             options.model_repository,
-            [*listeners.arguments, *closed, *others],
+            [*listeners.arguments, *closed, *spared, *others],
             listeners.endpoints,
             options.restarts,
         )

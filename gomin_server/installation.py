@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 import sysconfig
+from collections.abc import Container
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -77,6 +78,19 @@ def find_server(backend_directory: str | None = None) -> NativeServer | PipServe
     root = _pip_server_root()
     assert root is not None  # otherwise it is one of the problems
     return PipServer(root, (root.parents[1] / "nvidia_pytriton.libs", *_libpython_directory()))
+
+
+def arguments_without_gpu(given: Container[str], devices: Path = Path("/dev")) -> list[str]:
+    """Options of tritonserver that spare a machine without an NVIDIA GPU what it logs about the missing one.
+
+    Args:
+        given: options that the user chose.
+        devices: directory of the device files.
+    """
+    if any(devices.glob("nvidia[0-9]*")):
+        return []
+    spared = {"--allow-gpu-metrics": "false", "--pinned-memory-pool-byte-size": "0"}
+    return [f"{name}={value}" for name, value in spared.items() if name not in given]
 
 
 def _find_native(backend_directory: str | None) -> NativeServer | None:

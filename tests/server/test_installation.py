@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from gomin_server import installation
+from gomin_server.installation import arguments_without_gpu
 from tests.server.imitation import native_server
+from tests.support import RunningServer
 
 
 @pytest.fixture
@@ -83,3 +85,22 @@ class TestMissingRequirements:
         monkeypatch.setattr(installation, "platform", SimpleNamespace(system=lambda: "Darwin", machine=lambda: "arm64"))
 
         assert "this is Darwin on arm64" in self.problems()
+
+
+class TestArgumentsWithoutGpu:
+    def test_a_machine_without_one(self, tmp_path: Path) -> None:
+        (tmp_path / "nvidiactl").touch()
+        assert arguments_without_gpu([], tmp_path) == ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
+
+    def test_the_users_own_choice(self, tmp_path: Path) -> None:
+        assert arguments_without_gpu(["--allow-gpu-metrics"], tmp_path) == ["--pinned-memory-pool-byte-size=0"]
+
+    def test_a_machine_with_one(self, tmp_path: Path) -> None:
+        (tmp_path / "nvidia0").touch()
+        assert arguments_without_gpu([], tmp_path) == []
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
+def test_no_complaints_about_gpu_metrics(server: RunningServer) -> None:
+    assert "NVML" not in server.log_text
+    assert "DCGM" not in server.log_text
