@@ -163,6 +163,12 @@ def _choose(path: Path, kind: str | None, key: str | None) -> tuple[Candidate, l
             f"{path}: is a {found} checkpoint (it has tensors {ARCHITECTURES[found].signature}*), not a {kind} one; "
             f"use gomin-export {found}"
         )
+    for name in contents if isinstance(contents, Mapping) else ():
+        if any(signature in str(name) for signature in signatures.values()):
+            raise CheckpointError(
+                f"{path}: entry {name} is not a tensor, but an array, a list or another object; expected tensors, as "
+                "torch.save(model.state_dict(), …) writes them"
+            )
     names = _names_of_strangers(contents, key)
     if not names:
         raise CheckpointError(f"{path}: contains no tensors")

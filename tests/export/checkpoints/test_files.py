@@ -87,6 +87,10 @@ def make_foreign_network(path: Path, state: State) -> None:
     torch.save({"encoder.weight": torch.zeros(3)}, path)
 
 
+def make_arrays(path: Path, state: State) -> None:
+    torch.save({name: tensor.numpy() for name, tensor in state.items()}, path)
+
+
 def make_other_network(path: Path, state: State) -> None:
     path.write_bytes((GOLDEN / "diffusion_small.pt").read_bytes())
 
@@ -109,6 +113,7 @@ def make_missing_tensor(path: Path, state: State) -> None:
         (make_empty, ["is empty"]),
         (make_tensor, ["contains a Tensor", "state dict"]),
         (make_foreign_network, ["is not a GOMIN gan checkpoint", "encoder.weight"]),
+        (make_arrays, ["entry conv_pre.weight is not a tensor"]),
         (make_other_network, ["is a diffusion checkpoint", "gomin-export diffusion"]),
         (make_missing_tensor, ["tensor ups.1.weight is missing"]),
     ],
