@@ -126,6 +126,12 @@ def _start(path: Path, file: IO[bytes]) -> bytes:
     start = file.read(_LONGEST_HEADER)
     if not start:
         raise FileError(f"{path}: is empty")
+    if not start.startswith((_MAGIC, b"PK")):
+        from gomin_client.files.opening import identify  # only for a wrong file: it loads the audio libraries
+
+        content = identify(start)
+        if content is not None:
+            raise FileError(f"{path}: is {content.description}; expected a numpy file of numbers")
     return start
 
 

@@ -64,7 +64,7 @@ class Malicious:
     ("name", "content", "words"),
     [
         ("a.npz", b"", "is empty"),
-        ("a.npy", b"hello", "is not a numpy file"),
+        ("a.npy", b"hello", "is text; expected a numpy file"),
         ("a.npz", b"PK\x03\x04 damaged", "is truncated or damaged"),
         ("a.pt", b"hello", "cannot be loaded safely|can be loaded safely"),
         ("a.pt", b"", "is empty"),
@@ -189,3 +189,21 @@ def test_damage_of_any_kind_is_a_mel_or_an_error_of_ours(
     with suppress(GominError):
         for block in mel_files.read(path).blocks():
             assert np.isfinite(block).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html>", "is an HTML page"),
+    ],
+)
+@pytest.mark.parametrize("extension", [".npy", ".npz"])
+def test_a_download_that_is_something_else_is_called_that(
+    tmp_path: Path, content: bytes, words: str, extension: str
+) -> None:
+    path = tmp_path / f"mel{extension}"
+    path.write_bytes(content)
+
+    with pytest.raises(FileError, match=words):
+        mel_files.read(path)
