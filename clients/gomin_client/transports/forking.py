@@ -9,7 +9,10 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -19,6 +22,60 @@ class Forkable(Protocol):
     def after_fork(self) -> None:
         """Replace them, in the child; no other thread runs yet. What the parent uses must not be touched."""
 
+
+LONGEST_WAIT_S = 20.0  # that a fork waits for work in progress
+
+
+class ForkGate:
+    """Keeps forks away from work that a child could not survive: in a library that holds locks of its own meanwhile.
+
+    A fork waits until the work in progress is done, and new work waits until the process has been forked.
+
+    Attributes:
+        is_broken: this process was forked in the middle of such work, which did not end in time.
+    """
+
+    def __init__(self) -> None:
+        self.is_broken = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._forking = False
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Work that no fork may interrupt."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait for the work in progress."""
+        with self._changed:
+            self._forking = True
+            self._changed.wait_for(lambda: not self._inside, LONGEST_WAIT_S)
+
+    def after_in_parent(self) -> None:
+        """Let work begin again."""
+        with self._changed:
+            self._forking = False
+            self._changed.notify_all()
+
+    def after_in_child(self) -> None:
+        """Begin anew."""
+        self.is_broken |= self._inside > 0
+        self._begin()
+
+
+ONNXRUNTIME = ForkGate()
 
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _skip_destructors = False
@@ -45,6 +102,7 @@ def skip_destructors_in_children() -> None:
 
 
 def _renew_all() -> None:
+    ONNXRUNTIME.after_in_child()
     for forkable in list(_forkables):
         forkable.after_fork()
     if _skip_destructors:
@@ -59,4 +117,6 @@ def _exit_first() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_renew_all)
+    os.register_at_fork(
+        before=ONNXRUNTIME.before_fork, after_in_parent=ONNXRUNTIME.after_in_parent, after_in_child=_renew_all
+    )

@@ -18,13 +18,18 @@ from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.contract.model import ModelContract
-from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError
+from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError, UsageError
 from gomin_client.sampling.base import Array
 from gomin_client.sampling.jobs import DiffusionModel, sample_jobs
 from gomin_client.transports.address import Address
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport, unknown_model
 from gomin_client.transports.connection import Connection
-from gomin_client.transports.forking import keep_forever, renew_in_children, skip_destructors_in_children
+from gomin_client.transports.forking import (
+    ONNXRUNTIME,
+    keep_forever,
+    renew_in_children,
+    skip_destructors_in_children,
+)
 
 
 def open_local(addresses: Sequence[Address], connection: Connection) -> Transport:
@@ -162,8 +167,13 @@ class LocalTransport(Transport):
         names = [output.name for output in session.get_outputs()]
         options = self._onnxruntime.RunOptions()
         self._running.add(options)
+
+        def run() -> Any:
+            with ONNXRUNTIME.work():
+                return session.run(names, dict(inputs), options)
+
         try:
-            running = self._workers.submit(session.run, names, dict(inputs), options)
+            running = self._workers.submit(run)
             left = max(0.0, ends_at - time.monotonic())
             return dict(zip(names, running.result(left), strict=True))
         except TimeoutError:
@@ -187,6 +197,11 @@ class LocalTransport(Transport):
 
     def _open(self, model: str, version: int) -> _Opened:
         """A model version, read at its first call."""
+        if ONNXRUNTIME.is_broken:
+            raise UsageError(
+                f"{self.url}: this process was forked while ONNX Runtime was running a model, and cannot run models "
+                "itself: fork while no model is running, or start the process with multiprocessing's spawn"
+            )
         with self._lock:
             if (model, version) not in self._opened:
                 info = self.describe(model)
@@ -209,10 +224,11 @@ class LocalTransport(Transport):
                 f"{info.name}/{model_repository.CONFIG}: intra_op_thread_count is {threads!r}, not a number"
             )
         try:
-            options = self._onnxruntime.SessionOptions()
-            options.intra_op_num_threads = int(threads)
-            options.enable_mem_pattern = False  # as in config.pbtxt
-            session = self._onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            with ONNXRUNTIME.work():
+                options = self._onnxruntime.SessionOptions()
+                options.intra_op_num_threads = int(threads)
+                options.enable_mem_pattern = False  # as in config.pbtxt
+                session = self._onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ServerError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
         metadata = session.get_modelmeta().custom_metadata_map

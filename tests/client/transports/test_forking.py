@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gomin_client import UsageError, Vocoder
+from gomin_client.transports import forking
+from gomin_client.transports.forking import ForkGate
 from tests.support import ROOT, RunningServer
 
 
@@ -39,6 +45,52 @@ def test_a_fork(server: RunningServer, repository: Path, transport: str) -> None
             "in use afresh": {"(10240,)"},
             "closed afresh": {"(10240,)"},
         }
+
+
+class TestForkGate:
+    def test_a_fork_waits_for_work_and_work_for_the_fork(self) -> None:
+        gate = ForkGate()
+        order: list[str] = []
+        begun, forked = threading.Event(), threading.Event()
+
+        def work() -> None:
+            with gate.work():
+                begun.set()
+                time.sleep(0.2)
+                order.append("work done")
+            assert forked.wait(60)
+            with gate.work():
+                order.append("more work")
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert begun.wait(60)
+        gate.before_fork()
+        order.append("fork")
+        forked.set()
+        time.sleep(0.1)
+        assert order == ["work done", "fork"]
+        gate.after_in_parent()
+        thread.join()
+
+        assert order == ["work done", "fork", "more work"]
+
+    def test_a_child_of_work_that_does_not_end_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(forking, "LONGEST_WAIT_S", 0.05)
+        gate = ForkGate()
+        with gate.work():
+            gate.before_fork()
+            gate.after_in_child()
+
+            assert gate.is_broken
+            with gate.work():  # it begins anew all the same
+                pass
+
+
+def test_a_transport_in_such_a_child_raises(tiny_repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forking.ONNXRUNTIME, "is_broken", True)
+    with Vocoder(f"local:{tiny_repository}") as vocoder, pytest.raises(UsageError, match="forked while ONNX Runtime"):
+        vocoder.synthesize(np.zeros((vocoder.contract.mel.n_mels, 3), np.float32))
 
 
 NAMES = ("closed afresh", "in use afresh", "inherited", "afresh", "stream", "in use", "parent", "closed")
