@@ -271,7 +271,7 @@ def _task(source: Source, target: Path, naming: Naming) -> str:
     if task is None:
         raise UsageError(f"{source.path} -> {target}: both are mel files; there is nothing to do between mels")
     if naming.task not in (None, task):
-        raise UsageError(f"{source.path} -> {target}: that is to {task}, from {read} to {written}; use that command")
+        raise UsageError(f"{source.path} -> {target}: use the command {task}, which makes {written} from {read}")
     return task
 
 

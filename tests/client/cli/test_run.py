@@ -55,7 +55,7 @@ def test_options_that_make_no_sense(tree: Path) -> None:
         (("convert", "-i", "a.wav", "-o", "x.pt", "--subtype", "16"), "--subtype 16: no audio is written"),
         (("convert", "-i", "a.wav", "-o", "x.npz", "--seed", "1"), "--seed: nothing is synthesized"),
         (("analyze", "a.wav", "--win-length", "1"), "win_length is 1; expected at least 2"),
-        (("synthesize", "a.wav"), "that is to reconstruct, from audio to audio; use that command"),
+        (("synthesize", "a.wav"), "use the command reconstruct, which makes audio from audio"),
     ]:
         assert_fails(invoke(app, *arguments), 2, words)
 
