@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gomin_server import predecessors
+from gomin_server.arguments import values
 from gomin_server.health import Health
 from gomin_server.installation import NativeServer, PipServer
 from gomin_server.ports import Address, is_listening
@@ -26,6 +28,8 @@ from gomin_server.workspace import Workspace, workspace
 
 CHECK_INTERVAL_S = 0.5
 _HELPER_GRACE_S = 1.0
+_EXIT_TIMEOUT_S = 30.0  # tritonserver's default: the time that it gives requests in flight when it is told to end
+_EXIT_GRACE_S = 10.0  # for the rest of its end; it has been seen to hang there
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _AWAITED = _STOP | {signal.SIGCHLD}
 _LIBC = ctypes.CDLL(None)
@@ -50,6 +54,12 @@ class Task:
     arguments: Sequence[str]
     endpoints: Sequence[tuple[Address, int]]
     restarts: int
+
+    @property
+    def longest_end_s(self) -> float:
+        """The time within which the server ends if it is told to, in seconds."""
+        text = values(self.arguments).get("--exit-timeout-secs", "")
+        return (float(text) if text.isdecimal() else _EXIT_TIMEOUT_S) + _EXIT_GRACE_S
 
 
 @dataclass(frozen=True)
@@ -123,12 +133,19 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
     )
     health = Health(process.pid)
     problem, ready, requested = None, False, False
+    end_by = math.inf
     try:
         while (status := process.poll()) is None:
             received = signal.sigtimedwait(_AWAITED, CHECK_INTERVAL_S)
             if received and received.si_signo in _STOP:
                 requested = True
+                end_by = min(end_by, time.monotonic() + task.longest_end_s)
                 process.send_signal(signal.SIGTERM)
+            if time.monotonic() > end_by:
+                say(f"the server did not end within {task.longest_end_s:g} s and is killed")
+                process.kill()
+                status = process.wait()
+                break
             if not ready and all(is_listening(*endpoint) for endpoint in task.endpoints):
                 ready = True
                 if again:

@@ -33,7 +33,10 @@ if end != "status 3":
 if end == "crash":
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGSEGV)
-if end == "serve":
+if end == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if end in ("serve", "stubborn"):
+    print("serving", file=open(starts + ".serving", "w"))
     time.sleep(600)
 sys.exit(int(end.removeprefix("status ")))
 """
@@ -53,6 +56,7 @@ class TestPolicy:
             "ENDS": ends,
         }
         services = [f"--http-port={free_ports(1)[0]}", "--allow-grpc=false", "--allow-metrics=false"]
+        services.append("--exit-timeout-secs=1")
         command = [BIN / "gomin-server", "--model-repository", home / "models", "--restarts", str(restarts), *services]
         with (home / "log").open("w") as log:
             return subprocess.Popen(command, env=environment, stderr=log)
@@ -110,6 +114,20 @@ class TestPolicy:
 
         assert process.returncode == 0
         assert self.starts(tmp_path) == 1
+
+    @pytest.mark.slow
+    def test_a_server_that_does_not_end_is_killed(self, tmp_path: Path) -> None:
+        process = self.start(tmp_path, "stubborn,stubborn", restarts=2)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "starts.serving").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        process.wait(timeout=60)
+
+        assert process.returncode == 128 + signal.SIGKILL
+        assert self.starts(tmp_path) == 1, "it is not restarted"
+        assert "did not end within 11 s and is killed" in (tmp_path / "log").read_text()
 
     def test_a_signal_after_a_restart_ends_the_new_server(self, tmp_path: Path) -> None:
         process = self.start(tmp_path, "crash,serve", restarts=10)
