@@ -13,25 +13,24 @@ from gomin_client import Vocoder
 from tests.support import BIN, EXAMPLES, RunningServer, run
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
-    command = [BIN / "gomin-client", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def test_a_player_hears_it_while_it_is_made(server: RunningServer) -> None:
+def test_a_player_hears_it_while_it_is_made(server: RunningServer, tmp_path: Path) -> None:
     """The last frames are only written when audio of the first ones has been heard."""
     mel = np.random.default_rng(2).uniform(0, 1, (128, 300)).astype(np.float32)
-    process = start("synthesize", "-", "-o", "-", "--stream", "--format", "raw", "--window", "40",
-                         "--subtype", "float", "--url", server.grpc)  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(np.ascontiguousarray(mel[:, :200].T).tobytes())
-    process.stdin.flush()
-    early = process.stdout.read(4 * 256 * 100)
-    process.stdin.write(np.ascontiguousarray(mel[:, 200:].T).tobytes())
-    late, errors = process.communicate(timeout=60)
+    command = [BIN / "gomin-client", "synthesize", "-", "-o", "-", "--stream", "--format", "raw", "--window", "40",
+               "--subtype", "float", "--url", server.grpc]  # fmt: skip
+    with (tmp_path / "errors").open("wb") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(np.ascontiguousarray(mel[:, :200].T).tobytes())
+        process.stdin.flush()
+        early = process.stdout.read(4 * 256 * 100)
+        process.stdin.write(np.ascontiguousarray(mel[:, 200:].T).tobytes())
+        process.stdin.close()
+        late = process.stdout.read()  # not with communicate(), which loses what this reader has read ahead
 
-    assert process.returncode == 0, errors
+    assert process.returncode == 0, (tmp_path / "errors").read_text()
     made = np.frombuffer(early + late, "<f4")
     with Vocoder(server.grpc, window=40) as vocoder:  # windows of another size are rounded in another way
         np.testing.assert_allclose(made, vocoder.synthesize(mel), rtol=0, atol=1e-5)
@@ -40,10 +39,12 @@ def test_a_player_hears_it_while_it_is_made(server: RunningServer) -> None:
 def test_audio_through_pipes(server: RunningServer, tmp_path: Path) -> None:
     wave, rate = soundfile.read(EXAMPLES[0], dtype="float32")
     soundfile.write(tmp_path / "a.wav", wave, rate)
-    process = start("reconstruct", "-", "-o", "-", "--stream", "--url", server.grpc)
-    output, errors = process.communicate((tmp_path / "a.wav").read_bytes(), timeout=60)
-    assert process.returncode == 0, errors
-    (tmp_path / "out.wav").write_bytes(output)
+    result = subprocess.run(
+        [BIN / "gomin-client", "reconstruct", "-", "-o", "-", "--stream", "--url", server.grpc],
+        input=(tmp_path / "a.wav").read_bytes(), capture_output=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (tmp_path / "out.wav").write_bytes(result.stdout)
     run("gomin-client", "reconstruct", tmp_path / "a.wav", "-o", tmp_path / "b.wav", "--url", server.grpc)
 
     made, made_rate = soundfile.read(tmp_path / "out.wav")
