@@ -9,8 +9,8 @@ from pathlib import Path
 import onnxruntime
 
 from gomin_client.contract.model import ModelContract
+from gomin_client.contract.signatures import SIGNATURES
 from gomin_export.errors import ParityError
-from gomin_export.onnx import tensors
 from gomin_export.parity.gate import Inputs
 
 
@@ -56,7 +56,7 @@ def check_signature(path: Path, described: ModelContract, inputs: Inputs) -> dic
 
 
 def _check_tensors(path: Path, session: onnxruntime.InferenceSession, described: ModelContract) -> None:
-    expected = {name: [None, *sizes] for name, sizes in tensors.of(described).items()}
+    expected = {tensor.name: [None, *tensor.sizes(described)] for tensor in SIGNATURES[described.kind].tensors}
     found = {tensor.name: tensor for tensor in (*session.get_inputs(), *session.get_outputs())}
     if set(found) != set(expected):
         raise ParityError(f"{path.name} has the tensors {sorted(found)}; expected {sorted(expected)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
@@ -12,10 +13,10 @@ from gomin_client.contract import model as contract
 from gomin_client.contract.choices import SAMPLER_PARAMETERS
 from gomin_client.contract.model import PROVENANCE_PARAMETER, ModelContract, Provenance
 from gomin_client.contract.repository import parse
+from gomin_client.contract.signatures import SIGNATURES, Tensor
 from gomin_client.errors import UsageError
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_export.networks.served import ServedModel
-from gomin_export.onnx import tensors
 from gomin_export.repository.bounds import max_frames
 
 CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
@@ -165,6 +166,7 @@ _MAX_BATCH_SIZE = 16
 _LARGEST = 10_000_000  # of any count: far above sensible values, far below the limits of a config's fields
 _WARM_UP = ((1, 64),)
 _QUEUE_SIZE = 64
+_WIDTH = 120  # of comments in config.pbtxt
 
 
 def _option(name: str) -> str:
@@ -185,7 +187,8 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
     # the templates contain the fixed settings, with reasons; the chosen ones are substituted
     text = Template(model.template_text("config.pbtxt")).substitute(
         name=model.name,
-        n_mels=described.mel.n_mels,
+        inputs=_tensors(SIGNATURES[model.kind].inputs, described),
+        outputs=_tensors(SIGNATURES[model.kind].outputs, described),
         max_batch_size=deployment.max_batch_size or _MAX_BATCH_SIZE,
         batch_delay_us=model.batch_delay_us if deployment.batch_delay_us is None else deployment.batch_delay_us,
         max_frames="" if bound is None else parameter_lines({contract.MAX_FRAMES: str(bound)}),
@@ -256,10 +259,26 @@ def _accelerator_entry(name: str, parameters: Mapping[str, str]) -> str:
     return f'{{ name: "{name}" {entries} }}'
 
 
+def _tensors(tensors: Sequence[Tensor], described: ModelContract) -> str:
+    """The elements of `input` or `output`, each below a comment that describes it. Dims have no batch axis."""
+    entries = []
+    for tensor in tensors:
+        unit, meaning = tensor.words(described)
+        text = f"{tensor.name} {tensor.layout(described)}: {meaning}. Unit: {unit}"
+        dims = ", ".join(str(size) for size in tensor.shape(described)[1:])
+        optional = " optional: true" if tensor.is_optional else ""
+        entries.append(
+            textwrap.fill(text, _WIDTH, initial_indent="  # ", subsequent_indent="  # ", break_on_hyphens=False)
+            + f'\n  {{ name: "{tensor.name}" data_type: TYPE_{tensor.datatype} dims: [ {dims} ]{optional} }}'
+        )
+    return ",\n".join(entries)
+
+
 def _warm_up(described: ModelContract, batch: int, frames: int) -> str:
     """A warm-up request of zeros. Dims have no batch axis; Triton skips a request with a batch_size of 0 silently."""
     inputs = "".join(
-        f'  inputs {{ key: "{name}" value: {{ data_type: TYPE_FP32 dims: {dims} zero_data: true }} }}\n'
-        for name, dims in tensors.inputs(described, frames).items()
+        f'  inputs {{ key: "{tensor.name}" value: {{ data_type: TYPE_{tensor.datatype} '
+        f"dims: {tensor.sizes(described, frames)} zero_data: true }} }}\n"
+        for tensor in SIGNATURES[described.kind].inputs
     )
     return f'model_warmup {{\n  name: "{batch} x {frames} frames" batch_size: {batch}\n{inputs}}}\n'

@@ -1,5 +1,6 @@
 """config.pbtxt: what the options write there, and that a real server takes it."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelQueuePolicy
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup, ModelQueuePolicy
 
 from gomin_client.contract.model import ModelContract, Provenance
+from gomin_client.contract.signatures import SIGNATURES
 from gomin_client.errors import UsageError
 from gomin_client.mel.features import MelConfig
 from gomin_client.sampling.settings import SamplerSettings
@@ -53,6 +55,32 @@ def test_sensible_defaults(model: str) -> None:
     assert parameter(config, "cudnn_conv_algo_search") == "1"
     (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"use_tf32": "0"})
+
+
+@pytest.mark.parametrize("model", SERVED)
+def test_tensors_are_those_of_the_kind_and_explained(model: str) -> None:
+    text = config_text(SERVED[model], CONTRACTS[model], Deployment(), "fp32")
+    config = parse(model, Deployment())
+    signature = SIGNATURES[CONTRACTS[model].kind]
+
+    for written, tensors in ((config.input, signature.inputs), (config.output, signature.outputs)):
+        found = [(entry.name, entry.data_type, list(entry.dims), "optional: true" in str(entry)) for entry in written]
+        assert found == [
+            (
+                tensor.name,
+                DataType.Value(f"TYPE_{tensor.datatype}"),
+                tensor.shape(CONTRACTS[model])[1:],
+                tensor.is_optional,
+            )
+            for tensor in tensors
+        ]
+    for tensor in signature.tensors:
+        entry = f'  {{ name: "{tensor.name}" data_type'
+        (comment,) = re.findall(rf"((?:^  # .*\n)+){re.escape(entry)}", text, re.MULTILINE)
+        unit, meaning = tensor.words(CONTRACTS[model])
+        words = " ".join(comment.replace("  # ", " ").split())
+        assert words == f"{tensor.name} {tensor.layout(CONTRACTS[model])}: {meaning}. Unit: {unit}"
+    assert max(map(len, text.splitlines())) <= 200
 
 
 @pytest.mark.parametrize("model", SERVED)
