@@ -57,6 +57,7 @@ class Vocoder(PinnedModel):
         window: int | None = None,
         in_flight: int = 2,
         sampling: SamplerSettings | None = None,
+        version: int | None = None,
         **chain: Unpack[Chain],
     ) -> None:
         """Connect, and read the model's description.
@@ -70,17 +71,18 @@ class Vocoder(PinnedModel):
             window: number of mel frames in one request; a default for the model's halo if left out.
             in_flight: maximum number of windows of one mel in flight.
             sampling: sampling chain of a diffusion model; the model's default for what is not chosen.
-            chain: the same in single arguments: sampler, steps, schedule, eta.
+            version: version of the model; the newest that is ready if left out.
+            chain: the sampling chain in single arguments: sampler, steps, schedule, eta.
 
         Raises:
             UsageError: a malformed URL, a window that consists of halos, a chain that makes no sense;
-                `UnknownModelError`: there is no such model.
+                `UnknownModelError`: there is no such model or version.
             ServerError: the server cannot be reached or is not ready.
             ContractError: the model is not a GOMIN vocoder.
         """
         settings = _settings(sampling, chain)
         transport = connect(url, connection)
-        super().__init__(transport, model, settings, connection or Connection(), window, in_flight)
+        super().__init__(transport, model, settings, connection or Connection(), window, in_flight, version)
 
     def analyze(
         self, wave: ArrayLike, sample_rate: float, *, channels_last: bool = False, force: bool = False

@@ -20,7 +20,6 @@ from gomin_client.batch.outputs import ANALYZE, RECONSTRUCT, SYNTHESIZE, FileJob
 from gomin_client.batch.plot import PlotColumn
 from gomin_client.files import audio, stdio
 from gomin_client.files import mels as mel_files
-from gomin_client.inference.checks import refuse_excess
 from gomin_client.mel.features import MelBatch, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample, resample_blocks
 from gomin_client.mel.scales import MelReading, to_gomin
@@ -130,7 +129,7 @@ class Batch:
         """The blocks of a recording, mixed down unless all channels are kept."""
         blocks = reader.blocks(stdio.STREAM_SAMPLES if self.is_live(job) else audio.BLOCK)
         if not self.settings.reading.force:
-            blocks = _moderate(blocks)
+            blocks = audio.moderate(blocks)
         return self.until_aborted(blocks if self.settings.all_channels else map(audio.mix, blocks))
 
     def write_audio(self, job: FileJob, waves: Iterable[Wave]) -> float:
@@ -157,22 +156,22 @@ def synthesize(job: FileJob, batch: Batch) -> Made:
     vocoder, settings = batch.required_vocoder(), batch.settings
     reading, config = settings.reading, batch.config
 
-    def converted(blocks: Iterable[MelBatch]) -> Iterator[MelBatch]:
-        for block in blocks:
-            yield to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized)
-
     def vocoded(mels: Iterable[MelBatch], force: bool) -> float:
         made = vocoder.stream(mels, settings.seed, first_window=batch.first_window, force=force)
         return batch.write_audio(job, made)
 
     if batch.is_live(job):
-        return Made(vocoded(converted(stdio.mel_stream(config.n_mels)), reading.force))
+        frames = stdio.mel_stream(config.n_mels)
+        mels = (
+            to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized) for block in frames
+        )
+        return Made(vocoded(mels, reading.force))
     with _source(job) as source:
         loaded = mel_files.read(source, transpose=reading.transpose)
         if loaded.config is not None:
             vocoder.contract.check_mel(vocoder.model, loaded.config)
-        vocoder.check_mels(converted(loaded.blocks()), force=reading.force)
-        return Made(vocoded(converted(loaded.blocks()), force=True))
+        vocoder.check_mels(loaded.converted(reading, config), force=reading.force)
+        return Made(vocoded(loaded.converted(reading, config), force=True))
 
 
 def reconstruct(job: FileJob, batch: Batch) -> Made:
@@ -190,13 +189,6 @@ def reconstruct(job: FileJob, batch: Batch) -> Made:
         recorded = resample(original.first_channel(), reader.rate, batch.config.sample_rate)
         column = PlotColumn.of(job.source.stem, recorded, made.first_channel(), batch.config)
     return Made(seconds, reader.warning, column)
-
-
-def _moderate(blocks: Iterable[Wave]) -> Iterator[Wave]:
-    """The blocks of a recording as it is stored, none of them far beyond full scale."""
-    for block in blocks:
-        refuse_excess(block)
-        yield block
 
 
 TASKS: dict[str, Callable[[FileJob, Batch], Made]] = {

@@ -123,13 +123,13 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
     """Refuse settings that have no meaning for the files, before any work is done."""
     from gomin_client.batch.inputs import STREAM
     from gomin_client.batch.outputs import ANALYZE, SYNTHESIZE
-    from gomin_client.files import formats, stdio
+    from gomin_client.files import formats, streams
     from gomin_client.mel.scales import MelReading
 
     if settings.live:
         if any(job.target != STREAM for job in jobs):
             raise UsageError("--stream writes to standard output: give -o -")
-        stdio.check_stream_subtype(settings.extension, settings.subtype)
+        streams.check_subtype(settings.extension, settings.subtype)
     _check_packages(jobs)
     for job in jobs:
         written = formats.to_write(Path(f"x{settings.extension}") if job.target == STREAM else job.target)

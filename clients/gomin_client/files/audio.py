@@ -20,6 +20,7 @@ from gomin_client.errors import FileError
 from gomin_client.files import formats
 from gomin_client.files.atomic import atomic_write
 from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, EncodingError
+from gomin_client.inference.checks import refuse_excess
 from gomin_client.mel.features import Wave
 from gomin_client.mel.resampling import HIGHEST_RATE, LOWEST_RATE
 
@@ -239,6 +240,17 @@ def read(path: Path) -> Recording:
     with AudioReader(path) as reader:
         samples = np.concatenate(list(reader.blocks()), axis=1)
         return Recording(samples, reader.rate, reader.warning)
+
+
+def moderate(blocks: Iterable[Wave]) -> Iterator[Wave]:
+    """The blocks of a recording as it is stored, none of them far beyond full scale.
+
+    Raises:
+        SuspiciousAudioError: one is.
+    """
+    for block in blocks:
+        refuse_excess(block)
+        yield block
 
 
 def mix(wave: Wave) -> Wave:

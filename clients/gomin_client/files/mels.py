@@ -23,7 +23,7 @@ from gomin_client.files.npy import write_npy
 from gomin_client.files.numpy_files import NpzFile, read_npy
 from gomin_client.files.torch_files import read_pt
 from gomin_client.mel.features import MelConfig
-from gomin_client.mel.scales import shape_hint
+from gomin_client.mel.scales import MelReading, shape_hint, to_gomin
 
 # The names that GOMIN's own files give to the array and its settings; .npz files use the same.
 MEL_KEY = "melspec"
@@ -57,6 +57,20 @@ class MelFile:
             if not np.isfinite(block).all():
                 raise FileError(f"{self.path}: its mel contains NaN or infinite values")
             yield block
+
+    def converted(self, reading: MelReading, config: MelConfig) -> Iterator[NDArray[np.float32]]:
+        """`blocks`, in GOMIN's scale.
+
+        Args:
+            reading: the scale that the file has.
+            config: the model's settings.
+
+        Raises:
+            FileError: see `blocks`.
+            ContractError: see `to_gomin`.
+        """
+        for block in self.blocks():
+            yield to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized)
 
 
 def read(path: Path, *, transpose: bool = False) -> MelFile:

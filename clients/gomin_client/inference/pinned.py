@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContract
-from gomin_client.errors import ContractError, InferenceError, UsageError
+from gomin_client.errors import ContractError, InferenceError, UnknownModelError, UsageError
 from gomin_client.inference.checks import Blocks, Counted, checked_mel, refuse_suspicion, trimmed
 from gomin_client.inference.stream import Workers, vocode
 from gomin_client.inference.windows import Window, Windower, choose_size
@@ -35,7 +35,7 @@ DEADLINE_PER_AUDIO_SECOND = 60.0
 
 
 class PinnedModel:
-    """A vocoder model in one version, the newest that was ready, so that a file is never made by two.
+    """A vocoder model in one version, by default the newest that was ready, so that a file is never made by two.
 
     Attributes:
         model: the model's name on the server.
@@ -56,6 +56,7 @@ class PinnedModel:
         connection: Connection,
         window: int | None,
         in_flight: int,
+        version: int | None = None,
     ) -> None:
         """Read the model's description; if that fails, the transport is closed.
 
@@ -66,6 +67,7 @@ class PinnedModel:
             connection: the deadline is used here.
             window: see `Vocoder`.
             in_flight: see `Vocoder`.
+            version: see `Vocoder`.
 
         Raises:
             UsageError, ContractError, ServerError: see `Vocoder`.
@@ -81,15 +83,18 @@ class PinnedModel:
             self.model = SHORT_NAMES.get(model, model)
             if not isinstance(in_flight, Integral) or in_flight < 1:
                 raise UsageError(f"{in_flight} windows in flight: expected at least 1")
-            self._describe(sampling)
+            self._describe(sampling, version)
             self._window: int = choose_size(window, self.chain_halo_frames, self.contract.max_frames)
         except BaseException:
             transport.close()
             raise
 
-    def _describe(self, sampling: SamplerSettings) -> None:
+    def _describe(self, sampling: SamplerSettings, version: int | None) -> None:
         described = self._transport.describe(self.model)
-        self.version = described.versions[-1]
+        if version is not None and version not in described.versions:
+            ready = ", ".join(map(str, described.versions))
+            raise UnknownModelError(f"model {self.model} has no version {version!r} that is ready; it has {ready}")
+        self.version = described.versions[-1] if version is None else int(version)
         self._max_batch_size = described.max_batch_size
         self.contract = ModelContract.from_parameters(self.model, described.parameters)
         if self.contract.kind not in VOCODER_KINDS:

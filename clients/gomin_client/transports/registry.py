@@ -112,6 +112,25 @@ def connect(url: Location | Sequence[Location] | Transport, connection: Connecti
     connection = connection or Connection()
     if isinstance(url, Transport):
         return RetryingTransport(url, connection.wait_s, connection.retry_for_s)
+    scheme, addresses = _located(url)
+    transport = _loaded(scheme.opener)(addresses, connection)
+    return RetryingTransport(transport, connection.wait_s, connection.retry_for_s if scheme.retried else 0)
+
+
+def connect_once(url: Location | Sequence[Location], connection: Connection) -> Transport:
+    """The transport that a URL asks for, without repetitions: a failed request is an error at once.
+
+    `connect` takes it, and repeats requests; several `Vocoder`s can share it.
+
+    Raises:
+        UsageError: see `connect`.
+    """
+    scheme, addresses = _located(url)
+    return _loaded(scheme.opener)(addresses, connection)
+
+
+def _located(url: Location | Sequence[Location]) -> tuple[Scheme, list[Address]]:
+    """The scheme of one URL or of several, and their addresses."""
     if not isinstance(url, str | os.PathLike | Iterable):
         raise UsageError(f"URL {url!r}: expected a string, a path, several of them, or a transport")
     addresses = [parse(one) for one in ([url] if isinstance(url, str | os.PathLike) else url)]
@@ -125,9 +144,7 @@ def connect(url: Location | Sequence[Location] | Transport, connection: Connecti
         )
     if len(schemes) > 1:
         raise UsageError("several URLs: either all with TLS, or none")
-    scheme = _SCHEMES[schemes.pop()]
-    transport = _loaded(scheme.opener)(addresses, connection)
-    return RetryingTransport(transport, connection.wait_s, connection.retry_for_s if scheme.retried else 0)
+    return _SCHEMES[schemes.pop()], addresses
 
 
 def _loaded(opener: Opener | str) -> Opener:

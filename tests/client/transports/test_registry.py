@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from gomin_client import UsageError, Vocoder
+from gomin_client import Connection, ServerError, UsageError, Vocoder
 from gomin_client.cli.main import app
-from gomin_client.transports.registry import connect, parse
+from gomin_client.transports.registry import connect, connect_once, parse
 from tests.client.transports import toy_transport
 from tests.support import EXAMPLES, invoke
 
@@ -53,3 +53,10 @@ def test_credentials_in_a_url_are_not_repeated(url: str) -> None:
         connect(url)
     assert "secret" not in str(caught.value)
     assert "secret" not in str(caught.value.__cause__)
+
+
+def test_a_transport_without_repetitions() -> None:
+    transport = connect_once("grpc://127.0.0.1:1", Connection(wait_s=0.5))
+    with transport, pytest.raises(ServerError) as caught:
+        transport.models()
+    assert "tried for" not in str(caught.value)
