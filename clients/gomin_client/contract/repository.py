@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gomin_client.errors import ContractError
+from gomin_client.transports.forking import grpc_without_fork_handlers
 
 CONFIG = "config.pbtxt"
 
@@ -56,7 +57,9 @@ def parse(text: str) -> Any:
         ContractError: it is not a Triton model configuration.
     """
     from google.protobuf import text_format
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    with grpc_without_fork_handlers():  # tritonclient imports gRPC
+        from tritonclient.grpc.model_config_pb2 import ModelConfig
 
     try:
         return text_format.Parse(text, ModelConfig())

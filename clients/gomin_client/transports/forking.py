@@ -24,6 +24,7 @@ class Forkable(Protocol):
 
 
 LONGEST_WAIT_S = 20.0  # that a fork waits for work in progress
+GRPC_FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 
 
 class ForkGate:
@@ -92,13 +93,31 @@ def keep_forever(thing: object) -> None:
 
 
 def skip_destructors_in_children() -> None:
-    """Skip the destructors of C++ libraries when forked processes exit; to be called once ONNX Runtime is loaded.
+    """Skip the destructors of C++ libraries when forked processes exit; to be called once ONNX Runtime or gRPC is used.
 
-    They would wait forever for a thread of ONNX Runtime that only the parent has. Python's own exit handlers run, and
-    the exit status stays.
+    They would wait forever for a thread that only the parent has. Python's own exit handlers run, and the exit status
+    stays.
     """
     global _skip_destructors
     _skip_destructors = True
+
+
+@contextmanager
+def grpc_without_fork_handlers() -> Iterator[None]:
+    """Import gRPC in this context, so that it leaves forked processes alone.
+
+    By default grpcio starts its threads again in every child, within `fork`. If threads of the parent were calling gRPC
+    at that moment, they find its state half changed and end the child with SIGSEGV or SIGABRT. grpcio reads its
+    environment variable once, while it is imported. A value that is already set is respected.
+    """
+    if GRPC_FORK_SUPPORT in os.environ:
+        yield
+        return
+    os.environ[GRPC_FORK_SUPPORT] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[GRPC_FORK_SUPPORT]  # other programs that this one starts decide for themselves
 
 
 def _renew_all() -> None:

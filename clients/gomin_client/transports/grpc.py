@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
@@ -20,10 +19,18 @@ from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, 
 from gomin_client.transports.address import Address, balanced_target, with_port
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
 from gomin_client.transports.connection import Connection
-from gomin_client.transports.forking import keep_forever, renew_in_children
+from gomin_client.transports.forking import (
+    grpc_without_fork_handlers,
+    keep_forever,
+    renew_in_children,
+    skip_destructors_in_children,
+)
 from gomin_client.transports.proxies import grpc_proxy, is_loopback
 from gomin_client.transports.statistics import Statistics, total
 from gomin_client.transports.triton import ASK_TIMEOUT_S, RefusedError, TritonTransport, brief, datatype, decode
+
+with grpc_without_fork_handlers():
+    import tritonclient.grpc
 
 CONNECT_TIMEOUT_S = 10.0
 DEFAULT_PORT = 8001
@@ -252,6 +259,7 @@ class GrpcTransport(TritonTransport):
                         'use http:// there, start processes with the method "spawn" or "forkserver", or connect for '
                         "the first time after the fork"
                     )
+                skip_destructors_in_children()
                 self._channel = self._connected()
             return self._channel
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from gomin_client import UsageError, Vocoder
 from gomin_client.transports import forking
-from gomin_client.transports.forking import ForkGate
+from gomin_client.transports.forking import GRPC_FORK_SUPPORT, ForkGate, grpc_without_fork_handlers
 from tests.support import ROOT, RunningServer
 
 
@@ -31,6 +32,8 @@ def test_a_fork(server: RunningServer, repository: Path, transport: str) -> None
         said.setdefault(name, set()).add(line.removeprefix(f"{name} "))
     assert set(said) == set(NAMES)
     assert said.pop("parent") == {"True"}
+    assert said.pop("before") == {"(10240,)"}
+    assert said.pop("threads") == {"1"}  # gRPC's would run, in the child, in a state that they do not expect
     assert only(said.pop("stream")).startswith("UsageError a stream cannot be continued in a forked process")
     assert only(said.pop("closed")).endswith("has been closed")
     if transport == "grpc":
@@ -93,7 +96,24 @@ def test_a_transport_in_such_a_child_raises(tiny_repository: Path, monkeypatch: 
         vocoder.synthesize(np.zeros((vocoder.contract.mel.n_mels, 3), np.float32))
 
 
-NAMES = ("closed afresh", "in use afresh", "inherited", "afresh", "stream", "in use", "parent", "closed")
+class TestGrpcWithoutForkHandlers:
+    def test_the_variable_is_only_set_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(GRPC_FORK_SUPPORT, raising=False)
+
+        with grpc_without_fork_handlers():
+            assert os.environ[GRPC_FORK_SUPPORT] == "0"
+        assert GRPC_FORK_SUPPORT not in os.environ
+
+    def test_a_value_of_the_program_is_respected(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(GRPC_FORK_SUPPORT, "1")
+
+        with grpc_without_fork_handlers():
+            assert os.environ[GRPC_FORK_SUPPORT] == "1"
+        assert os.environ[GRPC_FORK_SUPPORT] == "1"
+
+
+NAMES = ("closed afresh", "in use afresh", "inherited", "afresh", "stream", "in use", "parent", "closed", "before",
+         "threads")  # fmt: skip
 
 
 def only(outcomes: set[str]) -> str:
