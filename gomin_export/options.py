@@ -144,7 +144,7 @@ class DeploymentOptions:
         panel_option(
             DEPLOYMENT,
             "Largest number of mel frames in one request, all its items together; longer requests are refused. "
-            "Default: the number that 2 GiB of memory hold.",
+            "Default: the number that 2 GiB of memory hold; with TensorRT at most 512.",
         ),
     ] = None
     queue_size: Annotated[
@@ -186,8 +186,8 @@ class DeploymentOptions:
         str | None,
         panel_option(
             DEPLOYMENT,
-            "How cuDNN chooses an algorithm for each new length: heuristic, default, or exhaustive (slow if "
-            "lengths vary). Default: heuristic.",
+            "How cuDNN chooses an algorithm for each new length: heuristic, exhaustive (slow if lengths vary), or "
+            "default (one fixed algorithm, often slow). Default: heuristic.",
         ),
     ] = None
     tf32: Annotated[
@@ -202,6 +202,24 @@ class DeploymentOptions:
             "only); written from documentation, not measured. Default: CUDA on GPUs, otherwise the CPU.",
         ),
     ] = None
+    tensorrt_opt: Annotated[
+        str | None,
+        panel_option(
+            DEPLOYMENT,
+            "Shape that TensorRT chooses its kernels for. Its largest shape follows from --max-batch-size and "
+            "--max-frames, for a denoiser --tile-frames. Default: 4x512.",
+            metavar="BATCHxFRAMES",
+        ),
+    ] = None
+    tensorrt_cache: Annotated[
+        str | None,
+        panel_option(
+            DEPLOYMENT,
+            "Directory on the server where TensorRT keeps its engines; its parent must exist. Only the server may "
+            "write there. Default: /var/cache/gomin_tensorrt.",
+            metavar="DIRECTORY",
+        ),
+    ] = None
 
     def build(self) -> Deployment:
         """The settings, without those of a single network.
@@ -211,8 +229,9 @@ class DeploymentOptions:
         """
         from gomin_export.repository.config import Deployment
 
-        values = {name: value for name, value in vars(self).items() if name != "warm_up"}
-        return Deployment(**values, warm_up=_warm_up_shapes(self.warm_up))
+        values = {name: value for name, value in vars(self).items() if name not in ("warm_up", "tensorrt_opt")}
+        opt = None if self.tensorrt_opt is None else _shape("--tensorrt-opt", self.tensorrt_opt)
+        return Deployment(**values, warm_up=_warm_up_shapes(self.warm_up), tensorrt_opt=opt)
 
 
 @dataclass(frozen=True)
@@ -312,3 +331,15 @@ def _warm_up_shapes(texts: list[str] | None) -> list[tuple[int, int]] | None:
             raise UsageError(f"--warm-up {text}: expected FRAMES, BATCHxFRAMES, or none alone")
         shapes.append((int(numbers[0]) if len(numbers) == 2 else 1, int(numbers[-1])))
     return shapes
+
+
+def _shape(option: str, text: str) -> tuple[int, int]:
+    """(batch, frames) from BATCHxFRAMES.
+
+    Raises:
+        UsageError: the text has another form.
+    """
+    batch, _, frames = text.partition("x")
+    if not (batch.isdecimal() and frames.isdecimal()):
+        raise UsageError(f"{option} {text}: expected BATCHxFRAMES")
+    return int(batch), int(frames)

@@ -194,7 +194,7 @@ def make_plan(
     for model in architecture.models:
         described = contracts[model.name]
         place.check_contract(repository, model.name, described, options.overwrite_config)
-        text = config_text(model, described, deployment, precision)
+        text = config_text(model, described, deployment)
         config = place.choose_config(repository, model.name, text, deployment, precision, options.overwrite_config)
         kept = repository / model.name / CONFIG if config is None else None
         configs[model.name] = config

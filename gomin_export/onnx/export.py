@@ -57,6 +57,7 @@ def write(form: OnnxForm, path: Path, metadata: Mapping[str, str]) -> None:
     if not form.keep_shapes:
         graph.forget_shapes(model.graph)
     graph.strip_traces(model)
+    graph.name_by_weights(model.graph)
     for name, value in sorted(metadata.items()):
         model.metadata_props.add(key=name, value=value)
     _save(model, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections import Counter
 from collections.abc import Sequence, Set
 
@@ -39,6 +40,20 @@ def name_by_block(graph: onnx.GraphProto) -> None:
         node.output[:] = [renamed.get(value, value) for value in node.output]
     for info in graph.value_info:
         info.name = renamed.get(info.name, info.name)
+
+
+def name_by_weights(graph: onnx.GraphProto) -> None:
+    """Put a digest of the weights into the graph's name.
+
+    TensorRT's engine cache is shared by all versions of a model. ONNX Runtime names an engine by the names of the graph
+    and its nodes, not by the weights (microsoft/onnxruntime#6455, #32254): without the digest, a new version would run
+    with the engine, and so the weights, of the version before.
+    """
+    digest = hashlib.sha256()
+    for tensor in graph.initializer:
+        digest.update(f"{tensor.name} {tensor.data_type} {list(tensor.dims)} ".encode())
+        digest.update(numpy_helper.to_array(tensor).tobytes())
+    graph.name = f"{graph.name}_{digest.hexdigest()[:16]}"
 
 
 def make_shapes_constant(graph: onnx.GraphProto) -> None:

@@ -8,6 +8,7 @@ from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import UsageError
 from gomin_client.sampling.tiling import TILE_FRAMES
+from gomin_export.repository.tensorrt import FRAMES, TENSORRT
 
 SMALLEST = 17  # frames of the longest of the gate's cases that are not cut into windows
 SMALLEST_KEPT = 4  # frames that a window keeps, besides its halos
@@ -26,17 +27,23 @@ def max_frames(model: ServedModel, described: ModelContract, deployment: Deploym
     """The bound of a model in its config.pbtxt; None for no bound.
 
     The number that the user gives is for the model that clients call. A denoiser's bound always allows two calls of a
-    chain, which its batcher may combine.
+    chain, which its batcher may combine. With TensorRT, the bound is also the number of frames of the largest shape:
+    every call has a shape up to this one.
 
     Raises:
         UsageError: the bound is too small for the windows of the parity gate and of clients, or a warm-up request
             exceeds it.
     """
     smallest = max(SMALLEST, 2 * described.halo_frames + SMALLEST_KEPT)
-    if model.kind == contract.DENOISER:
+    default = described.max_frames
+    if deployment.accelerator == TENSORRT and model.has_weights:
+        default = min(FRAMES, default or FRAMES)
+    if model.kind == contract.DENOISER and deployment.accelerator == TENSORRT:
+        bound: int | None = tile_frames(described, deployment)  # of each item, and of all items of a chain's request
+    elif model.kind == contract.DENOISER:
         bound = described.max_frames and max(described.max_frames, 2 * tile_frames(described, deployment))
     elif deployment.max_frames is None:
-        bound = described.max_frames and max(described.max_frames, smallest)
+        bound = default and max(default, smallest)
     elif deployment.max_frames < smallest:
         raise UsageError(
             f"--max-frames {deployment.max_frames}: {model.name} has a halo of {described.halo_frames} frames; "

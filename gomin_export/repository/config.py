@@ -17,11 +17,15 @@ from gomin_client.contract.signatures import SIGNATURES, Tensor
 from gomin_client.errors import UsageError
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_export.networks.served import ServedModel
+from gomin_export.repository import tensorrt
 from gomin_export.repository.bounds import max_frames
+from gomin_export.repository.tensorrt import TENSORRT
 
-CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}  # the native backend's numbers
+# The native backend's numbers. "default" is not ONNX Runtime's default but one fixed algorithm, or in later versions
+# cuDNN's last resort; docs/export.md cites measurements.
+CUDNN_SEARCHES = {"exhaustive": "0", "heuristic": "1", "default": "2"}
 # accelerator → the instances that it works on; Triton ignores it silently on others
-ACCELERATORS = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "cpu"}
+ACCELERATORS = {"cuda": "gpu", TENSORRT: "gpu", "openvino": "cpu"}
 INSTANCE_KINDS = ("auto", "cpu", "gpu")
 
 _PARAMETER = 'parameters {{ key: "{}" value: {{ string_value: "{}" }} }}\n'
@@ -58,6 +62,8 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
         )
         for entry in entries
     ],
+    "tensorrt_opt": lambda config: _tensorrt_parameters(config).get("trt_profile_opt_shapes"),
+    "tensorrt_cache": lambda config: _tensorrt_parameters(config).get("trt_engine_cache_path"),
 }
 # the same for the sampler's model, which has fewer settings
 _CHAIN_SETTINGS: dict[str, Callable[[Any], Any]] = {
@@ -83,16 +89,19 @@ class Deployment:
             auto, or the kind that the accelerator needs.
         threads: number of CPU threads of each instance; the number of cores.
         warm_up: (batch, frames) of requests that each instance answers before it counts as ready; one of 1 × 64.
-        cudnn_search: how cuDNN chooses an algorithm for each new length; heuristic.
+        cudnn_search: how cuDNN chooses an algorithm of a convolution for each new length; heuristic.
         tf32: let GPUs round float32 products to TensorFloat-32; no.
         accelerator: cuda or tensorrt (on GPUs), openvino (on the CPU); CUDA on GPUs, ONNX Runtime's own operators on
             the CPU.
         sampling: the chain of diffusion requests that choose none; the released one.
         tile_frames: largest number of mel frames in one denoiser call; 512, or more for a wide halo.
         max_frames: largest number of mel frames in one request, of all its items together; what
-            `networks.registry.MEMORY_BUDGET` holds. Denoisers keep their own.
+            `networks.registry.MEMORY_BUDGET` holds, with TensorRT at most 512. Denoisers keep their own.
         queue_size: largest number of waiting requests; 64.
         queue_timeout_s: time after which a request that still waits is refused, in seconds; 300, for a chain 14400.
+        tensorrt_opt: (batch, frames) of the shape that TensorRT chooses its kernels for; 4 × 512, or less if the
+            largest shape is smaller.
+        tensorrt_cache: directory for TensorRT's engines, on the server; `tensorrt.CACHE`.
 
     Raises:
         UsageError: a value out of range.
@@ -112,6 +121,8 @@ class Deployment:
     max_frames: int | None = None
     queue_size: int | None = None
     queue_timeout_s: int | None = None
+    tensorrt_opt: tuple[int, int] | None = None
+    tensorrt_cache: str | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -140,10 +151,10 @@ class Deployment:
         if self.batch_delay_us is not None and self.batch_delay_us > _LARGEST:
             raise UsageError(f"--batch-delay-us {self.batch_delay_us}: expected at most {_LARGEST} microseconds")
         for batch, frames in self.warm_up or ():
-            if not (1 <= batch <= (self.max_batch_size or _MAX_BATCH_SIZE) and 1 <= frames <= _LARGEST):
+            if not (1 <= batch <= self.batch and 1 <= frames <= _LARGEST):
                 raise UsageError(
                     f"--warm-up {batch}x{frames}: expected 1 to {_LARGEST} frames, and 1 to "
-                    f"{self.max_batch_size or _MAX_BATCH_SIZE} items, the maximum batch size"
+                    f"{self.batch} items, the maximum batch size"
                 )
         for name in ("tf32", "cudnn_search"):
             if getattr(self, name) is not None and (self.accelerator == "openvino" or self.instance_kind == "cpu"):
@@ -153,6 +164,24 @@ class Deployment:
                 f"--accelerator {self.accelerator} runs on {ACCELERATORS[self.accelerator]} instances only: "
                 f"leave out --instance-kind {self.instance_kind}"
             )
+        self._check_tensorrt()
+
+    def _check_tensorrt(self) -> None:
+        for name in ("tensorrt_opt", "tensorrt_cache"):
+            if getattr(self, name) is not None and self.accelerator != TENSORRT:
+                raise UsageError(f"{_option(name)} has no effect without --accelerator {TENSORRT}")
+        if self.tensorrt_opt is not None and min(self.tensorrt_opt) < 1:
+            raise UsageError(f"--tensorrt-opt {'x'.join(map(str, self.tensorrt_opt))}: expected 1 or more")
+        if self.tensorrt_cache is not None and not _ABSOLUTE_PATH.fullmatch(self.tensorrt_cache):
+            raise UsageError(
+                f"--tensorrt-cache {self.tensorrt_cache!r}: expected an absolute path on the server, of printable "
+                "ASCII characters except quotation marks and backslashes"
+            )
+
+    @property
+    def batch(self) -> int:
+        """The largest batch of one call."""
+        return self.max_batch_size or _MAX_BATCH_SIZE
 
     @property
     def for_gpus(self) -> str:
@@ -164,6 +193,8 @@ class Deployment:
 
 _MAX_BATCH_SIZE = 16
 _LARGEST = 10_000_000  # of any count: far above sensible values, far below the limits of a config's fields
+# of printable ASCII characters that a quoted string of config.pbtxt may contain as they are
+_ABSOLUTE_PATH = re.compile(r"/[ !#-\[\]-~]*")
 _WARM_UP = ((1, 64),)
 _QUEUE_SIZE = 64
 _WIDTH = 120  # of comments in config.pbtxt
@@ -173,7 +204,7 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def config_text(model: ServedModel, described: ModelContract, deployment: Deployment, precision: str) -> str:
+def config_text(model: ServedModel, described: ModelContract, deployment: Deployment) -> str:
     """A model's config.pbtxt without the provenance of its versions.
 
     Raises:
@@ -189,14 +220,14 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
         name=model.name,
         inputs=_tensors(SIGNATURES[model.kind].inputs, described),
         outputs=_tensors(SIGNATURES[model.kind].outputs, described),
-        max_batch_size=deployment.max_batch_size or _MAX_BATCH_SIZE,
+        max_batch_size=deployment.batch,
         batch_delay_us=model.batch_delay_us if deployment.batch_delay_us is None else deployment.batch_delay_us,
         max_frames="" if bound is None else parameter_lines({contract.MAX_FRAMES: str(bound)}),
         queue_size=deployment.queue_size or _QUEUE_SIZE,
         queue_timeout_us=(deployment.queue_timeout_s or model.queue_timeout_s) * 1_000_000,
         instances=deployment.instances or 1,
         instance_kind=f"KIND_{instance_kind.upper()}",
-        accelerator=_accelerator(deployment, precision),
+        accelerator=_accelerator(described, deployment, bound),
         cudnn_search=CUDNN_SEARCHES[deployment.cudnn_search or "heuristic"],
         threads=deployment.threads or 0,
         warm_up="".join(_warm_up(described, batch, frames) for batch, frames in warm_up),
@@ -231,10 +262,15 @@ def conflicts(existing: str, new: str, deployment: Deployment) -> list[str]:
 
 
 def tensorrt_precision(text: str) -> str | None:
-    """The precision of the TensorRT accelerator, FP32 or FP16; None without TensorRT."""
-    accelerators = parse(text).optimization.execution_accelerators.gpu_execution_accelerator
-    modes = [entry.parameters.get("precision_mode", "FP32") for entry in accelerators if entry.name == "tensorrt"]
-    return modes[0] if modes else None
+    """precision_mode of the TensorRT accelerator; None without TensorRT."""
+    parameters = _tensorrt_parameters(parse(text))
+    return parameters.get("precision_mode", "FP32") if parameters else None
+
+
+def _tensorrt_parameters(config: Any) -> dict[str, str]:
+    """The parameters of the TensorRT accelerator in a parsed config.pbtxt; empty without TensorRT."""
+    entries = config.optimization.execution_accelerators.gpu_execution_accelerator
+    return next(({"name": TENSORRT, **entry.parameters} for entry in entries if entry.name == TENSORRT), {})
 
 
 def parameter_lines(parameters: Mapping[str, str]) -> str:
@@ -242,16 +278,31 @@ def parameter_lines(parameters: Mapping[str, str]) -> str:
     return "".join(_PARAMETER.format(name, value) for name, value in parameters.items())
 
 
-def _accelerator(deployment: Deployment, precision: str) -> str:
+def _accelerator(described: ModelContract, deployment: Deployment, bound: int | None) -> str:
     accelerator = deployment.accelerator or "cuda"
     if accelerator == "openvino":
         return 'cpu_execution_accelerator: [ { name: "openvino" } ]'
     cuda = _accelerator_entry("cuda", {"use_tf32": "1" if deployment.tf32 else "0"})
-    if accelerator == "cuda":
+    # the templates of other kinds have no accelerator
+    if accelerator != TENSORRT or described.kind not in (contract.GAN, contract.DENOISER):
         return f"gpu_execution_accelerator: [ {cuda} ]"
+    assert bound is not None  # TensorRT's models always have one
     # CUDA runs the operators that TensorRT does not support
-    tensorrt = _accelerator_entry("tensorrt", {"precision_mode": "FP16" if precision == contract.FP16 else "FP32"})
-    return f"gpu_execution_accelerator: [ {tensorrt}, {cuda} ]"
+    return f"gpu_execution_accelerator: [\n  {_tensorrt_entry(described, deployment, bound)},\n  {cuda}\n]"
+
+
+def _tensorrt_entry(described: ModelContract, deployment: Deployment, bound: int) -> str:
+    chosen = tensorrt.parameters(described, deployment, bound)
+    lines = "".join(f'    parameters {{ key: "{key}" value: "{value}" }}\n' for key, value in chosen.items())
+    return f'{{ name: "{TENSORRT}"\n{_TENSORRT_COMMENT}{lines}  }}'
+
+
+_TENSORRT_COMMENT = """\
+    # FP32 makes no operator float16 that is float32 in the model. Longer requests and larger batches than the max
+    # shapes are refused by TensorRT: change these, max_batch_size and gomin.max_frames together. Engines are kept in
+    # the cache directory, which only the server may write. TF32 is off in TensorRT only if the environment of the
+    # server has NVIDIA_TF32_OVERRIDE=0
+"""
 
 
 def _accelerator_entry(name: str, parameters: Mapping[str, str]) -> str:

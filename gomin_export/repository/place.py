@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gomin_client.contract.model import ModelContract, Provenance
+from gomin_client.contract.model import FP32, ModelContract, Provenance
 from gomin_client.contract.repository import CONFIG, read_config, versions
 from gomin_client.errors import ContractError, GominError, UsageError
 from gomin_export.errors import RepositoryError
@@ -100,8 +100,8 @@ def choose_config(
         overwrite: replace an existing file.
 
     Raises:
-        RepositoryError: the settings asked for differ from the existing file; or its TensorRT accelerator has another
-            precision.
+        RepositoryError: the settings asked for differ from the existing file; or its TensorRT accelerator rounds
+            float32 models.
     """
     path = repository / model / CONFIG
     if overwrite or not path.exists():
@@ -113,10 +113,10 @@ def choose_config(
             f"{path}: exists, and {'; '.join(differing)}: edit it, or give --overwrite-config to replace it"
         )
     tensorrt = tensorrt_precision(existing)
-    if tensorrt not in (None, precision.upper()):
+    if tensorrt not in (None, "FP32") and precision == FP32:
         raise RepositoryError(
-            f"{path}: its TensorRT accelerator runs all versions in {tensorrt}, but this version is {precision}: "
-            "use another --repository, or give --overwrite-config"
+            f"{path}: its TensorRT accelerator has precision_mode {tensorrt} for all versions, but this version is "
+            f"{precision}: set it to FP32, which keeps the number formats of each version, or give --overwrite-config"
         )
     return None
 

@@ -54,6 +54,8 @@ def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, 
         ("--warm-up", "64x", "--warm-up 64x: expected FRAMES, BATCHxFRAMES, or none"),
         ("--warm-up", "32x64", "--warm-up 32x64: expected 1 to 10000000 frames, and 1 to 16 items"),
         ("--accelerator", "tpu", "--accelerator tpu: expected cuda, tensorrt, openvino"),
+        ("--tensorrt-opt", "512", "--tensorrt-opt 512: expected BATCHxFRAMES"),
+        ("--tensorrt-opt", "4x64", "--tensorrt-opt has no effect without --accelerator tensorrt"),
         ("--target", "tpu", "--target tpu: expected any or cpu"),
     ],
 )

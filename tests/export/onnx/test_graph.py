@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from gomin_export.networks import GomiGAN
 from gomin_export.onnx import export as onnx_export
@@ -36,6 +39,23 @@ def test_the_exported_graph_is_lowered_and_named_by_block(tiny_repository: str) 
     }
     known = {value.name for value in (*graph.input, *graph.initializer)} | {v for n in graph.node for v in n.output}
     assert {value for node in graph.node for value in node.input} <= known
+
+
+def test_the_graph_is_named_by_its_weights(tiny_gan: GomiGAN, tiny_repository: str, tmp_path: Path) -> None:
+    """Or TensorRT's engine cache would take the engine of one version for another."""
+    other = copy.deepcopy(tiny_gan)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1
+    exported = onnx.load(f"{tiny_repository}/gomin_gan/1/model.onnx").graph.name
+
+    names = []
+    for network in (tiny_gan, other):
+        onnx_export.write(gan_form(network), tmp_path / "model.onnx", {})
+        names.append(onnx.load(tmp_path / "model.onnx").graph.name)
+
+    assert names[0] == exported
+    assert names[1] != exported
+    assert re.fullmatch(r"main_graph_[0-9a-f]{16}", exported)
 
 
 def test_no_lowering_exports_the_plain_form(tiny_gan: GomiGAN, tmp_path: object) -> None:

@@ -30,8 +30,8 @@ CONTRACTS = {
 }
 
 
-def parse(model: str, deployment: Deployment, precision: str = "fp32") -> Any:
-    text = config_text(SERVED[model], CONTRACTS[model], deployment, precision)
+def parse(model: str, deployment: Deployment) -> Any:
+    text = config_text(SERVED[model], CONTRACTS[model], deployment)
     assert text.isascii()
     return text_format.Parse(text, ModelConfig())
 
@@ -59,7 +59,7 @@ def test_sensible_defaults(model: str) -> None:
 
 @pytest.mark.parametrize("model", SERVED)
 def test_tensors_are_those_of_the_kind_and_explained(model: str) -> None:
-    text = config_text(SERVED[model], CONTRACTS[model], Deployment(), "fp32")
+    text = config_text(SERVED[model], CONTRACTS[model], Deployment())
     config = parse(model, Deployment())
     signature = SIGNATURES[CONTRACTS[model].kind]
 
@@ -94,7 +94,7 @@ def test_queues_and_requests_are_bounded(model: str) -> None:
 
     def bound(default: int | None, **settings: Any) -> str:
         described = replace(CONTRACTS[model], max_frames=default)
-        text = config_text(SERVED[model], described, Deployment(**settings), "fp32")
+        text = config_text(SERVED[model], described, Deployment(**settings))
         return parameter(text_format.Parse(text, ModelConfig()), "gomin.max_frames")
 
     assert bound(None) == ""
@@ -111,7 +111,7 @@ def test_no_warm_up_exceeds_the_bound() -> None:
     with pytest.raises(UsageError, match="--warm-up 4x30: gomin_gan takes at most 100 frames in one request"):
         parse("gomin_gan", Deployment(warm_up=[(4, 30)], max_frames=100))
     short = replace(CONTRACTS["gomin_gan"], halo_frames=1)
-    text = config_text(SERVED["gomin_gan"], short, Deployment(max_frames=50), "fp32")
+    text = config_text(SERVED["gomin_gan"], short, Deployment(max_frames=50))
     (warm_up,) = text_format.Parse(text, ModelConfig()).model_warmup
     assert list(warm_up.inputs["mel"].dims) == [128, 50]
 
@@ -181,13 +181,82 @@ def test_no_warm_up() -> None:
     assert not parse("gomin_gan", Deployment(warm_up=[])).model_warmup
 
 
-@pytest.mark.parametrize(("precision", "mode"), [("fp32", "FP32"), ("fp16", "FP16")])
-def test_tensorrt_keeps_the_precision_and_leaves_the_rest_to_cuda(precision: str, mode: str) -> None:
-    accelerators = parse("gomin_gan", Deployment(accelerator="tensorrt"), precision).optimization.execution_accelerators
+def tensorrt(model: str, **settings: Any) -> tuple[Any, dict[str, str]]:
+    """The parsed config.pbtxt, and TensorRT's parameters in it."""
+    config = parse(model, Deployment(accelerator="tensorrt", **settings))
+    accelerator, cuda = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (accelerator.name, cuda.name, dict(cuda.parameters)) == ("tensorrt", "cuda", {"use_tf32": "0"})
+    return config, dict(accelerator.parameters)
 
-    tensorrt, cuda = accelerators.gpu_execution_accelerator
-    assert (tensorrt.name, dict(tensorrt.parameters)) == ("tensorrt", {"precision_mode": mode})
-    assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"use_tf32": "0"})
+
+def test_tensorrt_takes_every_shape_that_a_request_may_have() -> None:
+    """Names of parameters: README of triton-inference-server/onnxruntime_backend, r24.10."""
+    config, parameters = tensorrt("gomin_gan")
+
+    assert parameters == {
+        "precision_mode": "FP32",
+        "trt_profile_min_shapes": "mel:1x128x1",
+        "trt_profile_opt_shapes": "mel:4x128x512",
+        "trt_profile_max_shapes": "mel:16x128x512",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": "/var/cache/gomin_tensorrt",
+    }
+    assert (config.max_batch_size, parameter(config, "gomin.max_frames")) == (16, "512")
+
+
+def test_tensorrt_has_a_shape_for_each_input() -> None:
+    """All inputs have a dynamic batch axis: ONNX Runtime refuses a profile that lacks one of them."""
+    config, parameters = tensorrt("gomin_denoiser", max_batch_size=3, tile_frames=100)
+
+    assert parameters["trt_profile_min_shapes"] == "signal:1x1x256,timestep:1x1,mel:1x80x1"
+    assert parameters["trt_profile_opt_shapes"] == "signal:3x1x25600,timestep:3x1,mel:3x80x100"
+    assert parameters["trt_profile_max_shapes"] == "signal:3x1x25600,timestep:3x1,mel:3x80x100"
+    assert {name.partition(":")[0] for name in parameters["trt_profile_max_shapes"].split(",")} == {
+        tensor.name for tensor in config.input
+    }
+    assert parameter(config, "gomin.max_frames") == "100"  # a chain's calls have no more frames
+
+
+def test_the_shapes_of_tensorrt_follow_the_bounds_of_requests() -> None:
+    settings = {"max_batch_size": 2, "max_frames": 900, "tensorrt_opt": (1, 300), "tensorrt_cache": "/var/engines"}
+
+    config, parameters = tensorrt("gomin_gan", **settings)
+
+    shapes = [parameters[f"trt_profile_{kind}_shapes"] for kind in ("min", "opt", "max")]
+    assert shapes == ["mel:1x128x1", "mel:1x128x300", "mel:2x128x900"]
+    assert parameters["trt_engine_cache_path"] == "/var/engines"
+    assert parameter(config, "gomin.max_frames") == "900"
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "words"),
+    [
+        ("gomin_gan", {"tensorrt_opt": (17, 9)}, "17x9: the largest shape is 16x512; see --max-batch-size and --max-f"),
+        ("gomin_denoiser", {"tensorrt_opt": (1, 600)}, "1x600: the largest shape is 16x512; .* --tile-frames"),
+        ("gomin_gan", {"warm_up": [(2, 300)]}, "--warm-up 2x300: gomin_gan takes at most 512 frames"),
+    ],
+)
+def test_shapes_beyond_those_of_tensorrt(model: str, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        tensorrt(model, **settings)
+
+
+def test_a_model_with_a_smaller_bound_keeps_it_with_tensorrt() -> None:
+    small = replace(CONTRACTS["gomin_gan"], max_frames=200)
+    text = config_text(SERVED["gomin_gan"], small, Deployment(accelerator="tensorrt"))
+
+    assert '"mel:16x128x200"' in text
+    assert "mel:4x128x200" in text
+    assert Deployment(accelerator="tensorrt").batch == 16
+
+
+def test_a_chain_takes_any_length_with_tensorrt() -> None:
+    """Its denoiser gets tiles."""
+    contract = replace(CONTRACTS["gomin_diffusion"], max_frames=9000)
+    text = config_text(SERVED["gomin_diffusion"], contract, Deployment(accelerator="tensorrt"))
+
+    assert parameter(text_format.Parse(text, ModelConfig()), "gomin.max_frames") == "9000"
+    assert "execution_accelerators" not in text
 
 
 @pytest.mark.parametrize(("accelerator", "kind"), [("cuda", "GPU"), ("tensorrt", "GPU"), ("openvino", "CPU")])
@@ -224,6 +293,12 @@ def test_openvino_is_for_the_cpu() -> None:
         {"accelerator": "cuda", "instance_kind": "auto"},
         {"accelerator": "openvino", "tf32": True},
         {"instance_kind": "cpu", "cudnn_search": "default"},
+        {"accelerator": "cuda", "tensorrt_opt": (1, 9)},
+        {"tensorrt_cache": "/engines"},
+        {"accelerator": "tensorrt", "tensorrt_opt": (1, 0)},
+        {"accelerator": "tensorrt", "tensorrt_cache": "engines"},
+        {"accelerator": "tensorrt", "tensorrt_cache": '/a"b'},
+        {"accelerator": "tensorrt", "tensorrt_cache": "/a\nb"},
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
@@ -232,7 +307,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
 
 
 def test_provenance_comes_and_goes_by_version() -> None:
-    text = config_text(SERVED["gomin_gan"], CONTRACTS["gomin_gan"], Deployment(), "fp32")
+    text = config_text(SERVED["gomin_gan"], CONTRACTS["gomin_gan"], Deployment())
     one, ten = Provenance("aa", "fp32", "good"), Provenance("bb", "fp16", "better")
 
     both = with_provenance(text, {1: one, 10: ten})
