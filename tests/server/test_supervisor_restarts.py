@@ -29,7 +29,7 @@ port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith(
 end = first if number == 1 else later
 if end != "status 3":
     listener = socket.create_server(("127.0.0.1", port))
-    time.sleep(1.2)
+    listener.accept()  # gomin-server has seen that it is ready
 if end == "crash":
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGSEGV)
@@ -73,7 +73,7 @@ class TestPolicy:
 
     def test_a_server_that_goes_on_crashing_is_given_up(self, tmp_path: Path) -> None:
         process = self.start(tmp_path, "crash,crash", restarts=2)
-        process.wait(timeout=120)
+        process.wait(timeout=300)
         errors = (tmp_path / "log").read_text().splitlines()
 
         assert process.returncode == 128 + signal.SIGSEGV

@@ -175,7 +175,7 @@ def test_an_interrupted_run_is_resumed(inputs: Path, server: RunningServer, tmp_
     assert process.stdout is not None
     process.stdout.readline()  # the first file is done
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
 
     assert process.returncode == 130
     assert "the same command with --skip-existing continues from here" in stderr
@@ -207,7 +207,7 @@ def test_a_bar_on_a_terminal_only(inputs: Path, repository: Path, tmp_path: Path
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal)
     os.close(terminal)
     drawn = b""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             chunk = os.read(shown, 4096)
@@ -216,7 +216,7 @@ def test_a_bar_on_a_terminal_only(inputs: Path, repository: Path, tmp_path: Path
         if not chunk:
             break
         drawn += chunk
-    stdout, _ = process.communicate(timeout=10)
+    stdout, _ = process.communicate(timeout=120)
     os.close(shown)
 
     assert process.returncode == 0

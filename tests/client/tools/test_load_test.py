@@ -125,7 +125,7 @@ def test_in_process_as_many_are_under_way_as_are_asked_for(repository: Path, mon
     all_there = threading.Barrier(MOST_CONCURRENT)
 
     def run_session(names: list[str], *_: object) -> list[np.ndarray]:
-        all_there.wait(timeout=30)
+        all_there.wait(timeout=120)
         return [np.zeros((1, 1, 256), np.float32) for _ in names]
 
     session = SimpleNamespace(get_outputs=lambda: [SimpleNamespace(name="audio")], run=run_session)
@@ -227,7 +227,7 @@ def test_interrupted(server: RunningServer) -> None:
         process.stdout.readline()
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
 
     assert process.returncode == 128 + signal.SIGINT
     assert said == "gomin-client: interrupted; the lines above are complete\n"

@@ -16,7 +16,7 @@ import numpy as np
 
 from gomin_client import GominError, Vocoder
 
-LONGEST_S = 60
+LONGEST_S = 150
 MEL = np.full((128, 40), 0.3, np.float32)
 
 

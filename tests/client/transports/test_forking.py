@@ -23,7 +23,7 @@ from tests.support import ROOT, RunningServer
 def test_a_fork(server: RunningServer, repository: Path, transport: str) -> None:
     url = f"local:{repository}" if transport == "local" else getattr(server, transport)
     command = [sys.executable, "-m", "tests.client.transports.forks", url]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=ROOT, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=1500, cwd=ROOT, check=False)
 
     assert result.returncode == 0, result.stderr
     said: dict[str, set[str]] = {}

@@ -75,6 +75,7 @@ def test_a_server_that_trickles_does_not_outlive_the_deadline(begin: bytes) -> N
 
 def test_connections_are_kept_and_one_that_the_server_closed_is_replaced() -> None:
     opened: list[int] = []
+    closed = threading.Event()
 
     def serve(connection: socket.socket) -> None:
         opened.append(connection.fileno())
@@ -82,11 +83,12 @@ def test_connections_are_kept_and_one_that_the_server_closed_is_replaced() -> No
             if request_of(connection):
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         connection.close()
+        closed.set()
 
     with server(serve) as client:
         assert [get(client) for _ in range(2)] == [b"ok", b"ok"]
         assert len(opened) == 1
-        threading.Event().wait(0.1)  # the server's end of the connection arrives
+        assert closed.wait(60)
         assert get(client) == b"ok"
         assert len(opened) == 2
 

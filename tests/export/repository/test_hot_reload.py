@@ -22,7 +22,7 @@ from tests.support import GOLDEN, RunningServer, run, serving
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-RELOAD_TIMEOUT_S = 60
+RELOAD_TIMEOUT_S = 300
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def infer_at_once(server: RunningServer, model: str, requests: list[dict[str, An
             for name, a in arrays.items()
         ]
         client.async_infer(model, inputs, lambda result, error, i=i: answers.__setitem__(i, error or result))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(answers) < len(requests):
         assert time.monotonic() < deadline
         time.sleep(0.05)
