@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
@@ -66,6 +68,21 @@ def invoke(
         sys.stdout.flush()
         out, err = stdout.getvalue(), stderr.getvalue()
     return subprocess.CompletedProcess([program, *words], status, out.decode(), err.decode())
+
+
+def missing(what: str) -> None:
+    """Skip the test, since this machine lacks something; in CI, which has to have it, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is missing")
+
+
+def tool(name: str) -> str:
+    """The path of a program that pip does not install; see `missing`."""
+    path = shutil.which(name)
+    if path is None:
+        missing(f"the program {name}")
+    return str(path)
 
 
 def assert_fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

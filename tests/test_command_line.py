@@ -190,8 +190,8 @@ def test_url_from_the_environment(server: RunningServer) -> None:
     result = run("gomin-client", "info", env={"GOMIN_URL": server.http, "PATH": ""})
 
     assert result.returncode == 0, result.stderr
-    assert "gomin_gan\n  kind: gan\n" in result.stdout
+    assert "\n\ngomin_gan: mel spectrogram to waveform, in one pass\n  kind: gan\n" in result.stdout
     assert "  version 1:\n    checkpoint: sha256 35f3a1ed0ed5" in result.stdout  # as checkpoints/README.md has it
     assert "    precision: fp32\n    parity: 21 of 21 cases passed, max abs error " in result.stdout
-    assert "halo_frames: " in result.stdout
-    assert "num_diffusion_steps: 50" in result.stdout
+    assert "  halo: " in result.stdout
+    assert "  trained with 50 timesteps\n" in result.stdout

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from gomin_client.cli import options as o
-from gomin_client.cli import server
+from gomin_client.cli.bench import bench
 from gomin_client.cli.console import Version, run
 from gomin_client.cli.convert import ListsOfFiles, convert
+from gomin_client.cli.info import info
 from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelReadingOptions, MelSettingsOptions
 from gomin_client.cli.records import with_records
 from gomin_client.cli.run import Vocoding, run_batch
@@ -190,8 +191,8 @@ def compare(
         raise typer.Exit(1)
 
 
-app.command()(server.info)
-app.command()(server.bench)
+app.command()(info)
+app.command()(bench)
 
 
 @app.callback()

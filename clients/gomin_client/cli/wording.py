@@ -51,8 +51,9 @@ def echo(line: str, *, err: bool = False) -> None:
 
 
 def to_json(facts: Any) -> str:
-    """JSON that can be shown on a terminal."""
+    """JSON that can be shown on a terminal; an array of numbers takes one line."""
     text = json.dumps(_in_options(facts), indent=2, ensure_ascii=False)
+    text = re.sub(r"\[\n[\d\s.,eE+-]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
     return re.sub(r"[^\n\x20-\x7e\xa0-\U0010ffff]|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", _json_escape, text)
 
 

@@ -29,6 +29,7 @@ class Tensor:
         axes: names of its axes after the batch axis.
         unit: of its values. Here and in `meaning`, {NAME} stands for a setting of the model; see `words`.
         meaning: what it is.
+        example: every element of this input in an example request.
         is_optional: whether a request may leave it out.
     """
 
@@ -37,6 +38,7 @@ class Tensor:
     axes: tuple[str, ...]
     unit: str
     meaning: str
+    example: float = 0
     is_optional: bool = False
 
     def sizes(self, described: ModelContract, frames: int | None = None) -> list[int | None]:
@@ -105,6 +107,7 @@ _MEL = Tensor(
     "GOMIN's scale, 0 is -100 dB or less, 1 is 0 dB",
     "mel spectrogram of {n_mels} bands from {f_min} to {f_max} Hz, a frame every {hop_length} samples at "
     "{sample_rate} Hz",
+    example=0.5,
 )
 _AUDIO = Tensor(
     contract.AUDIO,

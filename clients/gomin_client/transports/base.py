@@ -35,6 +35,19 @@ class ModelInfo:
     max_batch_size: int
 
 
+@dataclass(frozen=True)
+class ServerInfo:
+    """The program that runs the models.
+
+    Attributes:
+        name: "triton", or "onnxruntime" for one in this process.
+        version: its version.
+    """
+
+    name: str
+    version: str
+
+
 @runtime_checkable
 class Transport(Protocol):
     """A way to call models; thread-safe. A subclass defines `url`, `models`, `describe` and `infer`."""
@@ -48,6 +61,14 @@ class Transport(Protocol):
     def servers(self) -> int:
         """Number of servers that may be called."""
         return 1
+
+    def server(self) -> ServerInfo | None:
+        """The program that runs the models; of several servers, of one that answers. None if it is not known.
+
+        Raises:
+            ServerError: the server cannot be reached.
+        """
+        return None
 
     @abstractmethod
     def models(self) -> list[str]:

@@ -273,6 +273,9 @@ class GrpcTransport(TritonTransport):
     def _server_live(self) -> bool:
         return bool(self._client.is_server_live(**self._asking))
 
+    def _server_metadata(self) -> dict[str, Any]:
+        return dict(self._client.get_server_metadata(as_json=True, **self._asking))
+
     def _index(self) -> list[dict[str, str]]:
         index = self._client.get_model_repository_index(**self._asking)
         return [

@@ -100,6 +100,9 @@ class HttpTransport(TritonTransport):
         _checked(answer)
         return True
 
+    def _server_metadata(self) -> Mapping[str, Any]:
+        return dict(_json(_checked(self._ask("GET", "/v2")).body))
+
     def _index(self) -> list[dict[str, Any]]:
         index = _json(_checked(self._ask("POST", "/v2/repository/index")).body)
         if not isinstance(index, list):

@@ -22,7 +22,15 @@ from gomin_client.errors import ContractError, DeadlineError, InferenceError, Se
 from gomin_client.sampling.base import Array
 from gomin_client.sampling.jobs import DiffusionModel, sample_jobs
 from gomin_client.transports.address import Address
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport, unknown_model
+from gomin_client.transports.base import (
+    LONGEST_S,
+    ModelInfo,
+    Parameters,
+    ServerInfo,
+    Tensors,
+    Transport,
+    unknown_model,
+)
 from gomin_client.transports.connection import Connection
 from gomin_client.transports.forking import (
     ONNXRUNTIME,
@@ -78,6 +86,10 @@ class LocalTransport(Transport):
     def url(self) -> str:
         """See `Transport.url`."""
         return f"local:{self._repository}"
+
+    def server(self) -> ServerInfo:
+        """See `Transport.server`."""
+        return ServerInfo("onnxruntime", str(self._onnxruntime.__version__))
 
     def models(self) -> list[str]:
         """See `Transport.models`."""

@@ -28,7 +28,7 @@ from gomin_client.errors import (
     ServerError,
     UsageError,
 )
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, ServerInfo, Tensors, Transport
 from gomin_client.transports.forking import renew_in_children
 from gomin_client.transports.statistics import Statistics
 
@@ -83,6 +83,10 @@ class RetryingTransport(Transport):
     def url(self) -> str:
         """See `Transport.url`."""
         return self._inner.url
+
+    def server(self) -> ServerInfo | None:
+        """See `Transport.server`."""
+        return self._repeat(self._wait_s, self._inner.server)
 
     def models(self) -> list[str]:
         """See `Transport.models`."""

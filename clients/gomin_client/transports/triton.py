@@ -20,7 +20,7 @@ from gomin_client.errors import (
     ModelNotReadyError,
     ServerError,
 )
-from gomin_client.transports.base import ModelInfo, Transport, unknown_model
+from gomin_client.transports.base import ModelInfo, ServerInfo, Transport, unknown_model
 from gomin_client.transports.statistics import Statistics
 
 ASK_TIMEOUT_S = 10.0  # of everything but inference
@@ -79,6 +79,15 @@ class TritonTransport(Transport):
         """See `Transport.url`."""
         return self._url
 
+    def server(self) -> ServerInfo | None:
+        """See `Transport.server`; None if this client may see the models, but not the server's metadata."""
+        try:
+            with self._metadata():
+                metadata = self._server_metadata()
+                return ServerInfo(str(metadata["name"]), str(metadata["version"]))
+        except AccessError:
+            return None
+
     def models(self) -> list[str]:
         """See `Transport.models`."""
         return _ready_models(self._checked_index())
@@ -133,6 +142,10 @@ class TritonTransport(Transport):
 
     @abstractmethod
     def _server_live(self) -> bool: ...
+
+    @abstractmethod
+    def _server_metadata(self) -> Mapping[str, Any]:
+        """Name and version of the server."""
 
     @abstractmethod
     def _index(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Commands of gomin-client that ask a server about itself, or test it under load; heavy imports wait until they run."""
+"""`gomin-client bench`: a server under load; heavy imports wait until it runs."""
 
 from __future__ import annotations
 
@@ -6,61 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gomin_client import DEFAULT_URL
 from gomin_client.cli import options as o
 from gomin_client.cli.records import with_records
 from gomin_client.cli.wording import echo, to_json
-from gomin_client.errors import GominError, Interrupted, ServerError
+from gomin_client.errors import Interrupted
 
 if TYPE_CHECKING:
     from gomin_client.tools.load_test import LoadResult
-    from gomin_client.transports.base import ModelInfo
-
-
-@with_records
-def info(*, url: o.Url = None, connection: o.ConnectionOptions) -> None:
-    """List the models of a server or repository, with their settings and versions.
-
-    Example: gomin-client info --url http://server:8000
-    """
-    from gomin_client.transports.registry import connect
-
-    transport = connect(url or DEFAULT_URL, connection.build())
-    try:
-        names = transport.models()
-        if not names:
-            raise ServerError(f"{transport.url} has no models; run gomin-export first")
-        for name in names:
-            _print_model(name, transport.describe(name))
-    finally:
-        transport.close()
-
-
-def _print_model(name: str, described: ModelInfo) -> None:
-    from gomin_client.contract.model import ModelContract
-
-    echo(name)
-    try:
-        contract = ModelContract.from_parameters(name, described.parameters)
-    except GominError as error:
-        echo(f"  {error}")
-        return
-    for parameter, value in contract.to_parameters().items():
-        echo(f"  {parameter.removeprefix('gomin.')}: {value}")
-    if contract.max_frames is not None:
-        echo(f"  max_frames: {contract.max_frames}")
-    echo(f"  max_batch_size: {described.max_batch_size}")
-    for version in described.versions:
-        echo(f"  version {version}:")
-        made = contract.provenance.get(version)
-        if made is None:
-            echo("    its config.pbtxt does not say where it comes from")
-            continue
-        echo(f"    checkpoint: sha256 {made.checkpoint_sha256}")
-        if made.source:
-            echo(f"    source: {made.source}")
-        echo(f"    precision: {made.precision}")
-        echo(f"    parity: {made.parity}")
 
 
 @with_records
