@@ -1,0 +1,177 @@
+"""The model server behind the gateway: one connection for all requests, and a `Vocoder` on it for each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gomin_client.contract.model import VOCODER_KINDS, ModelContract
+from gomin_client.errors import GominError, ServerError
+from gomin_client.sampling.settings import SamplerSettings
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
+from gomin_client.transports.connection import Connection
+from gomin_client.transports.registry import Location, connect_once
+from gomin_client.transports.statistics import Statistics
+from gomin_client.vocoder import Vocoder
+
+
+class Backend:
+    """The models of a server or repository; thread-safe.
+
+    A model is described anew for each request: after a restart with other models, or when a new version was loaded,
+    the next request gets what is there now.
+
+    Attributes:
+        connection: time limits of requests.
+        in_flight: number of windows in flight, of each caller.
+    """
+
+    def __init__(self, urls: Sequence[Location] | Transport, connection: Connection, in_flight: int = 2) -> None:
+        """Nothing is contacted yet.
+
+        Args:
+            urls: see `Vocoder`; or a transport that makes one attempt.
+            connection: see `Vocoder`.
+            in_flight: see `Vocoder`.
+
+        Raises:
+            UsageError: see `connect`.
+        """
+        inner = urls if isinstance(urls, Transport) else connect_once(urls, connection)
+        self.connection = connection
+        self.in_flight = in_flight
+        self._inner = inner
+
+    @property
+    def url(self) -> str:
+        """The address of the server, for logs."""
+        return self._inner.url
+
+    def lease(self) -> Transport:
+        """The connection, for one caller: closing it waits for what this caller has in flight."""
+        return _Lease(self._inner)
+
+    def open(
+        self, model: str, version: int | None, sampling: SamplerSettings | None = None, window: int | None = None
+    ) -> Vocoder:
+        """A model; see `Vocoder`.
+
+        Raises:
+            GominError: see `Vocoder`.
+        """
+        return Vocoder(
+            self.lease(),
+            model,
+            connection=self.connection,
+            window=window,
+            in_flight=self.in_flight,
+            sampling=sampling,
+            version=version,
+        )
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that make audio, with their settings.
+
+        Raises:
+            ServerError: the server cannot be reached or is not ready.
+        """
+        found = []
+        for name in self._inner.models():
+            info = self._inner.describe(name)
+            try:
+                contract = ModelContract.from_parameters(name, info.parameters)
+            except GominError:
+                continue  # another program's model
+            if contract.kind in VOCODER_KINDS:
+                found.append(_described(info, contract))
+        return found
+
+    def check_ready(self) -> None:
+        """Ask the server whether it has models.
+
+        Raises:
+            ServerError: it cannot be reached, or has none.
+        """
+        if not self._inner.models():
+            raise ServerError(f"{self.url} has no models; run gomin-export first")
+
+    def close(self) -> None:
+        """Close the connection; requests in flight end with an error."""
+        self._inner.close()
+
+
+def _described(info: ModelInfo, contract: ModelContract) -> dict[str, Any]:
+    versions = []
+    for version in info.versions:
+        made = contract.provenance.get(version)
+        origin = {} if made is None else {"checkpoint_sha256": made.checkpoint_sha256, "precision": made.precision}
+        versions.append({"version": version, **origin})
+    return {
+        "name": info.name,
+        "kind": contract.kind,
+        "sample_rate": contract.mel.sample_rate,
+        "n_mels": contract.mel.n_mels,
+        "win_length": contract.mel.win_length,
+        "hop_length": contract.mel.hop_length,
+        "halo_frames": contract.halo_frames,
+        "num_diffusion_steps": contract.num_diffusion_steps,
+        "max_frames": contract.max_frames,
+        "versions": versions,
+    }
+
+
+class _Lease(Transport):
+    """Another transport, for one of its callers."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self._idle = threading.Condition()
+        self._in_flight = 0
+
+    @property
+    def url(self) -> str:
+        """See `Transport.url`."""
+        return self._inner.url
+
+    @property
+    def servers(self) -> int:
+        """See `Transport.servers`."""
+        return self._inner.servers
+
+    def models(self) -> list[str]:
+        """See `Transport.models`."""
+        return self._inner.models()
+
+    def describe(self, model: str) -> ModelInfo:
+        """See `Transport.describe`."""
+        return self._inner.describe(model)
+
+    def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """See `Transport.infer`."""
+        with self._idle:
+            self._in_flight += 1
+        try:
+            return self._inner.infer(model, version, inputs, timeout_s, parameters)
+        finally:
+            with self._idle:
+                self._in_flight -= 1
+                self._idle.notify_all()
+
+    def statistics(self, model: str, version: int) -> Statistics | None:
+        """See `Transport.statistics`."""
+        return self._inner.statistics(model, version)
+
+    def close(self) -> None:
+        """Wait for the requests in flight; the transport itself stays open."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._in_flight)
