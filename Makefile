@@ -23,7 +23,7 @@ install: .venv/.installed
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name yours with make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "== setting up .venv with $$($(PYTHON) --version); the first time this downloads PyTorch and takes minutes"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,plot,formats,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,gateway,plot,formats,dev]'
 	@touch $@
 
 demo: install

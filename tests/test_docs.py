@@ -90,6 +90,8 @@ def test_commands_and_options_exist(page: str) -> None:
         found = re.search(r"\b(gomin-(?:client|export)) ([a-z]+)(.*)", line)
         if found and (command := f"{found[1]} {found[2]}") in commands:
             problems += [f"{command} {name}" for name in options_in(found[3]) if name not in commands[command]]
+        elif (program := "gomin-gateway") in line:
+            problems += [f"{program} {name}" for name in options_in(line) if name not in commands[program]]
     for program, command in re.findall(r"\b(gomin-client|gomin-export) ([a-z]+)\b", "\n".join(quoted(text))):
         if f"{program} {command}" not in commands:
             problems.append(f"{program} {command}")
@@ -119,7 +121,12 @@ def test_the_map_names_every_module() -> None:
                 folder = name
             else:
                 named.add(f"{package}/{folder}{name}")
-    packages = (ROOT / "clients/gomin_client", ROOT / "gomin_export", ROOT / "gomin_server")
+    packages = (
+        ROOT / "clients/gomin_client",
+        ROOT / "clients/gomin_gateway",
+        ROOT / "gomin_export",
+        ROOT / "gomin_server",
+    )
     modules = {path.relative_to(ROOT).as_posix() for package in packages for path in package.rglob("*.py")}
     modules = {path for path in modules if not path.endswith("__init__.py")} | {"clients/gomin_client/__init__.py"}
 
@@ -203,7 +210,7 @@ OTHER_OPTIONS = {
         "--mel-frames",
         "--enable-shared",
     ),
-    *("--gpus", "--rm", "--shm-size", "--seconds", "--help", "--version", "--exit-timeout-secs"),
+    *("--gpus", "--rm", "--shm-size", "--seconds", "--help", "--version", "--exit-timeout-secs", "--data-binary"),
 }
 
 
@@ -251,6 +258,7 @@ def command_options() -> dict[str, set[str]]:
     """Command, as "gomin-client info" → its options."""
     from gomin_client.cli.main import app as client
     from gomin_export.cli import app as export
+    from gomin_gateway.cli import app as gateway
 
     found: dict[str, set[str]] = {}
     for program, app in (("gomin-client", client), ("gomin-export", export)):
@@ -260,4 +268,6 @@ def command_options() -> dict[str, set[str]]:
                 option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
             }
             found[f"{program} {name}"] = options | {"--help"}
+    options = [*typer.main.get_command(gateway).params]
+    found["gomin-gateway"] = {name for option in options for name in option.opts} | {"--help"}
     return found

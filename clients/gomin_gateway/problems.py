@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "unreadable-file": (422, "The file cannot be read"),
     "unsuitable-input": (422, "The model does not take this input"),
     "suspicious-input": (422, "The values of the input are out of range"),
-    "busy": (429, "All places are taken"),
+    "busy": (429, "Too many requests at a time"),
     "internal": (500, "The gateway failed"),
     "model-failed": (502, "The model failed"),
     "server-refuses": (502, "The model server refuses the gateway"),
