@@ -8,14 +8,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gomin_client.contract.model import VOCODER_KINDS, ModelContract
-from gomin_client.errors import GominError, ServerError
+from gomin_client.contract.model import VOCODER_KINDS
+from gomin_client.errors import ServerError
 from gomin_client.sampling.settings import SamplerSettings
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
+from gomin_client.tools.description import describe_model
+from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, ServerInfo, Tensors, Transport
 from gomin_client.transports.connection import Connection
 from gomin_client.transports.registry import Location, connect_once
 from gomin_client.transports.statistics import Statistics
 from gomin_client.vocoder import Vocoder
+from gomin_gateway.schema import Model
 
 
 class Backend:
@@ -73,21 +75,17 @@ class Backend:
         )
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that make audio, with their settings.
+        """The models that make audio, as `Model` has them.
 
         Raises:
             ServerError: the server cannot be reached or is not ready.
         """
-        found = []
-        for name in self._inner.models():
-            info = self._inner.describe(name)
-            try:
-                contract = ModelContract.from_parameters(name, info.parameters)
-            except GominError:
-                continue  # another program's model
-            if contract.kind in VOCODER_KINDS:
-                found.append(_described(info, contract))
-        return found
+        described = (describe_model(self._inner.describe(name)) for name in self._inner.models())
+        return [
+            {name: model[name] for name in Model.model_fields}
+            for model in described
+            if model.get("kind") in VOCODER_KINDS
+        ]
 
     def check_ready(self) -> None:
         """Ask the server whether it has models.
@@ -101,26 +99,6 @@ class Backend:
     def close(self) -> None:
         """Close the connection; requests in flight end with an error."""
         self._inner.close()
-
-
-def _described(info: ModelInfo, contract: ModelContract) -> dict[str, Any]:
-    versions = []
-    for version in info.versions:
-        made = contract.provenance.get(version)
-        origin = {} if made is None else {"checkpoint_sha256": made.checkpoint_sha256, "precision": made.precision}
-        versions.append({"version": version, **origin})
-    return {
-        "name": info.name,
-        "kind": contract.kind,
-        "sample_rate": contract.mel.sample_rate,
-        "n_mels": contract.mel.n_mels,
-        "win_length": contract.mel.win_length,
-        "hop_length": contract.mel.hop_length,
-        "halo_frames": contract.halo_frames,
-        "num_diffusion_steps": contract.num_diffusion_steps,
-        "max_frames": contract.max_frames,
-        "versions": versions,
-    }
 
 
 class _Lease(Transport):
@@ -140,6 +118,10 @@ class _Lease(Transport):
     def servers(self) -> int:
         """See `Transport.servers`."""
         return self._inner.servers
+
+    def server(self) -> ServerInfo | None:
+        """See `Transport.server`."""
+        return self._inner.server()
 
     def models(self) -> list[str]:
         """See `Transport.models`."""

@@ -33,23 +33,34 @@ class Version(BaseModel):
     """A version of a model, and where it comes from."""
 
     version: int
-    checkpoint_sha256: str | None = None
-    precision: str | None = None
+    checkpoint_sha256: str | None
+    source: str | None
+    precision: str | None
+    parity: str | None
+
+
+class Sampling(BaseModel):
+    """The chains of a diffusion model."""
+
+    default: dict[str, str | int | float | None]
+    samplers: list[dict[str, str]]
+    schedules: list[str]
 
 
 class Model(BaseModel):
-    """A model that makes audio."""
+    """A model that makes audio: a part of what `gomin-client info --json` prints."""
 
     name: str
     kind: str
+    summary: str
+    versions: list[Version]
     sample_rate: int
-    n_mels: int
-    win_length: int
     hop_length: int
+    mel: dict[str, int | float]
     halo_frames: int
     num_diffusion_steps: int | None
-    max_frames: int | None
-    versions: list[Version]
+    sampling: Sampling | None
+    limits: dict[str, int | None]
 
 
 class Models(BaseModel):

@@ -142,7 +142,8 @@ def test_models(gateway: Gateway) -> None:
 
     assert list(found) == ["gomin_diffusion", "gomin_gan"]
     assert (found["gomin_gan"]["kind"], found["gomin_gan"]["halo_frames"]) == ("gan", 13)
-    assert found["gomin_diffusion"]["num_diffusion_steps"] == 50
+    assert found["gomin_diffusion"]["sampling"]["default"]["steps"] == 50
+    assert found["gomin_diffusion"]["mel"]["n_mels"] == 32
     assert len(found["gomin_gan"]["versions"][0]["checkpoint_sha256"]) == 64
 
 
