@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gomin_server import exposure, ports, predecessors
+from gomin_server import exposure, ports, predecessors, processes
 from gomin_server.arguments import values, without
+from gomin_server.console import NO_GPU_LINES
 from gomin_server.installation import NativeServer, SetupError, arguments_without_gpu, find_server
+from gomin_server.probes import SHORTEST_TIMEOUT_S, Service
 from gomin_server.supervisor import Task, run
 from gomin_server.workspace import check_repositories, is_safe, temporary_directories
 
@@ -65,9 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server,
             options.model_repository,
             [*listeners.arguments, *closed, *spared, *others],
-            listeners.endpoints,
+            list(listeners.endpoints.values()),
             options.restarts,
+            _probed(listeners, [*closed, *others]) if options.helper_timeout else None,
+            options.helper_timeout,
+            NO_GPU_LINES if spared and "--log-file" not in given else (),
         )
+        if task.probed is None and options.helper_timeout:
+            reason = "HTTP listens on no port" if processes.counts_use() else "this kernel has no /proc/PID/schedstat"
+            _say(f"{reason}: a helper process that runs but never answers is not noticed")
         return run(task, _say)
     except SetupError as error:
         _say(str(error))
@@ -125,6 +134,15 @@ def _parser() -> argparse.ArgumentParser:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--helper-timeout",
+        type=_seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="The server is restarted if a helper process of a model is idle for this time while a small inference "
+        "waits for its answer. A helper process that computes is left alone. 0: this is not checked. "
+        "(default: %(default)g)",
+    )
+    parser.add_argument(
         "--version",
         action="version",
         help="Show the version and exit.",
@@ -137,6 +155,27 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected an integer, 0 or more")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (value == 0 or SHORTEST_TIMEOUT_S <= value < math.inf):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a number of seconds, {SHORTEST_TIMEOUT_S:g} or more, or 0"
+        )
+    return value
+
+
+def _probed(listeners: ports.Listeners, arguments: Sequence[str]) -> Service | None:
+    """Where small inferences are sent; None: this is not possible here."""
+    if "http" not in listeners.endpoints or not processes.counts_use():
+        return None
+    address, port = listeners.endpoints["http"]
+    clients = [listeners.endpoints[name][1] for name in ("http", "grpc") if name in listeners.endpoints]
+    return Service(str(address), port, clients, exposure.secret_headers(arguments))
 
 
 def _say(text: str) -> None:

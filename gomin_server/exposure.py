@@ -94,3 +94,13 @@ def restrictions(arguments: Sequence[str], mode: str) -> list[str]:
 def notes(added: Sequence[str]) -> list[str]:
     """What the user must know of restrictions."""
     return [MODEL_CONTROL_NOTE] if any(MODEL_CONTROL in option for option in added) else []
+
+
+def secret_headers(arguments: Sequence[str]) -> dict[str, str]:
+    """HTTP headers that open the endpoints which options of tritonserver restrict.
+
+    Args:
+        arguments: The options that are passed to tritonserver.
+    """
+    pairs = [value.partition(":")[2].partition("=") for value in all_values(arguments, RESTRICTIONS[0])]
+    return {key: secret for key, _, secret in pairs if key}

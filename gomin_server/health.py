@@ -2,19 +2,19 @@
 
 After the death of a helper process Triton answers every request to its model with an error, permanently, and continues
 to report the server and the model as live and ready. The state of the processes is therefore watched. A dead helper
-remains a zombie, since Triton waits for a helper only when it unloads the model.
+remains a zombie, since Triton waits for a helper only when it unloads the model. A helper that runs but never answers
+is found by small inferences: see `probes`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-HELPER = "triton_python_backend_stub"[:15]  # the kernel cuts names
+from gomin_server.probes import Prober
+from gomin_server.processes import HELPER, Served, helpers, served, states
+
 DEAD_AFTER_S = 0.9  # a helper whose model is being unloaded is a zombie for a moment
 STOPPED_AFTER_S = 2.0
-_PROC = Path("/proc")
 
 
 class Health:
@@ -22,59 +22,53 @@ class Health:
 
     Args:
         server: Its process id.
+        prober: Sends small inferences to the models; None: only states of processes are checked.
     """
 
-    def __init__(self, server: int) -> None:
+    def __init__(self, server: int, prober: Prober | None = None) -> None:
         self._server = server
-        self._models: dict[int, str] = {}  # the command line of a dead process cannot be read
+        self._prober = prober
+        self._served: dict[int, Served | None] = {}  # the command line of a dead process cannot be read
         self._since: dict[tuple[int, str], float] = {}
 
-    def problem(self) -> str | None:
-        """What is wrong, or None. Call it repeatedly: only a lasting state is a problem."""
+    def problem(self, ready: bool = True) -> str | None:
+        """What is wrong, or None. Call it repeatedly: only a lasting state is a problem.
+
+        Args:
+            ready: Whether the server has been ready, so that it should answer.
+        """
         now = time.monotonic()
         since: dict[tuple[int, str], float] = {}
         found = None
-        for process, name, state in [*_helpers(self._server), *_states([self._server])]:
+        alive: dict[int, Served] = {}
+        for process, name, state in [*helpers(self._server), *states([self._server])]:
             if state not in "ZT":
-                if name == HELPER and process not in self._models:
-                    self._models[process] = _model(process)
+                if name == HELPER:
+                    if process not in self._served:
+                        self._served[process] = served(process)
+                    if (version := self._served[process]) is not None:
+                        alive[process] = version
                 continue
             key = process, state
             since[key] = self._since.get(key, now)
             lasted = now - since[key]
-            what = f"the helper process of {self._models.get(process, 'a model')}" if name == HELPER else "tritonserver"
+            what = self._helper_of(process) if name == HELPER else "tritonserver"
             if state == "Z" and name == HELPER and lasted >= DEAD_AFTER_S:
                 found = f"{what} died"
             elif state == "T" and lasted >= STOPPED_AFTER_S:
                 found = f"{what} is stopped"
         self._since = since
+        if found is None and not since and ready and self._prober is not None:
+            silent = self._prober.silent(self._server, alive)
+            if silent:
+                found = f"no answer from the helper process of model {', '.join(silent)}, which is idle"
         return found
 
+    def _helper_of(self, process: int) -> str:
+        version = self._served.get(process)
+        return "the helper process of " + (f"model {version.model}" if version else "a model")
 
-def _helpers(server: int) -> Iterator[tuple[int, str, str]]:
-    """Process id, name and state of each helper process."""
-    for thread in _PROC.glob(f"{server}/task/*/children"):
-        try:
-            children = [int(number) for number in thread.read_text().split()]
-        except OSError:  # the thread has ended
-            continue
-        yield from (entry for entry in _states(children) if entry[1] == HELPER)
-
-
-def _states(processes: list[int]) -> Iterator[tuple[int, str, str]]:
-    for process in processes:
-        try:
-            name, _, rest = (_PROC / str(process) / "stat").read_text().partition("(")[2].rpartition(")")
-        except OSError:  # the process has ended
-            continue
-        yield process, name, rest.split()[0]
-
-
-def _model(process: int) -> str:
-    """The model of a helper process, from the path in its command line."""
-    try:
-        arguments = (_PROC / str(process) / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "a model"
-    parts = Path(arguments[1].decode(errors="replace")).parts if len(arguments) > 1 else ()
-    return f"model {parts[-3]}" if len(parts) >= 3 else "a model"  # …/MODEL/VERSION/FILE
+    def close(self) -> None:
+        """Give up probes that are still unanswered."""
+        if self._prober is not None:
+            self._prober.close()

@@ -70,12 +70,12 @@ class Listeners:
 
     Attributes:
         arguments: The options for the addresses, as tritonserver reads them.
-        endpoints: Address and port of each service.
+        endpoints: Name of each service → address and port.
         problems: One line for each port or address that is in use or not available; empty if there is none.
     """
 
     arguments: tuple[str, ...]
-    endpoints: tuple[tuple[Address, int], ...]
+    endpoints: Mapping[str, tuple[Address, int]]
     problems: tuple[str, ...]
 
 
@@ -87,7 +87,8 @@ def find_listeners(options: Mapping[str, str], host: str) -> Listeners:
         host: Address of the services for which `options` has none: an IPv4 or IPv6 address, with or without
             brackets, or a host name.
     """
-    arguments, endpoints, problems = [], [], []
+    arguments, problems = [], []
+    endpoints: dict[str, tuple[Address, int]] = {}
     with contextlib.ExitStack() as listeners:  # open until all are checked: two services may not share a port
         for service in SERVICES:
             if not is_allowed(service.name, options):
@@ -110,8 +111,8 @@ def find_listeners(options: Mapping[str, str], host: str) -> Listeners:
                 else:
                     written = service.ipv6.format(address) if address.version == 6 else str(address)
                     arguments.append(f"{service.address_option}={written}")
-                    endpoints.append((address, int(port)))
-    return Listeners(tuple(arguments), tuple(endpoints), tuple(problems))
+                    endpoints[service.name] = address, int(port)
+    return Listeners(tuple(arguments), endpoints, tuple(problems))
 
 
 def is_allowed(service: str, options: Mapping[str, str]) -> bool:

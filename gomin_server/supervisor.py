@@ -20,9 +20,11 @@ from pathlib import Path
 
 from gomin_server import predecessors
 from gomin_server.arguments import values
+from gomin_server.console import without_lines
 from gomin_server.health import Health
 from gomin_server.installation import NativeServer, PipServer
 from gomin_server.ports import Address, is_listening
+from gomin_server.probes import Prober, Service
 from gomin_server.restarts import Restarts
 from gomin_server.workspace import Workspace, workspace
 
@@ -47,6 +49,9 @@ class Task:
         arguments: Other arguments of tritonserver.
         endpoints: Addresses and ports on which the server listens once it is ready.
         restarts: The number of restarts within a minute after which there is no other.
+        probed: Where small inferences are sent that find a stuck helper process; None: there are none.
+        helper_timeout_s: The time after which a helper process that does not answer them is stuck.
+        hidden: Texts of lines that the server writes and the console does not show.
     """
 
     server: PipServer | NativeServer
@@ -54,6 +59,9 @@ class Task:
     arguments: Sequence[str]
     endpoints: Sequence[tuple[Address, int]]
     restarts: int
+    probed: Service | None = None
+    helper_timeout_s: float = 0.0
+    hidden: Sequence[str] = ()
 
     @property
     def longest_end_s(self) -> float:
@@ -128,10 +136,15 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
         *task.arguments,
     ]
     # its own session: Ctrl-C at the terminal reaches the server once, through this process, and its helpers never
-    process = subprocess.Popen(
-        command, env=_environment(task.server, space), start_new_session=True, preexec_fn=_prepare_child
-    )
-    health = Health(process.pid)
+    with without_lines(task.hidden) as stderr:
+        process = subprocess.Popen(
+            command,
+            env=_environment(task.server, space),
+            start_new_session=True,
+            preexec_fn=_prepare_child,
+            stderr=stderr.pipe,
+        )
+    health = Health(process.pid, Prober(task.probed, task.helper_timeout_s) if task.probed else None)
     problem, ready, requested = None, False, False
     end_by = math.inf
     try:
@@ -150,7 +163,7 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
                 ready = True
                 if again:
                     say("the server is ready again")
-            problem = None if requested else health.problem()
+            problem = None if requested else health.problem(ready)
             if problem:
                 # not SIGTERM: with a dead helper the server would take half a minute to end, and answer meanwhile
                 # that its models do not exist; after a lost connection, clients repeat their requests
@@ -158,7 +171,9 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
                 status = process.wait()
                 break
     finally:
+        health.close()
         _end_group(process.pid)
+        stderr.wait()
         predecessors.remove_shared_memory(space.token)
     if problem:
         return _End(128 - status, problem, True, ready, requested)

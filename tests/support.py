@@ -117,8 +117,10 @@ class RunningServer:
     @property
     def tritonserver(self) -> int:
         """Process id of the server proper, a child of the launcher."""
-        (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(child)
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        # another child filters what the server writes
+        (server,) = (child for child in children if Path(f"/proc/{child}/comm").read_text() == "tritonserver\n")
+        return int(server)
 
     def kill(self) -> None:
         """Kill the server as the out-of-memory killer would, and end the launcher before it restarts the server."""

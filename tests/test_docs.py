@@ -201,6 +201,7 @@ OTHER_OPTIONS = {
         "--grpc-use-ssl",
         "--http-port",
         "--http-restricted-api",
+        "--log-file",
     ),
     *(
         "--metrics-port",

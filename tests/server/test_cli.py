@@ -31,6 +31,8 @@ def test_help_says_what_is_passed_on() -> None:
         ([], "--model-repository"),
         (["--model-repository", "/nowhere"], "/nowhere: no such directory; run gomin-export first"),
         (["--model-repository", "/dev", "--restarts", "-1"], "'-1': expected an integer, 0 or more"),
+        (["--model-repository", "/dev", "--helper-timeout", "0.5"], "'0.5': expected a number of seconds, 2 or more, or 0"),
+        (["--model-repository", "/dev", "--helper-timeout", "inf"], "'inf': expected a number of seconds, 2 or more, or 0"),
         (["--model-store", "/dev/null"], "/dev/null: cannot read the model repository: Not a directory"),
     ],
 )
@@ -84,6 +86,20 @@ class TestNativeServer:
         for option, argument in zip(exposure.RESTRICTIONS, received[5:7], strict=True):
             assert argument.startswith(f"{option}=shared-memory,trace,logging:gomin-admin=")
         assert f"using {native}/bin/tritonserver, with the native onnxruntime backend" in stderr
+
+    @pytest.mark.parametrize(
+        ("options", "warned"), [([], False), (["--no-http"], True), (["--no-http", "--helper-timeout=0"], False)]
+    )
+    def test_without_http_helpers_that_never_answer_are_not_noticed(
+        self, tmp_path: Path, options: list[str], warned: bool
+    ) -> None:
+        native = native_server(tmp_path / "tritonserver")
+        (tmp_path / "models").mkdir()
+
+        _, stderr = self.run(native, "--model-repository", tmp_path / "models", *port_options(), *options)
+
+        note = "HTTP listens on no port: a helper process that runs but never answers is not noticed"
+        assert (note in stderr) == warned
 
     def test_a_backend_directory_with_special_characters_is_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -68,6 +68,12 @@ def test_an_open_http_port_has_a_warning(options: Mapping[str, str], count: int)
 
 
 class TestRestrictions:
+    def test_the_headers_that_open_http(self) -> None:
+        given = ["--http-restricted-api=trace,logging:a=b", "--http-restricted-api", "inference:c=d=e", "--http-port=1"]
+
+        assert exposure.secret_headers(given) == {"a": "b", "c": "d=e"}
+        assert exposure.secret_headers(["--grpc-restricted-protocol=trace:a=b"]) == {}
+
     def test_endpoints_for_administration_are_closed_by_a_fresh_secret(self) -> None:
         first, second = exposure.restrictions([], "none"), exposure.restrictions([], "none")
 
@@ -171,7 +177,9 @@ def test_explicit_model_control_with_a_secret(tiny_repository: Path, tmp_path: P
         # HTTP has no secret that anyone knows
         assert http_status(server, "POST", "/v2/repository/models/gomin_gan/unload") == 403
         assert f"gomin-server: {exposure.MODEL_CONTROL_NOTE}" in server.log_text
-        with pytest.raises(AccessError):
+        with pytest.raises(AccessError, match=r"--grpc-restricted-protocol=model-repository:KEY=SECRET \(HTTP: "):
+            Vocoder(server.http)
+        with pytest.raises(AccessError, match="send what it asks for"):
             Vocoder(server.grpc)
         with Vocoder(server.grpc, connection=Connection(headers={"triton-grpc-protocol-token": "s3cret"})) as vocoder:
             assert vocoder.version == 1

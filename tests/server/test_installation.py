@@ -1,16 +1,19 @@
 """The choice of a tritonserver, and the requirements of pip's."""
 
+import json
 import os
 import shutil
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from gomin_server import installation
+from gomin_server.console import NO_GPU_LINES
 from gomin_server.installation import arguments_without_gpu
 from tests.server.imitation import native_server
-from tests.support import RunningServer
+from tests.support import RunningServer, serving
 
 
 @pytest.fixture
@@ -100,7 +103,21 @@ class TestArgumentsWithoutGpu:
         assert arguments_without_gpu([], tmp_path) == []
 
 
-@pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
-def test_no_complaints_about_gpu_metrics(server: RunningServer) -> None:
-    assert "NVML" not in server.log_text
-    assert "DCGM" not in server.log_text
+NO_GPU = pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
+
+
+@NO_GPU
+def test_no_complaints_about_a_missing_gpu(server: RunningServer) -> None:
+    for text in ("NVML", "DCGM", *NO_GPU_LINES):
+        assert text not in server.log_text
+
+
+@NO_GPU
+@pytest.mark.server
+def test_a_log_file_has_them(tiny_repository: Path, tmp_path: Path) -> None:
+    with serving(tiny_repository, tmp_path / "console", f"--log-file={tmp_path / 'log'}") as server:
+        infer = f"{server.http}/v2/models/gomin_gan/infer"
+        tensor = {"name": "mel", "shape": [1, 128, 2], "datatype": "FP32", "data": [0] * 256}
+        urllib.request.urlopen(infer, json.dumps({"inputs": [tensor]}).encode()).close()
+        for text in NO_GPU_LINES:
+            assert text in (tmp_path / "log").read_text()

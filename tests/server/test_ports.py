@@ -30,7 +30,7 @@ def test_free_ports(options: dict[str, str]) -> None:
     found = ports.find_listeners(options, "127.0.0.1")
 
     assert list(found.arguments) == LOOPBACK
-    assert [(str(address), str(port)) for address, port in found.endpoints] == [
+    assert [(str(address), str(port)) for address, port in found.endpoints.values()] == [
         ("127.0.0.1", port) for port in options.values()
     ]
     assert found.problems == ()
@@ -110,7 +110,7 @@ def test_a_port_that_is_not_needed_is_not_checked(options: dict[str, str], taken
 
 
 def test_whether_something_listens(options: dict[str, str]) -> None:
-    (address, port), *_ = ports.find_listeners(options, "127.0.0.1").endpoints
+    (address, port), *_ = ports.find_listeners(options, "127.0.0.1").endpoints.values()
 
     assert not ports.is_listening(address, port)
     with socket.create_server((str(address), port)):

@@ -87,7 +87,7 @@ class Deployment:
         """Cause a fault; returns when a server is ready again, or after a minute."""
         self.note_processes()
         if fault == "helper killed":
-            helpers = sorted(descendants(self.server.process.pid) - {self.server.tritonserver})
+            helpers = sorted(descendants(self.server.tritonserver))
             self._kill(helpers[len(self.servers) % len(helpers)])  # another model's each time
         elif fault == "server killed":
             self._kill(self.server.tritonserver)
