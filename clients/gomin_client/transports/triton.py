@@ -36,6 +36,7 @@ _RESTARTING = ("is not healthy", "has no available versions", "Server not ready"
 # Triton's answers if its queue is full, or a request waited in it too long; a chain passes them on from its denoiser
 _OVERLOADED = ("Exceeds maximum queue size", "Request timeout expired")
 _RESTRICTED = "protocol is restricted"  # Triton's answer, as unavailable, if a header is missing
+_CLOSED = "gomin-admin'"  # the end of the name of the header that gomin-server demands and nobody can send
 
 DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -177,6 +178,13 @@ class TritonTransport(Transport):
             raise InferenceError(f"{self.url} sent no valid answer: {problem}") from error
 
     def _refused(self, status: str, message: str, timeout_s: float | None) -> GominError:
+        if _CLOSED in message:
+            return AccessError(
+                f"{self.url} refuses access ({brief(message)}): gomin-server closed this with a secret that it does "
+                "not show. Restart it with a secret of your own, for model lists with "
+                "--grpc-restricted-protocol=model-repository:KEY=SECRET (HTTP: --http-restricted-api=…), and send it "
+                "with `Connection(headers=…)`; or restart it with --open-admin"
+            )
         if status in _NO_ACCESS or _RESTRICTED in message:
             return AccessError(
                 f"{self.url} refuses access: {brief(message)}; send what it asks for with `Connection(headers=…)`, or "
