@@ -4,8 +4,10 @@ BIN := .venv/bin
 SECONDS ?= 30
 WORKERS ?= 2
 MINUTES ?= 20
+FILES ?= 150
+KILLS ?= 5
 
-.PHONY: help install demo test bench check soak fuzz format clean
+.PHONY: help install demo test bench check soak soak-batch fuzz format clean
 
 help:
 	@echo "make demo    export the demo checkpoint, serve it with Triton, reconstruct examples/ into demo/"
@@ -13,6 +15,7 @@ help:
 	@echo "make bench   measure our export against its peers on this machine, into bench/; 20 minutes, no other work"
 	@echo "make check   ruff, formatting, mypy"
 	@echo "make soak    a real server under mixed load, with cancellations and killed processes, for MINUTES=20"
+	@echo "make soak-batch  FILES=150 files while helper process, server and launcher are killed KILLS=5 times each"
 	@echo "make fuzz    look for inputs that make readers fail, SECONDS=30 for each; needs Linux"
 	@echo "make format  let ruff format and mend the code"
 	@echo "make clean   remove .venv, demo/ and caches"
@@ -45,6 +48,9 @@ check: install
 
 soak: install
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+soak-batch: install
+	@$(BIN)/python -m tests.soak.batch --files $(FILES) --kills $(KILLS)
 
 fuzz: install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
