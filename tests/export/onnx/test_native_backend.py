@@ -1,0 +1,132 @@
+"""Exported models load on the ONNX Runtime of Triton 24.10's native onnxruntime backend, 1.19.2, and compute the same.
+
+That version accepts IR versions up to 10 and opsets up to 21. The exports keep to opset 20.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from filelock import FileLock
+
+from gomin_export import pipeline
+from gomin_export.onnx import export as onnx_export
+from gomin_export.onnx.forms import GraphOptions
+from gomin_export.parity import gate, record
+from gomin_export.plan import ExportOptions
+from tests.export.lowering.helpers import wide_gan
+from tests.support import GOLDEN, missing
+
+ONNXRUNTIME = "1.19.2"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gomin-triton"
+
+# Runs in the other environment: the recorded inputs of a version directory → its outputs.
+PROGRAM = """
+import sys, numpy, onnxruntime
+files, output = sys.argv[1:]
+assert onnxruntime.__version__ == VERSION, onnxruntime.__version__
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(files + "/model.onnx", options, providers=["CPUExecutionProvider"])
+with numpy.load(files + "/reference.npz") as recorded:
+    answers = []
+    while f"{len(answers)}.name" in recorded:
+        prefix = f"{len(answers)}.input."
+        inputs = {name[len(prefix):]: recorded[name] for name in recorded if name.startswith(prefix)}
+        (answer,) = session.run(None, inputs)
+        answers.append(answer)
+numpy.savez(output, *answers)
+"""
+
+
+def models_of(repository: Path) -> Iterator[Path]:
+    """The version directories of the models that ONNX Runtime runs."""
+    yield from sorted(path.parent for path in repository.glob("*/1/model.onnx"))
+
+
+def check_format(path: Path) -> None:
+    proto = onnx.load(path, load_external_data=False)
+    functions = [node for function in proto.functions for node in function.node]
+
+    assert proto.ir_version <= 10
+    assert {opset.domain: opset.version for opset in proto.opset_import}.keys() == {""}
+    assert 1 <= proto.opset_import[0].version <= 20
+    assert {node.domain for node in (*proto.graph.node, *functions)} == {""}
+
+
+def test_models_keep_to_its_formats(repository: Path) -> None:
+    models = list(models_of(repository))
+
+    assert {"gomin_gan", "gomin_denoiser"} <= {files.parent.name for files in models}
+    for files in models:
+        check_format(files / onnx_export.MODEL_FILE)
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """The Python of an environment with that ONNX Runtime, made once for this machine and user."""
+    home = CACHE / f"onnxruntime-{ONNXRUNTIME}-python{sys.version_info.major}.{sys.version_info.minor}"
+    found = home / "bin/python"
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{home}.lock"):
+        if not (home / "complete").exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", home], check=True)
+            # running a model needs numpy only
+            pip = [sys.executable, "-m", "pip", "--python", found, "install", "--quiet", "--disable-pip-version-check"]
+            result = subprocess.run(
+                [*pip, "--no-deps", f"onnxruntime=={ONNXRUNTIME}", f"numpy=={np.__version__}"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if result.returncode != 0:
+                missing(f"onnxruntime {ONNXRUNTIME} ({result.stderr.strip().splitlines()[-1]})")
+            (home / "complete").touch()
+    return found
+
+
+def check_answers(python: Path, files: Path, output: Path) -> None:
+    """The answers of that ONNX Runtime to the recorded inputs pass the gate of the export."""
+    command = [python, "-c", f"VERSION = {ONNXRUNTIME!r}\n{PROGRAM}", files, output]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    with np.load(output) as file:
+        answers = [file[name] for name in file.files]
+    cases = record.read_vectors(files)
+    left = iter(answers)
+
+    outcomes = gate.compare(lambda _: next(left), cases)
+
+    tolerance = record.read_report(files).tolerance
+    assert len(answers) == len(cases)
+    assert [outcome for outcome in outcomes if not outcome.passes(tolerance)] == []
+
+
+@pytest.mark.slow
+def test_models_compute_the_same_there(python: Path, repository: Path, tmp_path: Path) -> None:
+    for files in models_of(repository):
+        check_answers(python, files, tmp_path / f"{files.parent.name}.npz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["cpu", "fp16"])
+def test_other_forms_compute_the_same_there(form: str, python: Path, tmp_path: Path) -> None:
+    """The graph for CPUs of a network that is wide enough for Winograd convolutions, and float16."""
+    options = {"cpu": GraphOptions(target="cpu"), "fp16": GraphOptions("fp16")}[form]
+    checkpoint = GOLDEN / "gan_v3.pt"
+    if form == "cpu":
+        checkpoint = tmp_path / "wide.pt"
+        torch.save(wide_gan().state_dict(), checkpoint)
+    pipeline.export("gan", checkpoint, tmp_path / "models", ExportOptions(graph=options))
+    files = tmp_path / "models/gomin_gan/1"
+
+    check_format(files / onnx_export.MODEL_FILE)
+    check_answers(python, files, tmp_path / "answers.npz")
