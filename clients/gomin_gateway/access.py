@@ -23,6 +23,7 @@ logger = logging.getLogger("gomin_gateway.access")
 
 _RECORD = "gomin_gateway.record"  # key in the scope of a request
 _GONE = 499  # status in logs and counters of a request whose caller went away
+_METHODS = ("GET", "POST", "HEAD", "OPTIONS", "WEBSOCKET")  # others, which may be any word, are counted as one
 _DISCARD_S = 5.0  # time to read on after a request was refused
 
 
@@ -88,7 +89,7 @@ class AccessLog:
         if scope["type"] == "websocket" and "endpoint" in scope:
             route = scope["path"]
         metrics = self._service.metrics
-        metrics.requests.labels(route, method if route != "other" else "any", str(status)).inc()
+        metrics.requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
         metrics.seconds.labels(route).observe(seconds)
         if record.audio_s:
             metrics.audio_seconds.labels(route).inc(record.audio_s)
@@ -137,7 +138,8 @@ class _Exchange:
         kind = message["type"]
         if kind in ("http.response.start", "websocket.http.response.start"):
             self._record.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._record.id.encode())]
+            added = [(b"x-request-id", self._record.id.encode()), (b"x-content-type-options", b"nosniff")]
+            message["headers"] = [*message.get("headers", ()), *added]
             if message["status"] >= 400 and message["status"] != 408:
                 await self._discard()
         elif kind == "websocket.accept":

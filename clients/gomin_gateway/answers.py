@@ -56,7 +56,9 @@ class Answer(Response):
         except GoneError:
             record_of(scope).is_gone = True
         except (GominError, ProblemError) as error:
-            work.refuse(service.refusal(error, work.job))
+            problem = service.refusal(error, work.job)
+            record_of(scope).problem = problem.kind
+            work.refuse(problem)
         finally:
             record_of(scope).add(work.job)
             await work.end()

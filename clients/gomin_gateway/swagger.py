@@ -46,7 +46,7 @@ def add(app: FastAPI) -> None:
         packed = (_HOME / f"{name}.gz").read_bytes()
 
         @app.get(f"/docs/{name}", include_in_schema=False)
-        async def file(request: Request) -> Response:
+        def file(request: Request) -> Response:
             if "gzip" in request.headers.get("accept-encoding", ""):
                 encoded = {"content-encoding": "gzip", "vary": "accept-encoding", **caching}
                 return Response(packed, headers=encoded, media_type=_TYPES[name])

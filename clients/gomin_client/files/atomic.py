@@ -54,6 +54,8 @@ def temporary_directory() -> Iterator[Path]:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         _unfinished.discard(directory)
+        with _leftovers_lock:
+            _leftovers.pop(os.path.abspath(directory), None)  # or a process that runs for months keeps all of them
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gomin_client.errors import FileError
+from gomin_client.files import atomic
 from gomin_client.files.atomic import atomic_write, temporary_directory
 
 
@@ -148,3 +149,10 @@ class TestTemporaryDirectory:
             temporary_directory(),
         ):
             pass
+
+
+def test_nothing_is_kept_of_temporary_directories() -> None:
+    before = dict(atomic._leftovers)
+    with atomic.temporary_directory() as directory, atomic.atomic_write(directory / "a") as part:
+        part.write_text("x")
+    assert atomic._leftovers == before
