@@ -122,6 +122,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/reconstruct",
         summary="A recording → mel → audio",
+        tags=["audio"],
         dependencies=guarded,
         response_class=Response,
         responses=schema.audio_responses(),
@@ -134,6 +135,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/synthesize",
         summary="Mel → audio",
+        tags=["audio"],
         dependencies=guarded,
         response_class=Response,
         responses=schema.audio_responses(),
@@ -147,6 +149,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/analyze",
         summary="A recording → mel",
+        tags=["audio"],
         dependencies=guarded,
         response_class=Response,
         responses=schema.mel_responses(),
@@ -162,19 +165,21 @@ def _add_reports(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/models",
         summary="The models that make audio",
+        tags=["models"],
         dependencies=guarded,
         responses=schema.problems_of("unauthorized", "server-refuses", "server-unavailable", "deadline"),
     )
     async def models() -> schema.Models:
         return schema.Models(models=[schema.Model(**found) for found in await service.models.get()])
 
-    @app.get("/healthz", summary="Whether the gateway runs")
+    @app.get("/healthz", summary="Whether the gateway runs", tags=["health"])
     async def healthz() -> schema.Status:
         return schema.Status(status="ok")
 
     @app.get(
         "/readyz",
         summary="Whether the model server has models",
+        tags=["health"],
         responses=schema.problems_of("server-refuses", "server-unavailable", "deadline"),
     )
     async def readyz() -> schema.Status:
@@ -184,6 +189,7 @@ def _add_reports(app: FastAPI, service: Service) -> None:
     @app.get(
         "/metrics",
         summary="Counters for Prometheus",
+        tags=["health"],
         dependencies=guarded,
         response_class=Response,
         responses=schema.text_responses(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gomin_client.errors import GominError
+from gomin_client.files import atomic
 from gomin_gateway.access import LogFormatter
 from gomin_gateway.live import LARGEST_MESSAGE
 from gomin_gateway.service import Service, logger
@@ -88,7 +90,7 @@ def run(app: FastAPI, service: Service, listener: socket.socket, started: Callab
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, stop, number)
         serving = loop.create_task(server.serve([listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(_POLL_S)
@@ -96,11 +98,11 @@ def run(app: FastAPI, service: Service, listener: socket.socket, started: Callab
             started()
         await serving
 
-    def stop() -> None:
-        if server.should_exit:
-            server.force_exit = True
-        else:
-            logger.info("stopping: %d requests in progress", service.taken)
+    def stop(number: int) -> None:
+        if server.should_exit:  # not by way of Python's end, which waits for threads, and they for the model server
+            atomic.discard_unfinished()
+            os._exit(128 + number)
+        logger.info("stopping: %d requests in progress", service.taken)
         server.should_exit = True
 
     asyncio.run(serve())

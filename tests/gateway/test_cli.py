@@ -21,6 +21,7 @@ from gomin_client.transports.connection import Connection
 from gomin_gateway import cli
 from gomin_gateway.settings import ApiKeys
 from tests.gateway.running import running, wait_for
+from tests.gateway.test_answers import wav
 from tests.support import BIN, RunningServer, assert_fails, free_ports, invoke, run, serving
 
 
@@ -40,14 +41,13 @@ def started(tmp_path: Path, *arguments: str | Path) -> Iterator[tuple[subprocess
         process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_program(server: RunningServer, crow: bytes, tmp_path: Path, number: signal.Signals) -> None:
+def test_the_program(server: RunningServer, crow: bytes, tmp_path: Path) -> None:
     with started(tmp_path, "--url", server.grpc, "--log-json") as (process, port, log):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("POST", "/v1/reconstruct?stream=1", crow)
         response = connection.getresponse()
         request = response.headers["x-request-id"]
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         assert len(response.read()) == 44 + 2 * 11536  # it is finished
         assert process.wait(timeout=120) == 0
     first, *lines = log.read_text().splitlines()
@@ -55,6 +55,21 @@ def test_the_program(server: RunningServer, crow: bytes, tmp_path: Path, number:
     facts = next(fact for fact in map(json.loads, lines) if fact.get("request") == request)
     assert (facts["method"], facts["path"], facts["status"]) == ("POST", "/v1/reconstruct", 200)
     assert (facts["model"], facts["problem"], round(facts["audio_s"], 2)) == ("gomin_gan 1", "", 0.48)
+
+
+def test_a_second_signal_ends_it_at_once(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with started(tmp_path, "--url", server.grpc) as (process, port, log):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection.request("POST", "/v1/reconstruct?model=diffusion", wav(60))
+        wait_for(lambda: list(tmp_path.glob("gomin-*/upload")))
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: "stopping: 1 requests in progress" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["gateway.log"]
 
 
 def test_in_front_of_a_repository(repository: Path, crow: bytes, tmp_path: Path) -> None:
