@@ -140,7 +140,7 @@ def measure(
         "frames": frames,
         "gflop": models.gflop(model, frames),
         "in_chart": in_chart,
-        "contenders": compare(contenders, frames, rounds, say),
+        "contenders": compare(contenders, (frames,), rounds, say),
     }
 
 

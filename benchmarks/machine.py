@@ -17,18 +17,17 @@ from benchmarks import THREADS
 from benchmarks.worker import peak_mb
 from tests.support import RunningServer
 
-PACKAGES = ("torch", "onnxruntime-gpu", "openvino", "nvidia-pytriton", "numpy")
+PACKAGES = ("gomin-triton", "torch", "onnxruntime-gpu", "openvino", "nvidia-pytriton", "numpy")
 _SIZE = 1024
 _COLUMNS = 4096
 
 
 def facts() -> dict[str, Any]:
     """Processor, vector extensions, package versions, and the speed of matrix products."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    found = _cpuinfo()
     flags = found.get("flags", "").split()
     return {
-        "processor": found.get("model name", platform.processor()),
+        "processor": processor(),
         "model": f"family {found.get('cpu family')}, model {found.get('model')}",
         "vector extensions": [name for name in ("avx2", "fma", "avx512f", "amx_tile") if name in flags],
         "threads": THREADS,
@@ -36,6 +35,16 @@ def facts() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "sgemm_gflops": {"ONNX Runtime": _onnxruntime_gflops(), "PyTorch": _torch_gflops()},
     }
+
+
+def processor() -> str:
+    """Name of the processor."""
+    return _cpuinfo().get("model name", platform.processor())
+
+
+def _cpuinfo() -> dict[str, str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def cores(count: int, allowed: Set[int] | None = None, system: Path = Path("/sys/devices/system/cpu")) -> set[int]:

@@ -57,7 +57,7 @@ class Models:
 
     def network(self, model: str) -> nn.Module:
         """The reference network with its weights."""
-        network: nn.Module = _network(model, self.quick)
+        network: nn.Module = reference_network(model, self.quick)
         network.load_state_dict(torch.load(self.checkpoint(model), mmap=True), assign=True)
         return network.eval()
 
@@ -66,11 +66,12 @@ class Models:
         # meta tensors suffice for counting, except for the denoiser, which reads its timesteps
         device = torch.device("meta" if model == GAN_MODEL else "cpu")
         with device, FlopCounterMode(display=False) as counter:
-            _network(model, self.quick)(**example(model, _FRAMES))
+            reference_network(model, self.quick)(**example(model, _FRAMES))
         return float(counter.get_total_flops()) / 1e9 * frames / _FRAMES
 
 
-def _network(model: str, quick: bool) -> nn.Module:
+def reference_network(model: str, quick: bool) -> nn.Module:
+    """A network of the released size, or a small one, with random weights."""
     torch.manual_seed(0)
     if model == GAN_MODEL:
         return GomiGAN(**(SMALL_GAN if quick else {})).eval()
@@ -93,11 +94,11 @@ def build(models: Models, say: Any) -> None:
     for target in ("any", "cpu"):  # the export of an older exporter would make this one version 2
         shutil.rmtree(models.repository(target), ignore_errors=True)
     for model, kind in ((GAN_MODEL, "gan"), (DENOISER_MODEL, "diffusion")):
-        network = _network(model, models.quick)
+        network = reference_network(model, models.quick)
         torch.save(network.state_dict(), models.checkpoint(model))
         say(f"exporting the plain {kind}")
         _export_plain(network, models.plain(model), model)
-    gan = _network(GAN_MODEL, models.quick)
+    gan = reference_network(GAN_MODEL, models.quick)
     assert isinstance(gan, GomiGAN)
     say("exporting the GAN with polyphase activations alone")
     onnx_export.write(vocoder_form(LoweredGAN(gan, fold=False), gan.n_mels), models.polyphase, {})

@@ -35,7 +35,7 @@ def table(results: Mapping[str, Any]) -> str:
     products = ", ".join(f"{name} {value:.0f}" for name, value in machine["sgemm_gflops"].items())
     lines = [
         f"{machine['processor']} ({machine['model']}; {', '.join(machine['vector extensions'])}), "
-        f"{machine['threads']} threads. Matrix products, GFLOP/s: {products}.",
+        f"{machine['threads']} threads{_version(results)}. Matrix products, GFLOP/s: {products}.",
     ]
     if results.get("quick"):
         lines += ["", QUICK]
@@ -58,6 +58,12 @@ def table(results: Mapping[str, Any]) -> str:
             )
         lines += _served(contenders)
     return "\n".join(lines) + "\n"
+
+
+def _version(results: Mapping[str, Any]) -> str:
+    """The version that was measured, to follow other words; empty if an older program did not store it."""
+    version = results["machine"].get("packages", {}).get("gomin-triton")
+    return f"; gomin-triton {version}" if version else ""
 
 
 def _served(contenders: Mapping[str, Any]) -> list[str]:
@@ -104,7 +110,7 @@ def chart(results: Mapping[str, Any], path: Path) -> None:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     first = next(iter(comparisons[0]["contenders"]))
-    label = f"speed relative to {first}; {results['machine']['threads']} threads"
+    label = f"speed relative to {first}; {results['machine']['threads']} threads{_version(results)}"
     axes[-1, 0].set_xlabel(QUICK if results.get("quick") else label, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.worker import Worker
+from benchmarks.worker import Process
 
+WARM_UP = 2  # calls of each contender
 REST_S = 0.2  # lets the threads of the previous contender go to sleep
 
 
@@ -41,13 +42,13 @@ class Measured:
 
 
 def compare(
-    contenders: Mapping[str, Callable[[], Worker]], frames: int, rounds: int, say: Callable[[str], None]
+    contenders: Mapping[str, Callable[[], Process]], frames: Sequence[int], rounds: int, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Measure contenders against the first of them.
 
     Args:
         contenders: name → starts its process.
-        frames: mel frames of each call.
+        frames: mel frames of the calls, one after the other, the first two of which warm up; then again from the first.
         rounds: the number of calls for each, after two calls to warm up.
         say: called with a line of progress for each round.
     """
@@ -55,13 +56,13 @@ def compare(
     for name, start in contenders.items():
         say(f"  starting {name}")
         workers[name] = start()
-        for _ in range(2):
-            workers[name].seconds(frames)
+        for call in range(WARM_UP):
+            workers[name].seconds(frames[call % len(frames)])
     measured = {name: Measured() for name in workers}
     for turn in range(rounds):
         for name, worker in workers.items():
             time.sleep(REST_S)
-            measured[name].seconds.append(worker.seconds(frames))
+            measured[name].seconds.append(worker.seconds(frames[(WARM_UP + turn) % len(frames)]))
         first = next(iter(measured.values())).seconds[-1]
         for one in measured.values():
             one.ratios.append(first / one.seconds[-1])

@@ -6,14 +6,15 @@ prints the seconds that one call took; at an empty line it prints the peak memor
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from benchmarks import THREADS
 from gomin_client.contract.model import OUTPUTS
@@ -21,34 +22,52 @@ from gomin_client.contract.model import OUTPUTS
 Call = Callable[[dict[str, Any]], Any]
 
 
-class Worker:
-    """Starts such a process and sends it requests."""
+class Process:
+    """A process that answers such lines."""
 
-    def __init__(self, kind: str, place: str, model: str, quick: bool) -> None:
-        """Args: kind: one of `_OPEN`; place: file, repository or URL that it opens; model: the network."""
-        command = [sys.executable, "-m", "benchmarks.worker", kind, place, model, str(int(quick))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Args: command: the program and its arguments; environment: variables to set."""
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+        )
 
     def seconds(self, frames: int) -> float:
         """Seconds of one call."""
-        return float(self._ask(str(frames)))
+        return float(self.ask(str(frames)))
 
     def close(self) -> float:
         """End the process; returns its peak memory in MB."""
-        peak = float(self._ask(""))
+        peak = float(self.ask(""))
         self._process.wait()
         return peak
 
-    def _ask(self, line: str) -> str:
+    def ask(self, line: str) -> str:
+        """The answer to a line."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with suppress(OSError):  # it has ended
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
+        return self.next_line()
+
+    def next_line(self) -> str:
+        """The next line that it prints.
+
+        Raises:
+            SystemExit: it has ended.
+        """
+        assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
             raise SystemExit(f"a contender ended: {self._process.args!r}")
         return answer
+
+
+class Worker(Process):
+    """A contender of `make bench`."""
+
+    def __init__(self, kind: str, place: str, model: str, quick: bool) -> None:
+        """Args: kind: one of `_OPEN`; place: file, repository or URL that it opens; model: the network."""
+        super().__init__([sys.executable, "-m", "benchmarks.worker", kind, place, model, str(int(quick))])
 
 
 def _eager(place: str, model: str, quick: bool) -> Call:
@@ -109,18 +128,39 @@ def main() -> None:
     """Answer until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles it, and closes standard input
     kind, place, model, quick = sys.argv[1:]
-    call = _OPEN[kind](place, model, quick == "1")
+    as_tensors = kind in ("eager", "compile")
+    answer(_OPEN[kind](place, model, quick == "1"), lambda frames: _inputs(model, frames, as_tensors))
+
+
+def answer(
+    call: Call,
+    inputs_of: Callable[[int], dict[str, Any]],
+    run_file: Callable[[str, str], None] | None = None,
+    answers: TextIO = sys.stdout,
+) -> None:
+    """Answer the lines of standard input, until an empty one or the end.
+
+    Args:
+        call: runs a contender.
+        inputs_of: makes the inputs of a number of frames.
+        run_file: runs the arrays of a file and writes the output into another, for lines with two names.
+        answers: where the answers go.
+    """
     inputs = {}
     for line in sys.stdin:
         if not line.strip():
-            print(peak_mb(), flush=True)
+            print(peak_mb(), file=answers, flush=True)
             break
+        if run_file is not None and " " in line:
+            run_file(*line.split())
+            print("done", file=answers, flush=True)
+            continue
         frames = int(line)
         if frames not in inputs:
-            inputs[frames] = _inputs(model, frames, as_tensors=kind in ("eager", "compile"))
+            inputs[frames] = inputs_of(frames)
         started = time.perf_counter()
         call(inputs[frames])
-        print(time.perf_counter() - started, flush=True)
+        print(time.perf_counter() - started, file=answers, flush=True)
 
 
 def peak_mb(pid: int | str = "self") -> float:

@@ -31,7 +31,7 @@ def comparison(repository: Path, server: RunningServer) -> dict[str, object]:
             name: lambda kind=kind, place=place: Worker(kind, place, GAN_MODEL, quick=True)
             for name, (kind, place) in contenders.items()
         },
-        frames=6,
+        frames=(6,),
         rounds=2,
         say=said.append,
     )

@@ -36,7 +36,6 @@ def check_signature(path: Path, described: ModelContract, inputs: Inputs) -> dic
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common public base
         raise ParityError(f"{path.name}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
-    profile: Path | None = None
     try:
         _check_tensors(path, session, described)
         try:
@@ -44,15 +43,20 @@ def check_signature(path: Path, described: ModelContract, inputs: Inputs) -> dic
         except Exception as error:
             raise ParityError(f"{path.name}: ONNX Runtime cannot run it: {' '.join(str(error).split())}") from error
     finally:
-        profile = Path(session.end_profiling())
-        events = json.loads(profile.read_text(encoding="utf-8"))
-        profile.unlink()
-    used = Counter(
-        event["args"]["provider"]
+        used = operators_run(session)
+    return dict(sorted(Counter(provider for provider, _ in used.elements()).items()))
+
+
+def operators_run(session: onnxruntime.InferenceSession) -> Counter[tuple[str, str]]:
+    """(execution provider, type of operator) → how often it ran, of a session that profiles; ends the profiling."""
+    profile = Path(session.end_profiling())
+    events = json.loads(profile.read_text(encoding="utf-8"))
+    profile.unlink()
+    return Counter(
+        (event["args"]["provider"], event["args"]["op_name"])
         for event in events
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
     )
-    return dict(sorted(used.items()))
 
 
 def _check_tensors(path: Path, session: onnxruntime.InferenceSession, described: ModelContract) -> None:

@@ -1,0 +1,1 @@
+"""What the table of GPUs in docs/performance.md is measured with: `python -m benchmarks.gpu`."""
