@@ -112,7 +112,7 @@ def test_a_machine_without_a_gpu_is_told_everything_that_is_missing(
     def no_driver(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(requirements.ctypes, "CDLL", no_driver)
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
     with pytest.raises(SystemExit) as ended:
@@ -140,7 +140,7 @@ def test_a_provider_that_cannot_be_loaded_is_missing(monkeypatch: pytest.MonkeyP
         def get_providers(self) -> list[str]:
             return [ON_CPU]
 
-    monkeypatch.setattr(requirements.ctypes, "CDLL", lambda _: None)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, ON_CUDA, ON_CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", OnTheCpu)
 

@@ -143,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(1)
 
 
-def _parse(arguments: Sequence[str] | None) -> tuple[Plan, list[str]]:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Our exports on a GPU.")
     parser.add_argument("--device", choices=DEVICES, default=CUDA, help="default cuda; cpu tests the program")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for models and results")
@@ -156,6 +157,11 @@ def _parse(arguments: Sequence[str] | None) -> tuple[Plan, list[str]]:
     parser.add_argument(
         "--skip", choices=SKIPPABLE, action="append", default=[], help="leave out what is not installed; repeatable"
     )
+    return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[Plan, list[str]]:
+    parser = command_line()
     asked = parser.parse_args(arguments)
     if asked.rounds < 1 or asked.seconds < 0:
         parser.error("--rounds must be 1 or more, and --seconds 0 or more")
