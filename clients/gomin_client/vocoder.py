@@ -131,7 +131,7 @@ class Vocoder(PinnedModel):
         checked = checked_mel(mel, self.contract, self.model)
         refuse_suspicion(None if force else scales.suspicion(checked))
         items = checked[np.newaxis] if checked.ndim == 2 else checked
-        waves = np.concatenate(list(self._vocode([items], seed)), axis=-1)
+        waves = np.concatenate(list(self.vocoded([items], seed)), axis=-1)
         return waves[0] if checked.ndim == 2 else waves
 
     def stream(
@@ -162,7 +162,7 @@ class Vocoder(PinnedModel):
             ContractError: see `synthesize`; audio before an error has been yielded.
         """
         blocks = self._blocks(mels, in_part=not force)
-        return blocks.restored(self._vocode(blocks, seed, first_window))
+        return blocks.restored(self.vocoded(blocks, seed, first_window))
 
     def reconstruct(
         self,
@@ -191,8 +191,9 @@ class Vocoder(PinnedModel):
             SuspiciousAudioError: see `analyze`.
         """
         checked = checked_wave(wave, channels_last=channels_last, force=force)
-        blocks = Blocks([checked], 1, np.asarray, "channels")
-        made = np.concatenate(list(self._reconstruct(blocks, checked_rate(sample_rate), trim, seed)), axis=-1)
+        parts = self.reconstructed([np.atleast_2d(checked)], checked_rate(sample_rate), trim=trim, seed=seed)
+        made = np.concatenate(list(parts), axis=-1)
+        made = made[0] if checked.ndim == 1 else made
         return made.T if channels_last else made
 
     def reconstruct_stream(
@@ -225,7 +226,9 @@ class Vocoder(PinnedModel):
         """
         check = partial(checked_wave, channels_last=channels_last, force=force)
         blocks = Blocks(waves, 1, check, "channels", time_first=channels_last)
-        parts = self._reconstruct(blocks, checked_rate(sample_rate), trim, seed, first_window)
+        rate = checked_rate(sample_rate)
+        made = self.reconstructed(blocks, rate, trim=trim, seed=seed, first_window=first_window)
+        parts = blocks.restored(made)
         return map(np.transpose, parts) if channels_last else parts
 
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from gomin_client.batch.inputs import STREAM
 from gomin_client.batch.outputs import ANALYZE, RECONSTRUCT, SYNTHESIZE, FileJob
 from gomin_client.batch.plot import PlotColumn
 from gomin_client.files import audio, stdio
 from gomin_client.files import mels as mel_files
+from gomin_client.inference.stream import Tally
 from gomin_client.mel.features import MelBatch, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample, resample_blocks
 from gomin_client.mel.scales import MelReading, to_gomin
@@ -179,8 +178,8 @@ def reconstruct(job: FileJob, batch: Batch) -> Made:
     vocoder, settings = batch.required_vocoder(), batch.settings
     with batch.recording(job) as reader:
         original = Tally(batch.channels(job, reader), keep=settings.plot)
-        waves = vocoder.reconstruct_stream(
-            original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=batch.first_window, force=True
+        waves = vocoder.reconstructed(
+            original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=batch.first_window
         )
         made = Tally(waves, keep=settings.plot)
         seconds = batch.write_audio(job, made)
@@ -196,32 +195,6 @@ TASKS: dict[str, Callable[[FileJob, Batch], Made]] = {
     SYNTHESIZE: synthesize,
     RECONSTRUCT: reconstruct,
 }
-
-
-class Tally:
-    """The blocks of a waveform, passed on and counted, and kept if asked to.
-
-    Attributes:
-        samples: the number that has been passed on, per channel.
-    """
-
-    def __init__(self, waves: Iterable[Wave], *, keep: bool = False) -> None:
-        """Wrap blocks of shape (channels, samples)."""
-        self._waves = waves
-        self._keep = keep
-        self._kept: list[Wave] = []
-        self.samples = 0
-
-    def __iter__(self) -> Iterator[Wave]:
-        for wave in self._waves:
-            self.samples += wave.shape[-1]
-            if self._keep:
-                self._kept.append(wave[0])
-            yield wave
-
-    def first_channel(self) -> Wave:
-        """(samples,): the first channel of all blocks that were kept."""
-        return np.concatenate(self._kept)
 
 
 def _source(job: FileJob) -> AbstractContextManager[Path]:

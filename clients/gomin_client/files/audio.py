@@ -20,8 +20,7 @@ from gomin_client.errors import FileError
 from gomin_client.files import formats
 from gomin_client.files.atomic import atomic_write
 from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, EncodingError
-from gomin_client.inference.checks import refuse_excess
-from gomin_client.mel.features import Wave
+from gomin_client.mel.features import Wave, refuse_excess
 from gomin_client.mel.resampling import HIGHEST_RATE, LOWEST_RATE
 
 if TYPE_CHECKING:
@@ -248,9 +247,7 @@ def moderate(blocks: Iterable[Wave]) -> Iterator[Wave]:
     Raises:
         SuspiciousAudioError: one is.
     """
-    for block in blocks:
-        refuse_excess(block)
-        yield block
+    return map(refuse_excess, blocks)
 
 
 def mix(wave: Wave) -> Wave:

@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.contract.model import ModelContract
-from gomin_client.errors import ContractError, SuspiciousAudioError, SuspiciousMelError, UsageError
+from gomin_client.errors import ContractError, SuspiciousMelError, UsageError
 from gomin_client.mel import scales
-from gomin_client.mel.features import Mel, MelBatch, Wave
+from gomin_client.mel.features import Mel, MelBatch, Wave, refuse_excess
 from gomin_client.mel.resampling import HIGHEST_RATE, LOWEST_RATE
 
 MOST_CHANNELS = 32
-
-# Recordings at full scale exceed 1 by a little, in float files; integers that are stored as floats by far.
-LOUDEST = 8.0
 
 Array = NDArray[np.float32]
 
@@ -68,33 +65,7 @@ def checked_wave(wave: object, *, channels_last: bool = False, force: bool = Fal
             f"waveform with {len(array)} channels of {array.shape[1]} samples: expected {layout} with at most "
             f"{MOST_CHANNELS} channels; if it is {turned}, {other}"
         )
-    if not force:
-        refuse_excess(array)
-    return array
-
-
-def refuse_excess(wave: Wave) -> None:
-    """Refuse samples far beyond full scale.
-
-    Args:
-        wave: finite samples, any shape.
-
-    Raises:
-        SuspiciousAudioError: samples beyond ±`LOUDEST`; the message says what they look like and how to convert them.
-    """
-    peak = float(np.abs(wave).max(initial=0))
-    if peak <= LOUDEST:
-        return
-    bits = next((bits for bits in (16, 24, 32) if peak <= 1.01 * 2 ** (bits - 1)), None)
-    if bits is None:
-        looks, remedy = "its scale is not known", f"Divide it by {peak:.4g}, for instance"
-    else:
-        scale = 2 ** (bits - 1)
-        looks = f"it looks like integers of {bits} bits stored as floats"
-        remedy = f"Divide it by {scale} (ffmpeg -i in.wav -af volume=1/{scale} out.wav)"
-    raise SuspiciousAudioError(
-        f"audio reaches {peak:.6g}, far beyond full scale, which is 1: {looks}. {remedy}. `force=True` skips this check"
-    )
+    return array if force else refuse_excess(array)
 
 
 def checked_mel(mel: object, contract: ModelContract, model: str) -> Mel | MelBatch:
@@ -248,36 +219,3 @@ class Blocks:
         """Parts of a result, (rows, …), without the axis of rows if the blocks had none."""
         for part in parts:
             yield part if self._shape else part[0]
-
-
-class Counted:
-    """Blocks whose samples are counted as they pass.
-
-    Attributes:
-        samples: number of samples so far.
-    """
-
-    def __init__(self, blocks: Iterable[Array]) -> None:
-        self._blocks = blocks
-        self.samples = 0
-
-    def __iter__(self) -> Iterator[Array]:
-        for block in self._blocks:
-            self.samples += block.shape[-1]
-            yield block
-
-
-def trimmed(parts: Iterable[Array], recorded: Counted) -> Iterator[Array]:
-    """Audio cut to the length of the recording that it is made from.
-
-    The excess is at the very end, in a part that is made after the whole recording has been counted.
-
-    Args:
-        parts: (channels, samples) each.
-        recorded: the recording, at the same sample rate.
-    """
-    made = 0
-    for part in parts:
-        kept = part[..., : recorded.samples - made]
-        made += kept.shape[-1]
-        yield kept

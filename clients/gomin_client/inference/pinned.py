@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from numbers import Integral
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -14,19 +15,17 @@ from numpy.typing import NDArray
 
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContract
-from gomin_client.errors import ContractError, InferenceError, UnknownModelError, UsageError
-from gomin_client.inference.checks import Blocks, Counted, checked_mel, refuse_suspicion, trimmed
-from gomin_client.inference.stream import Workers, vocode
+from gomin_client.errors import ContractError, GominError, InferenceError, UnknownModelError, UsageError
+from gomin_client.inference.checks import Blocks, checked_mel, refuse_suspicion
+from gomin_client.inference.stream import Tally, Workers, trimmed, vocode
 from gomin_client.inference.windows import Window, Windower, choose_size
 from gomin_client.mel import scales
-from gomin_client.mel.features import Mel, MelBatch, Wave, mel_blocks
+from gomin_client.mel.features import LOUDEST, Mel, MelBatch, Wave, mel_blocks
 from gomin_client.mel.resampling import resample_blocks
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import ModelInfo, Transport
 from gomin_client.transports.connection import Connection
 from gomin_client.transports.statistics import Statistics
-
-LOUDEST = 8.0  # a model's audio has full scale ±1; what exceeds this is not audio
 
 # A request may take a minute, and another minute for every second of audio and step of a chain: about 20 times the time
 # that two CPU cores need for the released models. The deadline ends requests that would never end.
@@ -197,37 +196,56 @@ class PinnedModel:
 
         return Blocks(mels, 2, check, "items")
 
-    def _vocode(self, mels: Iterable[MelBatch], seed: int | None, first_window: int | None = None) -> Iterator[Wave]:
-        """(batch, n_mels, frames) blocks → (batch, samples) parts."""
-        chosen = self._seed(seed)
+    def vocoded(self, mels: Iterable[MelBatch], seed: int | None, first_window: int | None = None) -> Iterator[Wave]:
+        """Audio of a mel whose values and shape have been checked; see `Vocoder.stream`.
 
-        def infer(mel: MelBatch, window: Window) -> Wave:
-            return self._infer(mel, chosen, window.first)
+        Args:
+            mels: (batch, n_mels, any number of frames) each.
+            seed: see `Vocoder.synthesize`.
+            first_window: see `Vocoder.stream`.
 
-        windower = Windower(self._window, self.chain_halo_frames, first_window)
-        return vocode(mels, windower, infer, self._workers, self._in_flight)
-
-    def _reconstruct(
-        self, waves: Blocks, sample_rate: float, trim: bool, seed: int | None, first_window: int | None = None
-    ) -> Iterator[Wave]:
-        """Blocks of a recording → parts of its reconstruction; see `Vocoder.reconstruct`."""
-        resampled = Counted(resample_blocks(waves, sample_rate, self.sample_rate))
-        parts = self._vocode(mel_blocks(resampled, self.contract.mel), seed, first_window)
-        return waves.restored(trimmed(parts, resampled) if trim else parts)
-
-    def _seed(self, seed: int | None) -> int | None:
-        """The seed for a model that takes one, a fresh one if none is given; None for other models."""
+        Yields:
+            (batch, samples) float32 each.
+        """
         if seed is not None:
             self.check_seed(seed)
-        return fresh_seed() if seed is None and self.takes_seed else seed
+        elif self.takes_seed:
+            seed = fresh_seed()
+        windower = Windower(self._window, self.chain_halo_frames, first_window)
+        return vocode(mels, windower, partial(self._infer, seed), self._workers, self._in_flight)
 
-    def _infer(self, mel: MelBatch, seed: int | None, first_frame: int) -> Wave:
+    def reconstructed(
+        self,
+        waves: Iterable[Wave],
+        sample_rate: float,
+        *,
+        trim: bool = True,
+        seed: int | None = None,
+        first_window: int | None = None,
+    ) -> Iterator[Wave]:
+        """Audio of a recording whose samples have been checked; see `Vocoder.reconstruct_stream`.
+
+        Args:
+            waves: (channels, any number of samples) each.
+            sample_rate: see `Vocoder.reconstruct`.
+            trim: see `Vocoder.reconstruct`.
+            seed: see `Vocoder.synthesize`.
+            first_window: see `Vocoder.stream`.
+
+        Yields:
+            (channels, samples) float32 each.
+        """
+        resampled = Tally(resample_blocks(waves, sample_rate, self.sample_rate))
+        parts = self.vocoded(mel_blocks(resampled, self.contract.mel), seed, first_window)
+        return trimmed(parts, resampled) if trim else parts
+
+    def _infer(self, seed: int | None, mel: MelBatch, window: Window) -> Wave:
         """Audio of one window, in as many requests as the model's bounds make necessary: of items, and of frames.
 
         Args:
+            seed: of a model that takes one; None for others.
             mel: (batch, n_mels, frames).
-            seed: see `_seed`.
-            first_frame: index of the window's first frame in the whole mel.
+            window: its place in the whole mel.
 
         Returns:
             (batch, hop_length · frames).
@@ -237,7 +255,7 @@ class PinnedModel:
         hop_length = self.contract.mel.hop_length
         if seed is not None:
             inputs[contract.SEED] = np.full((items, 1), seed, dtype=np.uint64)
-            inputs[contract.FIRST_SAMPLE] = np.full((items, 1), first_frame * hop_length, dtype=np.int64)
+            inputs[contract.FIRST_SAMPLE] = np.full((items, 1), window.first * hop_length, dtype=np.int64)
         step = self._max_batch_size or items
         if self.contract.max_frames is not None:
             step = max(1, min(step, self.contract.max_frames // frames))  # a window by itself never exceeds it
@@ -266,21 +284,21 @@ class PinnedModel:
             InferenceError: it has no audio, or audio that is not finite or far beyond full scale.
             ContractError: audio of another shape.
         """
-        model = f"{self.url}: model {self.model}"
-        if contract.AUDIO not in answer:
-            names = ", ".join(sorted(answer)) or "nothing"
-            raise InferenceError(f"{model} answered without the output {contract.AUDIO}; it sent {names}")
-        waves = answer[contract.AUDIO]
-        if waves.dtype != np.float32:
-            raise InferenceError(f"{model} answered with audio of {waves.dtype}; expected float32")
-        if waves.shape != expected:
-            raise ContractError(f"{model} answered with audio of shape {waves.shape}; expected {expected}")
-        if not np.isfinite(waves).all():
-            raise InferenceError(f"{model} answered with NaN or infinite samples")
-        loudest = float(np.abs(waves).max(initial=0))
-        if loudest > LOUDEST:
-            raise InferenceError(f"{model} answered with samples up to {loudest:.3g}; full scale is ±1")
-        return waves[:, 0]
+        waves = answer.get(contract.AUDIO)
+        kind: type[GominError] = InferenceError
+        if waves is None:
+            problem = f"without the output {contract.AUDIO}; it sent {', '.join(sorted(answer)) or 'nothing'}"
+        elif waves.dtype != np.float32:
+            problem = f"with audio of {waves.dtype}; expected float32"
+        elif waves.shape != expected:
+            kind, problem = ContractError, f"with audio of shape {waves.shape}; expected {expected}"
+        elif not np.isfinite(waves).all():
+            problem = "with NaN or infinite samples"
+        elif (loudest := float(np.abs(waves).max(initial=0))) > LOUDEST:
+            problem = f"with samples up to {loudest:.3g}; full scale is ±1"
+        else:
+            return waves[:, 0]
+        raise kind(f"{self.url}: model {self.model} answered {problem}")
 
     def close(self) -> None:
         """Close the connection; requests in flight end with an error."""

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import UsageError
 from gomin_client.inference.windows import Window, Windower
+from gomin_client.mel.features import Wave
 from gomin_client.transports.forking import renew_in_children
 
 Array = NDArray[np.float32]
@@ -102,6 +104,49 @@ def _cut(blocks: Iterable[Array], windower: Windower) -> Iterator[tuple[Window, 
 def _piece(held: Array, window: Window, origin: int) -> Array:
     start = window.first - origin
     return np.ascontiguousarray(held[..., start : start + window.length])
+
+
+@dataclass
+class Tally:
+    """Blocks of a waveform, (channels, any number of samples) each, that are counted as they pass.
+
+    Attributes:
+        blocks: the blocks.
+        keep: whether the first channel is kept.
+        samples: number of samples that have passed, per channel.
+    """
+
+    blocks: Iterable[Wave]
+    keep: bool = False
+    samples: int = 0
+    _kept: list[Wave] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Wave]:
+        for block in self.blocks:
+            self.samples += block.shape[-1]
+            if self.keep:
+                self._kept.append(block[0])
+            yield block
+
+    def first_channel(self) -> Wave:
+        """(samples,): the first channel of all blocks, if it was kept."""
+        return np.concatenate(self._kept)
+
+
+def trimmed(parts: Iterable[Wave], recorded: Tally) -> Iterator[Wave]:
+    """Audio cut to the length of the recording that it is made from.
+
+    The excess is at the very end, in a part that is made after the whole recording has been counted.
+
+    Args:
+        parts: (channels, samples) each.
+        recorded: the recording, at the same sample rate.
+    """
+    made = 0
+    for part in parts:
+        kept = part[..., : recorded.samples - made]
+        made += kept.shape[-1]
+        yield kept
 
 
 class Workers:

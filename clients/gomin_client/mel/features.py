@@ -14,10 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gomin_client.errors import SuspiciousAudioError
+
 Mel = NDArray[np.float32]  # (n_mels, frames)
 MelBatch = NDArray[np.float32]  # (batch, n_mels, frames); the channels of a recording are a batch too
 Wave = NDArray[np.float32]  # (samples,) or (channels, samples), full scale ±1
 
+# Recordings at full scale exceed 1 by a little, in float files, and so do models; integers that are stored as floats
+# exceed it by far.
+LOUDEST = 8.0
 FLOOR = 1e-10  # power at -100 dB
 RANGE_DB = 100.0
 # samples and frames processed at once; limits the memory for a long recording
@@ -71,6 +76,33 @@ class MelConfig:
         return 1 + samples // self.hop_length
 
 
+def refuse_excess(wave: Wave) -> Wave:
+    """Refuse samples far beyond full scale.
+
+    Args:
+        wave: finite samples, any shape.
+
+    Returns:
+        The same.
+
+    Raises:
+        SuspiciousAudioError: samples beyond ±`LOUDEST`; the message says what they look like and how to convert them.
+    """
+    peak = float(np.abs(wave).max(initial=0))
+    if peak <= LOUDEST:
+        return wave
+    bits = next((bits for bits in (16, 24, 32) if peak <= 1.01 * 2 ** (bits - 1)), None)
+    if bits is None:
+        looks, remedy = "its scale is not known", f"Divide it by {peak:.4g}, for instance"
+    else:
+        scale = 2 ** (bits - 1)
+        looks = f"it looks like integers of {bits} bits stored as floats"
+        remedy = f"Divide it by {scale} (ffmpeg -i in.wav -af volume=1/{scale} out.wav)"
+    raise SuspiciousAudioError(
+        f"audio reaches {peak:.6g}, far beyond full scale, which is 1: {looks}. {remedy}. `force=True` skips this check"
+    )
+
+
 def mel_spectrogram(wave: NDArray[np.floating[Any]], config: MelConfig | None = None) -> Mel:
     """The mel spectrogram that GOMIN's networks invert.
 
@@ -88,6 +120,8 @@ def mel_spectrogram(wave: NDArray[np.floating[Any]], config: MelConfig | None = 
     """
     if wave.ndim != 1 or wave.size == 0:
         raise ValueError(f"waveform has shape {wave.shape}; expected (samples,) with at least one sample")
+    if not np.isfinite(wave).all():
+        raise ValueError("waveform contains NaN or infinite samples")
     blocks = [wave[np.newaxis, first : first + _BLOCK] for first in range(0, len(wave), _BLOCK)]
     return np.concatenate([mel[0] for mel in mel_blocks(blocks, config or MelConfig())], axis=-1)
 
@@ -96,23 +130,18 @@ def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) ->
     """The mel spectrogram of a waveform that arrives in blocks; the result does not depend on the block sizes.
 
     Args:
-        waves: (channels, any number of samples) each, at config.sample_rate.
+        waves: (channels, any number of finite samples) each, at config.sample_rate.
         config: settings.
 
     Yields:
         (channels, n_mels, frames) float32, at least one frame each; in total 1 + samples // hop_length frames, or none
         for a waveform without samples.
-
-    Raises:
-        ValueError: NaN or infinite samples.
     """
     half = config.n_fft // 2
     samples = frames = 0
     beyond = 0  # samples to skip before the next frame, if a hop is longer than the transform
     held: NDArray[np.floating[Any]] | None = None  # from the first sample of the next frame on
     for wave in waves:
-        if not np.isfinite(wave).all():
-            raise ValueError("waveform contains NaN or infinite samples")
         if wave.shape[-1] == 0:
             continue
         samples += wave.shape[-1]

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from gomin_client.batch.outputs import ANALYZE, FileJob
-from gomin_client.batch.tasks import AbortedError, Batch, BatchSettings, Tally, analyze
+from gomin_client.batch.tasks import AbortedError, Batch, BatchSettings, analyze
 from gomin_client.errors import SuspiciousAudioError
 from gomin_client.files import mels
 from gomin_client.mel.features import MelConfig, mel_spectrogram
@@ -53,12 +53,3 @@ def test_an_aborted_batch_leaves_no_file(job: FileJob) -> None:
         analyze(job, batch)
 
     assert [path.name for path in job.source.parent.iterdir()] == ["a.wav"]
-
-
-def test_a_tally_counts_and_keeps_the_first_channel() -> None:
-    blocks = [np.full((2, length), length, np.float32) for length in (3, 1)]
-    tally = Tally(blocks, keep=True)
-
-    assert list(tally) == blocks
-    assert tally.samples == 4
-    np.testing.assert_array_equal(tally.first_channel(), [3, 3, 3, 1])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gomin_client.errors import InferenceError, UsageError
-from gomin_client.inference.stream import Workers, vocode
+from gomin_client.inference.stream import Tally, Workers, trimmed, vocode
 from gomin_client.inference.windows import Window, Windower
 from tests.client.inference.pieces import pieces
 
@@ -181,3 +181,18 @@ def test_threads_end_when_it_is_closed_or_dropped(close: bool) -> None:
 
     thread.join(60)
     assert not thread.is_alive()
+
+
+class TestTally:
+    def test_it_counts_and_keeps_the_first_channel(self) -> None:
+        blocks = [np.full((2, length), length, np.float32) for length in (3, 1)]
+        tally = Tally(blocks, keep=True)
+
+        assert list(tally) == blocks
+        assert tally.samples == 4
+        np.testing.assert_array_equal(tally.first_channel(), [3, 3, 3, 1])
+
+    def test_trimming_to_what_has_been_counted(self) -> None:
+        recorded = Tally([np.zeros((2, length), np.float32) for length in (4, 1)])
+        parts = trimmed((np.zeros((2, 3), np.float32) for _ in recorded), recorded)
+        assert [part.shape[-1] for part in parts] == [3, 2]

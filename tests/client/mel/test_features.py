@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gomin_client.mel.features import MelConfig, mel_blocks, mel_spectrogram
+from gomin_client.errors import SuspiciousAudioError
+from gomin_client.mel.features import MelConfig, mel_blocks, mel_spectrogram, refuse_excess
 from tests.client.inference.pieces import pieces
 from tests.support import golden
 
@@ -88,4 +89,27 @@ class TestMelStream:
         empty: list[Any] = [np.zeros((1, 0), np.float32)]
         assert list(mel_blocks(empty, MelConfig())) == []
         with pytest.raises(ValueError, match="NaN"):
-            list(mel_blocks([np.full((1, 5), np.nan)], MelConfig()))
+            mel_spectrogram(np.full(5, np.nan))
+
+
+class TestLevel:
+    @pytest.mark.parametrize("peak", [0.0, 1.0, 1.7, 8.0])
+    def test_mild_overs_pass(self, peak: float) -> None:
+        wave = np.array([[0, -peak, peak / 2]], np.float32)
+        assert refuse_excess(wave) is wave
+
+    @pytest.mark.parametrize(
+        ("peak", "words"),
+        [
+            (8.1, "reaches 8.1, far beyond full scale.* 16 bits .* Divide it by 32768 .*volume=1/32768"),
+            (-32768, "16 bits stored as floats"),
+            (40000, "24 bits stored as floats. Divide it by 8388608 "),
+            (2**31, "32 bits stored as floats. Divide it by 2147483648 "),
+            (1e20, r"its scale is not known. Divide it by 1e\+20, for instance"),
+        ],
+    )
+    def test_far_beyond_full_scale_is_refused(self, peak: float, words: str) -> None:
+        with pytest.raises(SuspiciousAudioError, match=words) as raised:
+            refuse_excess(np.array([[0.1, peak]], np.float32))
+
+        assert "`force=True` skips this check" in str(raised.value)
