@@ -152,7 +152,7 @@ def _open(source: Path | int) -> Decoder:
     if known is None or known.kind != formats.AUDIO:
         return opening.open_audio(source)
     known.require(source)
-    decoder: Decoder = known.read_with()(source)
+    decoder: Decoder = formats.loaded(known.reader)(source)
     return decoder
 
 
@@ -210,7 +210,10 @@ class SoundFileDecoder:
         if self._defect is not None:
             return self._defect()
         is_short = self._read < self.frames < _UNKNOWN_LENGTH
-        return TRUNCATED if is_short or _notes_say_truncated(self._file.extra_info) else ""
+        # libsndfile's notes on a header whose length is longer than the file
+        lengths = re.findall(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", self._file.extra_info, re.MULTILINE)
+        is_noted = any(int(actual) < int(declared) < _UNKNOWN_LENGTH for declared, actual in lengths)
+        return TRUNCATED if is_short or is_noted else ""
 
     def close(self) -> None:
         """See `Decoder.close`."""
@@ -220,14 +223,6 @@ class SoundFileDecoder:
     def _close_source(self) -> None:
         if not isinstance(self._source, Path):
             self._source.close()
-
-
-def _notes_say_truncated(notes: str) -> bool:
-    """Whether libsndfile's notes on the header give a length that is longer than the file."""
-    for declared, actual in re.findall(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", notes, re.MULTILINE):
-        if int(actual) < int(declared) < _UNKNOWN_LENGTH:
-            return True
-    return False
 
 
 def read(path: Path) -> Recording:
@@ -295,7 +290,7 @@ def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | No
         raise FileError(f"{path}: cannot write {what}; known are {', '.join(formats.writable(formats.AUDIO))}")
     known.check_subtype(subtype)
     encoding = known.subtypes[subtype or next(iter(known.subtypes))] if known.subtypes else ""
-    save = known.write_with()
+    save = formats.loaded(known.writer)
     with atomic_write(path) as part:
         try:
             samples: int = save(part, waves, rate, encoding, comment)

@@ -6,8 +6,8 @@ format, `register` it. Neither numpy nor an audio library is imported before a f
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -69,16 +69,6 @@ class Format:
         """The extension that is written."""
         return self.extensions[0]
 
-    def read_with(self) -> Callable[..., Any]:
-        """The reader; only for formats that have one."""
-        assert self.reader is not None
-        return _resolved(self.reader)
-
-    def write_with(self) -> Callable[..., Any]:
-        """The writer; only for formats that have one."""
-        assert self.writer is not None
-        return _resolved(self.writer)
-
     def require(self, path: PurePath) -> None:
         """Check that the optional package is installed, without importing it.
 
@@ -110,11 +100,10 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _resolved(function: Function) -> Callable[..., Any]:
-    if callable(function):
-        return function
-    module, _, name = function.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+def loaded(function: Function | None) -> Callable[..., Any]:
+    """A reader or writer that a format has."""
+    assert function is not None
+    found: Callable[..., Any] = pkgutil.resolve_name(function) if isinstance(function, str) else function
     return found
 
 

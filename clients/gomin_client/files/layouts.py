@@ -84,7 +84,7 @@ def read_layout(name: str, file: Forward) -> Layout:
     """
     parse = {"wav": _wav, "w64": _w64, "aiff": _aiff, "au": _au, "caf": _caf}[name]
     try:
-        layout = parse(_Counted(file))
+        layout = parse(_Header(file))
     except (struct.error, OverflowError, ValueError) as error:  # of fields that are cut short, or no numbers
         raise LayoutError("its header is cut short") from error
     if layout.channels < 1:
@@ -92,8 +92,12 @@ def read_layout(name: str, file: Forward) -> Layout:
     return layout
 
 
-class _Counted:
-    """Reads forward and counts the bytes."""
+class _Header:
+    """Reads forward and counts the bytes.
+
+    Attributes:
+        position: number of bytes read.
+    """
 
     def __init__(self, file: Forward) -> None:
         self._file = file
@@ -106,31 +110,26 @@ class _Counted:
             raise LayoutError("its header is cut short")
         return data
 
-    def begin(self, size: int) -> bytes:
+    def chunk(self, size: int) -> bytes:
         """The first bytes of a chunk, which is read as a whole."""
         data = self.take(min(size, 64))
-        self.skip(size - len(data))
+        left = size - len(data)
+        while left > 0:
+            left -= len(self.take(min(left, 1 << 16)))
         return data
 
     def unpack(self, layout: str) -> tuple[int, ...]:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))
 
-    def skip(self, size: int) -> None:
-        while size > 0:
-            size -= len(self.take(min(size, 1 << 16)))
-
-
-def is_unknown(size: int) -> bool:
-    """Whether a length in a header is a value that programs write if they do not know the length."""
-    # 0x7FFFFFFF and 0xFFFFFFFF, both less the size of a header or rounded down, and 0x80000000
-    return size == 0 or 0x7FFF0000 <= size <= 0x80001000 or size >= 0xFFFF0000
-
 
 def _known(size: int) -> int | None:
-    return None if is_unknown(size) else size
+    """A length in a header; None for a value that programs write if they do not know the length."""
+    # 0x7FFFFFFF and 0xFFFFFFFF, both less the size of a header or rounded down, and 0x80000000
+    is_unknown = size == 0 or 0x7FFF0000 <= size <= 0x80001000 or size >= 0xFFFF0000
+    return None if is_unknown else size
 
 
-def _wav(file: _Counted) -> Layout:
+def _wav(file: _Header) -> Layout:
     magic = file.take(4)
     order = ">" if magic == b"RIFX" else "<"
     file.take(8)
@@ -150,12 +149,10 @@ def _wav(file: _Counted) -> Layout:
             return Layout(encoding, order == ">", channels, rate, file.position, length)
         if name == b"ds64":
             _, large = file.unpack("<QQ")
-            file.skip(size - 16 + size % 2)
-        elif name == b"fmt ":
-            described = _wav_format(file.begin(size), order)
-            file.skip(size % 2)
-        else:
-            file.skip(size + size % 2)
+            size = max(0, size - 16)
+        body = file.chunk(size + size % 2)
+        if name == b"fmt ":
+            described = _wav_format(body[:size], order)
 
 
 def _wav_format(chunk: bytes, order: str) -> tuple[str, int, int]:
@@ -169,7 +166,7 @@ def _wav_format(chunk: bytes, order: str) -> tuple[str, int, int]:
     return _WAV_CODECS.get((codec, width), "") if block == width * channels else "", channels, rate
 
 
-def _w64(file: _Counted) -> Layout:
+def _w64(file: _Header) -> Layout:
     file.take(40)  # riff, its size, wave
     described: tuple[str, int, int] | None = None
     while True:
@@ -184,15 +181,13 @@ def _w64(file: _Counted) -> Layout:
             return Layout(encoding, False, channels, rate, file.position, length)
         if size < 24:
             raise LayoutError("its header is damaged")
-        body = size - 24
+        size -= 24
+        body = file.chunk(size + -size % 8)
         if name == b"fmt ":
-            described = _wav_format(file.begin(body), "<")
-            file.skip(-body % 8)
-        else:
-            file.skip(body + -body % 8)
+            described = _wav_format(body[:size], "<")
 
 
-def _aiff(file: _Counted) -> Layout:
+def _aiff(file: _Header) -> Layout:
     file.take(12)
     described: tuple[str, bool, int, int] | None = None
     while True:
@@ -201,16 +196,14 @@ def _aiff(file: _Counted) -> Layout:
             if described is None:
                 raise LayoutError("its samples come before their description")
             offset, _ = file.unpack(">II")
-            file.skip(offset)
+            file.chunk(offset)
             length = None if size <= 8 + offset else _known(size)
             encoding, is_big_endian, channels, rate = described
             known = None if length is None else length - 8 - offset
             return Layout(encoding, is_big_endian, channels, rate, file.position, known)
+        body = file.chunk(size + size % 2)
         if name == b"COMM":
-            described = _aiff_format(file.begin(size))
-            file.skip(size % 2)
-        else:
-            file.skip(size + size % 2)
+            described = _aiff_format(body[:size])
 
 
 def _aiff_format(chunk: bytes) -> tuple[str, bool, int, int]:
@@ -224,15 +217,15 @@ def _aiff_format(chunk: bytes) -> tuple[str, bool, int, int]:
     return _AIFC_CODECS.get(compression, ""), True, channels, rate
 
 
-def _au(file: _Counted) -> Layout:
+def _au(file: _Header) -> Layout:
     if file.take(4) != b".snd":
         raise LayoutError("its byte order is reversed")
     start, size, codec, rate, channels = file.unpack(">IIIII")
-    file.skip(max(0, start - file.position))
+    file.chunk(max(0, start - file.position))
     return Layout(_AU_CODECS.get(codec, ""), True, channels, rate, file.position, _known(size))
 
 
-def _caf(file: _Counted) -> Layout:
+def _caf(file: _Header) -> Layout:
     file.take(8)
     described: tuple[str, bool, int, int] | None = None
     while True:
@@ -243,12 +236,11 @@ def _caf(file: _Counted) -> Layout:
             file.take(4)  # edit count
             encoding, is_big_endian, channels, rate = described
             return Layout(encoding, is_big_endian, channels, rate, file.position, size - 4 if size > 4 else None)
-        if name == b"desc":
-            described = _caf_format(file.begin(size))
-        elif size < 0:
+        if size < 0:
             raise LayoutError("its header is damaged")
-        else:
-            file.skip(size)
+        body = file.chunk(size)
+        if name == b"desc":
+            described = _caf_format(body)
 
 
 def _caf_format(chunk: bytes) -> tuple[str, bool, int, int]:

@@ -84,7 +84,7 @@ def read(path: Path, *, transpose: bool = False) -> MelFile:
         FileError: missing or damaged, or not a mel: other than 2 or 3 dimensions, no frames, not real numbers.
         UsageError: an unknown extension, or a .pt file if torch is not installed.
     """
-    load = _supported(formats.to_read(path), path, formats.readable(formats.MEL)).read_with()
+    load = formats.loaded(_supported(formats.to_read(path), path, formats.readable(formats.MEL)).reader)
     if path.is_dir():
         raise FileError(f"{path}: is a directory; expected a mel file")
     try:
@@ -129,7 +129,7 @@ def write_blocks(path: Path, mels: Iterable[NDArray[np.float32]], config: MelCon
     Raises:
         FileError, UsageError: see `write`. Errors that `mels` raises are passed on, and no file is left.
     """
-    save = _supported(formats.to_write(path), path, formats.writable(formats.MEL)).write_with()
+    save = formats.loaded(_supported(formats.to_write(path), path, formats.writable(formats.MEL)).writer)
     with atomic_write(path) as part:
         save(part, mels, {name: getattr(config, name) for name in SETTINGS})
 

@@ -126,7 +126,7 @@ def _open_uncompressed(path: Path, content: Content) -> Decoder:
     end = layout.start + layout.size
     if end < length and content.name == "au":  # nothing but samples follows its header
         return _open_to_the_end(path, content, layout, length)
-    defect = _length_defect(path, content, layout, length)
+    defect = None if end == length else _length_defect(path, content, layout, length)
     if defect is None or (defect != _FIRST and not layout.encoding):
         return _open_with_either(path, content)
     if not layout.encoding:
@@ -241,7 +241,11 @@ def identify(head: bytes) -> Content | None:
     Returns:
         None if the kind is not known.
     """
-    name = _riff(head) or next((name for at, magic, name in MAGIC if head[at : at + len(magic)] == magic), None)
+    name = next((name for at, magic, name in MAGIC if head[at : at + len(magic)] == magic), None)
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        name = "wav"
+    elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        name = "aiff"
     if name is None and head[:1] == b"\xff" and len(head) >= 4:
         if head[1] & 0xF6 == 0xF0:
             name = "adts"
@@ -250,12 +254,6 @@ def identify(head: bytes) -> Content | None:
     if name is None and len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
         name = "mpegts"
     return KINDS[name or _text(head)] if name or _text(head) else None
-
-
-def _riff(head: bytes) -> str:
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return "wav"
-    return "aiff" if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC") else ""
 
 
 def _text(head: bytes) -> str:

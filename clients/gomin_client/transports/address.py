@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from collections.abc import Sequence
@@ -59,6 +60,32 @@ def redacted(url: str) -> str:
     """The URL without what may be secret: credentials in front of the host, and a query."""
     without_query = re.sub(r"[?#].*", "?…", url, flags=re.DOTALL)
     return re.sub(r"^(\w[\w+.-]*:/*)?.*@", r"\1…@", without_query, flags=re.DOTALL)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: localhost, 127.0.0.0/8, ::1, or the unspecified address."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    address = ip_address(name)
+    if address is None:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback or mapped.is_unspecified)
+
+
+def ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a host is written as; None if it is a name."""
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        pass
+    if re.fullmatch(r"[0-9a-fx.]*[0-9][0-9a-fx.]*", name):
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(name))  # short forms, such as 127.1
+        except OSError:
+            pass
+    return None
 
 
 def balanced_target(addresses: Sequence[Address]) -> str:

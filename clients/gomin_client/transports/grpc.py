@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UsageError
-from gomin_client.transports.address import Address, balanced_target, with_port
+from gomin_client.transports.address import Address, balanced_target, is_loopback, with_port
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, Tensors, Transport
 from gomin_client.transports.connection import Connection
 from gomin_client.transports.forking import (
@@ -25,7 +25,7 @@ from gomin_client.transports.forking import (
     renew_in_children,
     skip_destructors_in_children,
 )
-from gomin_client.transports.proxies import grpc_proxy, is_loopback
+from gomin_client.transports.proxies import grpc_proxy
 from gomin_client.transports.statistics import Statistics, total
 from gomin_client.transports.triton import ASK_TIMEOUT_S, RefusedError, TritonTransport, brief, datatype, decode
 

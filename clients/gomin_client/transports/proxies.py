@@ -1,4 +1,4 @@
-"""The proxy that gRPC takes from the environment, and the addresses that are reached without one.
+"""The proxy that gRPC takes from the environment.
 
 gRPC reads `grpc_proxy`, `https_proxy` and `http_proxy`, in this order and in lower case only, and leaves out the hosts
 of `no_grpc_proxy` or `no_proxy`. The HTTP transport uses no proxy.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
-import socket
 from dataclasses import dataclass
 
-from gomin_client.transports.address import redacted
+from gomin_client.transports.address import ip_address, redacted
 
 _VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
@@ -45,36 +43,11 @@ def grpc_proxy(host: str) -> Proxy | None:
     return None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: localhost, 127.0.0.0/8, ::1, or the unspecified address."""
-    name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    address = _address(name)
-    if address is None:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return bool(mapped.is_loopback or mapped.is_unspecified)
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    if re.fullmatch(r"[0-9a-fx.]*[0-9][0-9a-fx.]*", name):
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(name))  # short forms, such as 127.1
-        except OSError:
-            pass
-    return None
-
-
 def _matches(host: str, entry: str) -> bool:
     """Whether a host is listed: gRPC compares ends of names, and addresses with ranges."""
     if host.lower().endswith(entry.lower()):
         return True
-    address = _address(host)
+    address = ip_address(host)
     try:
         return address is not None and address in ipaddress.ip_network(entry, strict=False)
     except ValueError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 
 from gomin_client.errors import UsageError
 from gomin_client.transports.address import Address, redacted, with_port
@@ -41,6 +41,11 @@ class Scheme:
     default_port: int | None = None
     balanced: bool = False
     retried: bool = True
+
+    def load(self) -> Opener:
+        """The opener; imports its module."""
+        loaded: Opener = resolve_name(self.opener) if isinstance(self.opener, str) else self.opener
+        return loaded
 
 
 _GRPC = "gomin_client.transports.grpc:open_grpc"
@@ -113,7 +118,7 @@ def connect(url: Location | Sequence[Location] | Transport, connection: Connecti
     if isinstance(url, Transport):
         return RetryingTransport(url, connection.wait_s, connection.retry_for_s)
     scheme, addresses = _located(url)
-    transport = _loaded(scheme.opener)(addresses, connection)
+    transport = scheme.load()(addresses, connection)
     return RetryingTransport(transport, connection.wait_s, connection.retry_for_s if scheme.retried else 0)
 
 
@@ -126,7 +131,7 @@ def connect_once(url: Location | Sequence[Location], connection: Connection) -> 
         UsageError: see `connect`.
     """
     scheme, addresses = _located(url)
-    return _loaded(scheme.opener)(addresses, connection)
+    return scheme.load()(addresses, connection)
 
 
 def _located(url: Location | Sequence[Location]) -> tuple[Scheme, list[Address]]:
@@ -145,11 +150,3 @@ def _located(url: Location | Sequence[Location]) -> tuple[Scheme, list[Address]]
     if len(schemes) > 1:
         raise UsageError("several URLs: either all with TLS, or none")
     return _SCHEMES[schemes.pop()], addresses
-
-
-def _loaded(opener: Opener | str) -> Opener:
-    if not isinstance(opener, str):
-        return opener
-    module, _, function = opener.partition(":")
-    loaded: Opener = getattr(import_module(module), function)
-    return loaded

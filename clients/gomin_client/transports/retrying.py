@@ -162,7 +162,8 @@ class RetryingTransport(Transport):
                 self._report_loss(error, seconds)
                 self._closed.wait(min(next(delays), give_up_at - now))
             else:
-                self._report_recovery()
+                if self._lost_at is not None:
+                    self._report_recovery()
                 return result
 
     def _watch(self, model: str, version: int) -> None:
@@ -203,6 +204,8 @@ class RetryingTransport(Transport):
         now = self._inner.describe(model)
         if version not in now.versions:
             raise ModelNotReadyError(f"{self.url}: version {version} of model {model} is not ready any more")
+        if now == pinned:
+            return
         before, after = (ModelContract.from_parameters(model, info.parameters) for info in (pinned, now))
         if not before.same_model(after, version):
             raise ContractError(

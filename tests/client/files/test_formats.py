@@ -136,5 +136,5 @@ def test_the_table_loads_no_heavy_package() -> None:
 
 def test_every_function_that_the_table_names_exists() -> None:
     for known in formats.FORMATS:
-        assert known.reader is None or callable(known.read_with())
-        assert known.writer is None or callable(known.write_with())
+        assert known.reader is None or callable(formats.loaded(known.reader))
+        assert known.writer is None or callable(formats.loaded(known.writer))

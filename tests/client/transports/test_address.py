@@ -3,7 +3,7 @@
 import pytest
 
 from gomin_client.errors import UsageError
-from gomin_client.transports.address import balanced_target
+from gomin_client.transports.address import balanced_target, is_loopback
 from gomin_client.transports.registry import connect, parse
 
 
@@ -55,3 +55,19 @@ class TestUrls:
     def test_anything_else_is_a_usage_error(self, url: str) -> None:
         with pytest.raises(UsageError, match="expected grpc://HOST:PORT"):
             connect(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST", "localhost.", "a.localhost", "127.0.0.1", "127.9.8.7", "127.1", "::1", "[::1]",
+     "0.0.0.0", "::", "::ffff:127.0.0.1"],
+)  # fmt: skip
+def test_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost.org", "10.0.0.1", "128.0.0.1", "2001:db8::1", "triton", "127.example.org", ""]
+)
+def test_other_machines(host: str) -> None:
+    assert not is_loopback(host)

@@ -12,7 +12,7 @@ import pytest
 
 from gomin_client import Connection
 from gomin_client.errors import ServerError
-from gomin_client.transports.proxies import Proxy, grpc_proxy, is_loopback
+from gomin_client.transports.proxies import Proxy, grpc_proxy
 from gomin_client.transports.registry import connect
 from tests.support import RunningServer
 
@@ -150,19 +150,3 @@ def test_ranges_of_addresses_are_exceptions(monkeypatch: pytest.MonkeyPatch) -> 
     assert grpc_proxy("10.1.2.3") is None
     assert grpc_proxy("fd00::3") is None
     assert grpc_proxy("192.0.2.1") is not None
-
-
-@pytest.mark.parametrize(
-    "host",
-    ["localhost", "LOCALHOST", "localhost.", "a.localhost", "127.0.0.1", "127.9.8.7", "127.1", "::1", "[::1]",
-     "0.0.0.0", "::", "::ffff:127.0.0.1"],
-)  # fmt: skip
-def test_this_machine(host: str) -> None:
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize(
-    "host", ["localhost.org", "10.0.0.1", "128.0.0.1", "2001:db8::1", "triton", "127.example.org", ""]
-)
-def test_other_machines(host: str) -> None:
-    assert not is_loopback(host)
