@@ -98,11 +98,6 @@ class Batch:
         assert self.vocoder is not None  # the command line opens one for these tasks
         return self.vocoder
 
-    @property
-    def first_window(self) -> int | None:
-        """The size of the first window, if the output is a live stream; see `Vocoder.stream`."""
-        return self.required_vocoder().first_window if self.settings.live else None
-
     def until_aborted(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """The blocks, until the batch is aborted.
 
@@ -154,9 +149,10 @@ def synthesize(job: FileJob, batch: Batch) -> Made:
     """Make audio of a mel file, which is checked as a whole before any of it is vocoded; a stream, as it arrives."""
     vocoder, settings = batch.required_vocoder(), batch.settings
     reading, config = settings.reading, batch.config
+    first = vocoder.first_window if settings.live else None
 
     def vocoded(mels: Iterable[MelBatch], force: bool) -> float:
-        made = vocoder.stream(mels, settings.seed, first_window=batch.first_window, force=force)
+        made = vocoder.stream(mels, settings.seed, first_window=first, force=force)
         return batch.write_audio(job, made)
 
     if batch.is_live(job):
@@ -176,11 +172,10 @@ def synthesize(job: FileJob, batch: Batch) -> Made:
 def reconstruct(job: FileJob, batch: Batch) -> Made:
     """Make audio of a recording by way of its mel."""
     vocoder, settings = batch.required_vocoder(), batch.settings
+    first = vocoder.first_window if settings.live else None
     with batch.recording(job) as reader:
         original = Tally(batch.channels(job, reader), keep=settings.plot)
-        waves = vocoder.reconstructed(
-            original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=batch.first_window
-        )
+        waves = vocoder.reconstructed(original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=first)
         made = Tally(waves, keep=settings.plot)
         seconds = batch.write_audio(job, made)
     column = None

@@ -92,19 +92,20 @@ def read_layout(name: str, file: Forward) -> Layout:
     return layout
 
 
+@dataclass
 class _Header:
     """Reads forward and counts the bytes.
 
     Attributes:
+        file: it is read from its first byte on.
         position: number of bytes read.
     """
 
-    def __init__(self, file: Forward) -> None:
-        self._file = file
-        self.position = 0
+    file: Forward
+    position: int = 0
 
     def take(self, size: int) -> bytes:
-        data = self._file.read(size)
+        data = self.file.read(size)
         self.position += len(data)
         if len(data) < size:
             raise LayoutError("its header is cut short")

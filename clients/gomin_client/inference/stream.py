@@ -63,7 +63,7 @@ def vocode(
                 free.acquire()
                 if stopped.is_set():
                     return
-                pending.put((window, workers.submit(partial(infer, piece, window))))
+                pending.put((window, workers.submit(partial(infer, np.ascontiguousarray(piece), window))))
             pending.put(None)
         except BaseException as error:  # for the caller's thread
             pending.put(error)
@@ -93,17 +93,12 @@ def _cut(blocks: Iterable[Array], windower: Windower) -> Iterator[tuple[Window, 
     for block in blocks:
         held = block if held is None else np.concatenate((held, block), axis=-1)
         for window in windower.feed(block.shape[-1]):
-            yield window, _piece(held, window, origin)
+            yield window, held[..., window.first - origin :][..., : window.length]
         held = held[..., windower.needed_from - origin :]
         origin = windower.needed_from
     for window in windower.finish():
         assert held is not None  # there is a window only where there were frames
-        yield window, _piece(held, window, origin)
-
-
-def _piece(held: Array, window: Window, origin: int) -> Array:
-    start = window.first - origin
-    return np.ascontiguousarray(held[..., start : start + window.length])
+        yield window, held[..., window.first - origin :][..., : window.length]
 
 
 @dataclass
@@ -159,8 +154,18 @@ class Workers:
     def __init__(self, most: int = MOST_CONCURRENT) -> None:
         """Args: most: maximum number of threads."""
         self._most = most
-        self._crew = _Crew()
-        weakref.finalize(self, self._crew.close)
+        self._is_closed = False
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin without threads; see `Forkable`."""
+        self._lock = threading.Lock()
+        self._threads = 0
+        # the threads do not refer to this object, so that it can be dropped; None ends all of them
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Task] | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)  # one permit for each thread that waits for a task
+        weakref.finalize(self, self._tasks.put, None)
 
     def submit(self, task: Task) -> Future[Any]:
         """Run a task in one of the threads.
@@ -168,55 +173,35 @@ class Workers:
         Returns:
             Its result; a `UsageError` if this object has been closed.
         """
-        return self._crew.submit(task, self._most)
-
-    def close(self) -> None:
-        """End the threads after the tasks that have been submitted."""
-        self._crew.close()
-
-
-class _Crew:
-    """What the threads of a `Workers` share; they do not refer to that object, so that it can be dropped."""
-
-    def __init__(self) -> None:
-        self._closed = False
-        self.after_fork()
-        renew_in_children(self)
-
-    def after_fork(self) -> None:
-        """Begin without threads; see `Forkable`."""
-        self._tasks: queue.SimpleQueue[tuple[Future[Any], Task] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._busy = 0
-
-    def submit(self, task: Task, most: int) -> Future[Any]:
         future: Future[Any] = Future()
         with self._lock:
-            if self._closed:
+            if self._is_closed:
                 future.set_exception(UsageError("the vocoder has been closed"))
                 return future
-            self._busy += 1
-            if self._busy > self._threads < most:
+            if not self._idle.acquire(blocking=False) and self._threads < self._most:
                 self._threads += 1
-                threading.Thread(target=self._work, name="gomin-request", daemon=True).start()
-        self._tasks.put((future, task))
+                threading.Thread(
+                    target=_work, args=(self._tasks, self._idle), name="gomin-request", daemon=True
+                ).start()
+            self._tasks.put((future, task))
         return future
 
     def close(self) -> None:
+        """End the threads after the tasks that have been submitted."""
         with self._lock:
-            self._closed = True
-            for _ in range(self._threads):
-                self._tasks.put(None)
-            self._threads = 0
+            self._is_closed = True
+            self._tasks.put(None)
 
-    def _work(self) -> None:
-        while (given := self._tasks.get()) is not None:
-            future, task = given
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(task())
-                except BaseException as error:  # for the caller
-                    future.set_exception(error)
-            with self._lock:
-                self._busy -= 1
+
+def _work(tasks: queue.SimpleQueue[tuple[Future[Any], Task] | None], idle: threading.Semaphore) -> None:
+    """Run tasks until None is found, which is left for the other threads."""
+    while (given := tasks.get()) is not None:
+        future, task = given
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(task())
+            except BaseException as error:  # for the caller
+                future.set_exception(error)
+        del given, future, task  # not kept while waiting
+        idle.release()
+    tasks.put(None)

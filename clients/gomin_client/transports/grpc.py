@@ -83,6 +83,7 @@ class GrpcTransport(TritonTransport):
         super().__init__(",".join(address.url for address in addresses))
         self._addresses = addresses
         self._headers = dict(connection.headers)
+        self._asking: dict[str, Any] = {"client_timeout": ASK_TIMEOUT_S, "headers": self._headers or None}
         self._tls: dict[str, Any] = {}
         self._options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", _LONGEST_MESSAGE),
@@ -290,10 +291,6 @@ class GrpcTransport(TritonTransport):
     def _statistics(self, model: str, version: str) -> dict[str, Any]:
         answer = self._client.get_inference_statistics(model, version, as_json=True, **self._asking)
         return dict(answer["model_stats"][0])
-
-    @property
-    def _asking(self) -> dict[str, Any]:
-        return {"client_timeout": ASK_TIMEOUT_S, "headers": self._headers or None}
 
 
 def _readable(path: Path) -> str:

@@ -135,7 +135,7 @@ class RetryingTransport(Transport):
 
     def _repeat(self, seconds: float, attempt: Callable[[], T]) -> T:
         """Attempt until it succeeds, for `seconds` after the first failure."""
-        delays = _delays()
+        delays: Iterator[float] | None = None
         give_up_at: float | None = None
         incomplete = 0
         while True:
@@ -160,6 +160,7 @@ class RetryingTransport(Transport):
                 if now >= give_up_at:
                     raise type(error)(f"{error}; tried for {seconds:g} s") from error
                 self._report_loss(error, seconds)
+                delays = delays or _delays()
                 self._closed.wait(min(next(delays), give_up_at - now))
             else:
                 if self._lost_at is not None:
