@@ -15,9 +15,10 @@ import torch
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, Provenance
 from gomin_client.contract.repository import CONFIG
+from gomin_client.errors import UsageError
 from gomin_client.transports.local import LocalTransport
 from gomin_export.checkpoints import load_network
-from gomin_export.checkpoints.sources import Source
+from gomin_export.checkpoints.sources import CheckpointFile
 from gomin_export.networks import registry
 from gomin_export.networks.registry import Architecture
 from gomin_export.parity import cases, gate, record, windows
@@ -48,7 +49,7 @@ class Export:
     def __init__(
         self,
         architecture: Architecture,
-        checkpoint: Path | Source,
+        checkpoint: Path | CheckpointFile,
         model_repository: Path,
         options: ExportOptions,
         say: Say = lambda _: None,
@@ -67,11 +68,16 @@ class Export:
             RepositoryError: the repository cannot take the models.
             UsageError: options contradict each other.
         """
+        if options.graph.target not in architecture.targets:
+            raise UsageError(
+                f"target {options.graph.target}: network {architecture.name} is exported for "
+                f"{' or '.join(architecture.targets)} only"
+            )
         self.placed = False  # whether the models are in the repository
         self._say = say
         self._architecture = architecture
         self._options = options
-        self._source = checkpoint if isinstance(checkpoint, Source) else Source.of(checkpoint)
+        self._source = checkpoint if isinstance(checkpoint, CheckpointFile) else CheckpointFile.of(checkpoint)
         path = self._source.path
         say(f"loading {path}")
         self._network = load_network(architecture.network_class, path, options.overrides, options.key, say)

@@ -19,11 +19,11 @@ from gomin_client.transports.base import ModelInfo, Parameters, Transport
 from gomin_export.errors import RepositoryError
 from gomin_export.networks.registry import Architecture
 from gomin_export.parity import gate, record
-from gomin_export.parity.gate import Case, Outcome, Report, Tolerance
+from gomin_export.parity.gate import Case, CaseResult, Report, Tolerance
 from gomin_export.repository.config import Deployment
 
 if TYPE_CHECKING:
-    from gomin_export.checkpoints.sources import Source  # torch, which recorded cases do not need
+    from gomin_export.checkpoints.sources import CheckpointFile  # torch, which recorded cases do not need
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class CheckpointReference:
     def __init__(
         self,
         architecture: Architecture,
-        source: Source,
+        source: CheckpointFile,
         overrides: Mapping[str, Any],
         key: str | None,
         criteria: Criteria = Criteria(),
@@ -212,7 +212,7 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
     problems = _check_identity(info, version, expected)
     if repository is not None and version in info.versions:
         problems += _check_files(repository / model / str(version), expected.files)
-    outcomes: list[Outcome] = []
+    outcomes: list[CaseResult] = []
     if version in info.versions:
         output = contract.OUTPUTS[expected.contract.kind]
 
@@ -231,7 +231,7 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
     return Report(f"{model} version {version}", [*problems, *outcomes], expected.tolerance, {"version": version})
 
 
-def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[Outcome]:
+def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[CaseResult]:
     """Compare the files of a version directory with their SHA-256, by default those in its own parity.json."""
     if expected is None:
         try:
@@ -246,7 +246,7 @@ def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[Outcom
     return problems
 
 
-def _check_identity(info: ModelInfo, version: int, expected: Expectation) -> list[Outcome]:
+def _check_identity(info: ModelInfo, version: int, expected: Expectation) -> list[CaseResult]:
     """Compare version, contract and provenance of a deployed model with the expectation."""
     if version not in info.versions:
         serves = ", ".join(map(str, info.versions))
@@ -272,6 +272,6 @@ def _check_identity(info: ModelInfo, version: int, expected: Expectation) -> lis
     return problems
 
 
-def _failed(name: str, problem: str) -> Outcome:
+def _failed(name: str, problem: str) -> CaseResult:
     nan = float("nan")
-    return Outcome(name, nan, nan, 0.0, problem)
+    return CaseResult(name, nan, nan, 0.0, problem)

@@ -22,7 +22,7 @@ _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointFile:
     """A checkpoint file on this machine.
 
     Attributes:
@@ -49,7 +49,9 @@ class Source:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def locate(checkpoint: str | Path, sha256: str | None = None, say: Callable[[str], None] = lambda _: None) -> Source:
+def locate(
+    checkpoint: str | Path, sha256: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> CheckpointFile:
     """The file that an option names; one of the Hub is downloaded, unless it is in the Hub's cache.
 
     Args:
@@ -73,13 +75,13 @@ def locate(checkpoint: str | Path, sha256: str | None = None, say: Callable[[str
     elif re.match(r"[a-z][a-z0-9+.-]*://", text):
         raise UsageError(f"--ckpt {text}: expected a file or {HUB}USER/REPOSITORY/FILE; download the file first")
     else:
-        source = Source.of(Path(text))
+        source = CheckpointFile.of(Path(text))
     if expected is not None and source.sha256 != expected:
         raise CheckpointError(f"{source.path}: its SHA-256 is {source.sha256}; expected {expected} (--sha256)")
     return source
 
 
-def _from_hub(url: str, say: Callable[[str], None]) -> Source:
+def _from_hub(url: str, say: Callable[[str], None]) -> CheckpointFile:
     match = _HUB_URL.fullmatch(url)
     if match is None:
         raise UsageError(f"--ckpt {url}: expected {HUB}USER/REPOSITORY/FILE, or {HUB}USER/REPOSITORY@REVISION/FILE")
@@ -101,7 +103,7 @@ def _from_hub(url: str, say: Callable[[str], None]) -> Source:
         raise CheckpointError(f"{url}: {_hub_problem(error)}") from error
     # the cache has snapshots/COMMIT/FILE
     commit = path.parts[-1 - len(Path(match["file"]).parts)]
-    return Source(path, _recorded(f"{HUB}{match['repository']}@{commit}/{match['file']}"), digest_of(path))
+    return CheckpointFile(path, _recorded(f"{HUB}{match['repository']}@{commit}/{match['file']}"), digest_of(path))
 
 
 def _hub_problem(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
+from gomin_export.choices import TARGETS
 from gomin_export.networks.served import ChainModel, OnnxModel, ServedModel
 
 MEMORY_BUDGET = 2 * 1024**3  # bytes that one request may need beyond the loaded model
@@ -33,6 +34,7 @@ class Architecture:
         models: the Triton models, in the order in which they are placed: a model comes after the models that it calls.
         options: "module:name" of the record of command-line options that only its command has, an
             `gomin_export.network_options.OwnOptions`.
+        targets: the values of `GraphOptions.target` that its graphs can be made for.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Architecture:
     network: str
     models: tuple[ServedModel, ...]
     options: str = "gomin_export.network_options:NoOptions"
+    targets: tuple[str, ...] = TARGETS[:1]
 
     @property
     def network_class(self) -> type[MelInverter]:
@@ -82,6 +85,7 @@ GAN = Architecture(
         ),
     ),
     options="gomin_export.network_options:TargetOptions",
+    targets=TARGETS,
 )
 
 DIFFUSION = Architecture(

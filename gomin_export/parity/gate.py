@@ -80,8 +80,8 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The outcome of one case: the model's error against the network in float64.
+class CaseResult:
+    """The result of one case: the model's error against the network in float64.
 
     Attributes:
         name: the case's.
@@ -130,17 +130,17 @@ class Report:
     """
 
     model: str
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[CaseResult]
     tolerance: Tolerance
     facts: Mapping[str, Any]
 
     @property
-    def failed(self) -> list[Outcome]:
+    def failed(self) -> list[CaseResult]:
         """Outcomes outside the tolerance."""
         return [outcome for outcome in self.outcomes if not outcome.passes(self.tolerance)]
 
     @property
-    def worst(self) -> Outcome:
+    def worst(self) -> CaseResult:
         """The outcome with the largest error, measured by the tolerance."""
         return max(self.outcomes, key=lambda outcome: outcome.excess(self.tolerance))
 
@@ -226,7 +226,7 @@ class Report:
             return otherwise if value is None else value
 
         outcomes = [
-            Outcome(
+            CaseResult(
                 case["name"],
                 number(case["max_abs_error"], math.nan),
                 number(case["snr_db"], math.inf if case["max_abs_error"] == 0 else -math.inf),
@@ -240,7 +240,7 @@ class Report:
         return cls(report["model"], outcomes, tolerance, facts)
 
 
-def compare(infer: Infer, cases: Sequence[Case], max_batch_size: int | None = None) -> list[Outcome]:
+def compare(infer: Infer, cases: Sequence[Case], max_batch_size: int | None = None) -> list[CaseResult]:
     """Send each case to a model and compare its answer with the expected output.
 
     Args:
@@ -254,9 +254,9 @@ def compare(infer: Infer, cases: Sequence[Case], max_batch_size: int | None = No
     return [_compare(infer, case, max_batch_size) for case in cases]
 
 
-def _compare(infer: Infer, case: Case, max_batch_size: int | None) -> Outcome:
-    def failed(problem: str) -> Outcome:
-        return Outcome(case.name, math.nan, math.nan, case.torch_error, problem)
+def _compare(infer: Infer, case: Case, max_batch_size: int | None) -> CaseResult:
+    def failed(problem: str) -> CaseResult:
+        return CaseResult(case.name, math.nan, math.nan, case.torch_error, problem)
 
     items = len(case.output)
     step = min(items, max_batch_size or items)
@@ -273,7 +273,7 @@ def _compare(infer: Infer, case: Case, max_batch_size: int | None) -> Outcome:
     if actual.shape != case.output.shape:
         return failed(f"answered {actual.shape}; expected {case.output.shape}")
     error = actual.astype(np.float64) - case.output
-    return Outcome(case.name, float(np.abs(error).max()), _snr_db(case.output, error), case.torch_error)
+    return CaseResult(case.name, float(np.abs(error).max()), _snr_db(case.output, error), case.torch_error)
 
 
 def _snr_db(signal: NDArray[np.float64], error: NDArray[np.float64]) -> float:

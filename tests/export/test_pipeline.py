@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
+from gomin_client.errors import UsageError
 from gomin_export import pipeline
 from gomin_export.errors import ParityError
 from gomin_export.networks import GomiGAN
 from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.forms import OnnxForm
+from gomin_export.onnx.forms import GraphOptions, OnnxForm
 from gomin_export.plan import ExportOptions
 from gomin_export.repository import fingerprint
 from gomin_export.repository.config import without_provenance
@@ -148,3 +149,12 @@ def test_a_no_op_mends_the_config(tiny_repository: Path, tmp_path: Path) -> None
     config.write_text(text + "\n\n")
     pipeline.export("gan", CHECKPOINT, home)
     assert config.read_text() == text + "\n\n"  # as it is meant, nothing to write
+
+
+def test_a_network_is_not_exported_for_a_target_that_it_does_not_have(tmp_path: Path) -> None:
+    options = ExportOptions(graph=GraphOptions(target="cpu"))
+
+    with pytest.raises(UsageError, match="target cpu: network diffusion is exported for any only"):
+        pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", tmp_path / "models", options)
+
+    assert not (tmp_path / "models").exists()

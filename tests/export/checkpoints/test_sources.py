@@ -19,7 +19,7 @@ from gomin_client.contract.model import Provenance
 from gomin_client.errors import UsageError
 from gomin_export import pipeline
 from gomin_export.checkpoints import sources
-from gomin_export.checkpoints.sources import Source, locate
+from gomin_export.checkpoints.sources import CheckpointFile, locate
 from gomin_export.cli import app
 from gomin_export.errors import CheckpointError
 from gomin_export.parity.record import read_provenance
@@ -117,7 +117,7 @@ def test_the_commit_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     source = locate("hf://user/vocoder@refs%2Fpr%2F3/a/gan.pt")
 
     assert asked == [("user/vocoder", "a/gan.pt", "refs/pr/3")]
-    assert source == Source(snapshot, f"hf://user/vocoder@{COMMIT}/a/gan.pt", SHA256)
+    assert source == CheckpointFile(snapshot, f"hf://user/vocoder@{COMMIT}/a/gan.pt", SHA256)
 
 
 def test_errors_of_the_network_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

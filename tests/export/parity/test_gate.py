@@ -9,7 +9,7 @@ import pytest
 
 from gomin_export.errors import ParityError
 from gomin_export.parity import gate
-from gomin_export.parity.gate import Case, Outcome, Report, Tolerance
+from gomin_export.parity.gate import Case, CaseResult, Report, Tolerance
 
 FP32 = Tolerance.of("fp32")
 FP16 = Tolerance.of("fp16")
@@ -78,9 +78,9 @@ class TestCases:
 
 class TestReport:
     OUTCOMES = (
-        Outcome("fine", 1e-7, 120.0, 1e-7),
-        Outcome("bad", 0.1, 10.0, 1e-7),
-        Outcome("worse", math.nan, math.nan, 1e-7),
+        CaseResult("fine", 1e-7, 120.0, 1e-7),
+        CaseResult("bad", 0.1, 10.0, 1e-7),
+        CaseResult("worse", math.nan, math.nan, 1e-7),
     )
 
     def test_names_the_worst_case(self) -> None:
@@ -99,8 +99,8 @@ class TestReport:
     def test_there_and_back_through_json(self) -> None:
         outcomes = (
             *self.OUTCOMES[:1],
-            Outcome("exact", 0.0, math.inf, 0.0),
-            Outcome("absent", math.nan, math.nan, 0.0, "gone"),
+            CaseResult("exact", 0.0, math.inf, 0.0),
+            CaseResult("absent", math.nan, math.nan, 0.0, "gone"),
         )
         report = Report("m", outcomes, FP16, {"files": {"a": "b"}})
         text = json.dumps(report.to_dict(), allow_nan=False)
