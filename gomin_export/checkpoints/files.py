@@ -8,6 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ _IGNORED = re.compile(
     r"argparse\.Namespace|types\.SimpleNamespace|datetime\.\w+|pathlib\.\w+|pathlib\._local\.\w+|builtins\.frozenset"
     r"|_codecs\.encode|numpy\.(?:_?core\.multiarray\.(?:scalar|_reconstruct)|dtype|ndarray|dtypes\.\w+)"
 )
+
+# Dicts with other ways to read them, such as the AttrDict of a config: see `_PlainDict`.
+_DICTS = re.compile(r"[\w.]+\.\w*Dict")
 
 # first bytes → what such a file is, and what to do about it
 _KINDS: tuple[tuple[bytes, str], ...] = (
@@ -88,20 +92,40 @@ class _Ignored:
     def __setstate__(self, _: Any) -> None: ...
 
 
+class _PlainDict:
+    """A stand-in for a subclass of dict, whose items are kept in an ordinary dict."""
+
+    def __new__(cls, *_: Any, **__: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()  # the kind of dict that torch's safe unpickler fills
+
+
+def _stand_in(name: str) -> type | None:
+    """The class that takes the place of a Python class of this name, which is not imported; None for most classes."""
+    if _IGNORED.fullmatch(name):
+        return _Ignored
+    return _PlainDict if _DICTS.fullmatch(name) else None
+
+
 def _load_pickle(path: Path) -> Any:
-    """The contents of a file of torch.save, with `_Ignored` in place of objects that trainers add to the tensors."""
+    """The contents of a file of torch.save, with `_stand_in`s for objects that trainers add to the tensors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickle protocols; a file that cannot be read is an error of the caller
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return _load_tensors(path)
         except pickle.UnpicklingError:
             if not zipfile.is_zipfile(path):
                 raise
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            if not refused or not all(_IGNORED.fullmatch(name) for name in refused):
+            known: list[Any] = [(stand_in, name) for name in refused if (stand_in := _stand_in(name)) is not None]
+            if not refused or len(known) < len(refused):
                 raise
-        with torch.serialization.safe_globals([(_Ignored, name) for name in refused]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(known):
+            return _load_tensors(path)
+
+
+def _load_tensors(path: Path) -> Any:
+    with path.open("rb") as file:  # without its name: torch takes a file for safetensors by its extension alone
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def require_file(path: Path) -> None:

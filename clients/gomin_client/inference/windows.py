@@ -82,9 +82,12 @@ def check_window(size: int, halo: int, first_size: int | None = None) -> None:
     Raises:
         UsageError: the window is too short; the message names the minimum.
     """
-    if not isinstance(size, Integral) or size <= 2 * halo:
+    for number in (size, first_size):
+        if not isinstance(number, Integral | None):
+            raise UsageError(f"a window of {number!r} frames: expected a whole number")
+    if size <= 2 * halo:
         raise UsageError(f"a window of {size} frames: expected more than {2 * halo}, twice the model's halo")
-    if first_size is not None and (not isinstance(first_size, Integral) or first_size <= halo):
+    if first_size is not None and first_size <= halo:
         raise UsageError(f"a first window of {first_size} frames: expected more than {halo}, the model's halo")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -193,8 +194,11 @@ def _outputs(answer: Answer) -> dict[str, NDArray[Any]]:
     if _JSON_LENGTH not in answer.headers:
         _json(answer.body)
         raise ValueError(f"an answer without the header {_JSON_LENGTH}")
-    length = int(answer.headers[_JSON_LENGTH])
-    if not 0 <= length <= len(answer.body):
+    given = answer.headers[_JSON_LENGTH]
+    if not re.fullmatch("[0-9]{1,18}", given):
+        raise ValueError(f"an answer whose header {_JSON_LENGTH} is {given[:40]!r}; expected a number of bytes")
+    length = int(given)
+    if length > len(answer.body):
         raise ValueError(f"an answer of {len(answer.body)} bytes, {length} of them JSON")
     data = memoryview(answer.body)[length:]
     outputs = {}

@@ -71,3 +71,9 @@ class TestWindower:
 
     def test_nothing_is_nothing(self) -> None:
         assert cut(0, 10, 2) == []
+
+
+@pytest.mark.parametrize(("size", "first"), [("5", None), (5.0, None), (50, "9")])
+def test_a_window_is_a_whole_number(size: object, first: object) -> None:
+    with pytest.raises(UsageError, match=r"a window of ('5'|5\.0|'9') frames: expected a whole number"):
+        windows.check_window(size, 1, first)  # type: ignore[arg-type]

@@ -73,6 +73,15 @@ def test_http(name: str) -> None:
     assert len(str(caught.value)) < 1000
 
 
+def test_a_length_in_a_header_is_named() -> None:
+    with (
+        http_server(lambda _: NONSENSE["a header length of text"]) as url,
+        Vocoder(url, connection=ONCE) as vocoder,
+        pytest.raises(GominError, match="inference-header-content-length is 'many'; expected a number of bytes"),
+    ):
+        vocoder.synthesize(MEL)
+
+
 def test_http_headers_without_end() -> None:
     with http_server(lambda _: Reply(b"", {f"x-{index}": "y" for index in range(200)})) as url:
         with Vocoder(url, connection=ONCE) as vocoder, pytest.raises(GominError, match="no valid answer") as caught:

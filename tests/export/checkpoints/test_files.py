@@ -189,6 +189,36 @@ def test_objects_that_trainers_save_beside_the_tensors_are_ignored(tmp_path: Pat
     assert GomiGAN.from_pretrained(tmp_path / "gan.pt").mel_config.n_mels == 128
 
 
+class AttrDict(dict[str, Any]):
+    """The dict of a config, as many vocoders save it: its items are attributes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.__dict__ = self
+
+    def __setstate__(self, _: Any) -> None:
+        raise AssertionError("code of the checkpoint's classes ran")
+
+
+def test_subclasses_of_dict_become_dicts(tmp_path: Path, state: State) -> None:
+    torch.save(AttrDict(generator=state, h=AttrDict(hop_size=256)), tmp_path / "gan.pt")
+
+    contents = load_file(tmp_path / "gan.pt")
+
+    assert contents["h"] == {"hop_size": 256}
+    assert not isinstance(contents, AttrDict)
+    assert not isinstance(contents["h"], AttrDict)
+    assert GomiGAN.from_pretrained(tmp_path / "gan.pt").mel_config.n_mels == 128
+
+
+def test_the_content_decides_about_the_format(tmp_path: Path, state: State) -> None:
+    torch.save(state, tmp_path / "gan.safetensors")
+    save_file(state, tmp_path / "gan.pt")
+
+    for name in ("gan.safetensors", "gan.pt"):
+        assert load_file(tmp_path / name).keys() == state.keys()
+
+
 def test_an_ignored_object_does_not_let_others_in(tmp_path: Path, state: State) -> None:
     evil = {"state_dict": state, "args": argparse.Namespace(a=Marker(tmp_path / "code-ran"))}
     torch.save(evil, tmp_path / "gan.pt")
