@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, serving
+from tests.support import DEMO_CHECKPOINT, GOLDEN, UNPROBED, RunningServer, serving
 
 if TYPE_CHECKING:
     from gomin_export.networks import DiffusionWrapper, GomiGAN
@@ -103,7 +103,7 @@ def tiny_repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path
 @pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A real Triton server on that repository, shared by all tests that do not end it."""
-    with serving(repository, tmp_path_factory.mktemp("server") / "log") as running:
+    with serving(repository, tmp_path_factory.mktemp("server") / "log", UNPROBED) as running:
         yield running
 
 

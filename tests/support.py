@@ -31,6 +31,8 @@ DEMO_CHECKPOINT = ROOT / "checkpoints" / "demo_gan.pt"
 BIN = Path(sys.executable).parent
 
 READY_TIMEOUT_S = 300
+# for tests that count requests: the small inferences of gomin-server would count too
+UNPROBED = "--helper-timeout=0"
 
 
 def golden(name: str) -> dict[str, NDArray[np.float32]]:

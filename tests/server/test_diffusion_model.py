@@ -24,7 +24,7 @@ from gomin_export.networks import DiffusionWrapper
 from gomin_export.pipeline import Exported
 from gomin_export.plan import ExportOptions
 from gomin_export.repository.config import Deployment
-from tests.support import GOLDEN, RunningServer, serving
+from tests.support import GOLDEN, UNPROBED, RunningServer, serving
 
 TILE = 10
 FRAMES = 25  # four tiles with a halo of one frame to either side
@@ -49,7 +49,7 @@ def tiled_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def tiled(tiled_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with serving(tiled_repository, tmp_path_factory.mktemp("server") / "log") as running:
+    with serving(tiled_repository, tmp_path_factory.mktemp("server") / "log", UNPROBED) as running:
         yield running
 
 

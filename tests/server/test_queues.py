@@ -16,7 +16,7 @@ import tritonclient.grpc as triton
 from gomin_client import Connection, Vocoder
 from gomin_client.errors import ServerError
 from gomin_client.transports.statistics import settled
-from tests.support import RunningServer, serving
+from tests.support import UNPROBED, RunningServer, serving
 
 pytestmark = pytest.mark.server
 
@@ -40,7 +40,7 @@ def queues(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         text, count = re.subn(rf"{setting}: \d+", f"{setting}: {value}", text)
         assert count == 1
         config.write_text(text)
-    with serving(home / "models", home / "log") as server:
+    with serving(home / "models", home / "log", UNPROBED) as server:
         yield server
 
 

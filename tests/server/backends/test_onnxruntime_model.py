@@ -22,7 +22,7 @@ from tritonclient.utils import np_to_triton_dtype
 from gomin_client.transports.statistics import settled
 from gomin_export.networks import GomiGAN
 from tests.server.processes import descendants
-from tests.support import ROOT, RunningServer, serving, start
+from tests.support import ROOT, UNPROBED, RunningServer, serving, start
 
 pytestmark = pytest.mark.server
 
@@ -108,7 +108,7 @@ def variants(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     for name, changes in ACCEPTED.items():
         place_variant(tiny_repository, home / "models", name, *changes)
     place_lookup(home / "models")
-    with serving(home / "models", home / "log") as server:
+    with serving(home / "models", home / "log", UNPROBED) as server:
         yield server
 
 
