@@ -175,11 +175,12 @@ def _read_config(architecture: Architecture, path: Path | None) -> dict[str, Any
 
 def _show_plan(plan: ExportPlan) -> None:
     """Print the changes of an export, for --dry-run."""
-    for model, text in plan.config_texts().items():
-        home = plan.repository / model
-        made = "is there already, by the same recipe" if plan.exists else "would be made"
-        typer.echo(f"# {home / str(plan.version)}: {made}")
-        for number in plan.dropped[model]:
+    texts = plan.config_texts()
+    for model in plan.models:
+        home, text = plan.repository / model.name, texts[model.name]
+        made = "is there already, by the same recipe" if model.exists else "would be made"
+        typer.echo(f"# {home / str(model.version)}: {made}")
+        for number in model.dropped:
             typer.echo(f"# {home / str(number)}: would be removed")
         typer.echo(f"# {home / 'config.pbtxt'}:")
         typer.echo(text)

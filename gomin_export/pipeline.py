@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -13,7 +14,7 @@ import onnxruntime
 import torch
 
 from gomin_client.contract import model as contract
-from gomin_client.contract.model import FP16, Provenance
+from gomin_client.contract.model import FP16, FP32, Provenance
 from gomin_client.contract.repository import CONFIG
 from gomin_client.errors import UsageError
 from gomin_client.transports.local import LocalTransport
@@ -21,6 +22,7 @@ from gomin_export.checkpoints import load_network
 from gomin_export.checkpoints.sources import CheckpointFile
 from gomin_export.networks import registry
 from gomin_export.networks.registry import Architecture
+from gomin_export.networks.served import ServedModel
 from gomin_export.parity import cases, gate, record, windows
 from gomin_export.parity.gate import Report
 from gomin_export.plan import ExportOptions, ExportPlan, PlannedModel, make_plan
@@ -104,7 +106,7 @@ class Export:
     def _run(self, plan: ExportPlan) -> Exported:
         if plan.exists:
             self._say(f"version {plan.version} was made by the same recipe: nothing to export{plan.newer}")
-            reports = [self._recorded(path) for path in plan.paths]
+            reports = [self._recorded(model) for model in plan.models]
             if not plan.changes:
                 return Exported(plan, reports)
         with staging(plan.repository) as stage:
@@ -114,15 +116,16 @@ class Export:
                     (stage / model.name).mkdir()
             else:
                 reports = self._build(stage)
-                precision = self._options.graph.precision
                 for model, report in zip(plan.models, reports, strict=True):
-                    provenance[model.name] = Provenance(
-                        self._source.sha256, precision, report.summary, self._source.name
-                    )
+                    if not model.exists:
+                        facts = report.facts
+                        provenance[model.name] = Provenance(
+                            facts["checkpoint_sha256"], facts["precision"], report.summary, facts["source"]
+                        )
             with transferred(plan.repository, [stage / model.name for model in plan.models]) as homes:
                 staged = plan.staged(homes, provenance)
                 with place.signals_deferred():
-                    place.place_models(plan.repository, plan.version, staged, plan.dropped)
+                    place.place_models(plan.repository, staged, plan.dropped)
                     self.placed = True
         return Exported(plan, reports)
 
@@ -132,11 +135,21 @@ class Export:
         texts = self.plan.config_texts()
         with LocalTransport(stage) as transport:
             for model in self.plan.models:
-                files = stage / model.name / str(self.plan.version)
-                files.mkdir(parents=True)
-                (stage / model.name / CONFIG).write_text(texts[model.name], encoding="utf-8")
+                home = stage / model.name
+                home.mkdir()
+                if model.exists:
+                    reports.append(self._recorded(model))
+                    if model.served.is_shared:  # an ensemble that is tested here calls it
+                        placed = self.plan.repository / model.name / str(model.version)
+                        shutil.copytree(placed, home / placed.name)
+                        (home / CONFIG).write_text(texts[model.name], encoding="utf-8")
+                    continue
+                files = home / str(model.version)
+                files.mkdir()
+                (home / CONFIG).write_text(texts[model.name], encoding="utf-8")
                 self._write(model, files)
-                self._say(f"comparing {model.name} with PyTorch")
+                reference = "the client's front end" if model.served.is_shared else "PyTorch"
+                self._say(f"comparing {model.name} with {reference}")
                 report = self._test(transport, model, files)
                 report.require("Nothing was placed in the repository")
                 record.write_report(files, report)
@@ -163,12 +176,10 @@ class Export:
         gate_cases = served.gate_cases(self._network, model.parameters)
         record.write_vectors(files, cases.to_record(gate_cases))
         facts: dict[str, Any] = {
-            "checkpoint_sha256": self._source.sha256,
-            "source": self._source.name,
-            "precision": self._options.graph.precision,
+            **self._origin(served),
             "contract": model.contract.to_parameters(),
             "files": record.file_digests(files),
-            "recipe": self.plan.recipe,
+            "recipe": model.recipe,
             "parameters": model.parameters,  # of the requests
             "onnxruntime": onnxruntime.__version__,
             "python": platform.python_version(),
@@ -176,21 +187,36 @@ class Export:
         providers = served.inspect(files, model.contract, gate_cases[0].inputs)
         if providers:
             facts["execution_providers"] = providers  # execution provider → number of operators that it ran
-            if self._options.graph.precision == FP16 and set(providers) == {"CPUExecutionProvider"}:
+            if facts["precision"] == FP16 and set(providers) == {"CPUExecutionProvider"}:
                 facts["note"] = "float16 on the CPU is emulated by casts around float32 operators; a GPU rounds more"
 
         def infer(inputs: gate.Inputs) -> Any:
-            answer = transport.infer(model.name, self.plan.version, inputs, parameters=model.parameters)
+            answer = transport.infer(model.name, model.version, inputs, parameters=model.parameters)
             return answer[contract.OUTPUTS[served.kind]]
 
         outcomes = gate.compare(infer, gate_cases)
         in_windows = windows.in_windows(infer, model.contract.mel.hop_length, model.contract.halo_frames)
         outcomes += gate.compare(in_windows, served.window_cases(self._network))
-        return Report(model.name, outcomes, self._options.tolerance, facts)
+        return Report(model.name, outcomes, self._tolerance(served), facts)
 
-    def _recorded(self, files: Path) -> Report:
+    def _origin(self, served: ServedModel) -> dict[str, str]:
+        """What a model was made of: the checkpoint, or no checkpoint for the front end, which is always in float32."""
+        if served.is_shared:
+            return {"checkpoint_sha256": "", "source": "", "precision": FP32, "reference": "numpy"}
+        return {
+            "checkpoint_sha256": self._source.sha256,
+            "source": self._source.name,
+            "precision": self._options.graph.precision,
+        }
+
+    def _tolerance(self, served: ServedModel) -> gate.Tolerance:
+        """The tolerance of the export; the front end has its own, for other exports use the same one."""
+        return gate.Tolerance(gate.ATOL, None) if served.is_shared else self._options.tolerance
+
+    def _recorded(self, model: PlannedModel) -> Report:
         """The report of an earlier export, judged by the tolerance of this one."""
-        report = replace(record.read_report(files), tolerance=self._options.tolerance)
+        files = self.plan.repository / model.name / str(model.version)
+        report = replace(record.read_report(files), tolerance=self._tolerance(model.served))
         report.require(f"These are the results of its export; {files} stays in place")
         return report
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from gomin_client.transports.base import Parameters
 from gomin_export.choices import CPU, TARGETS
 from gomin_export.networks.base import MelInverter
 from gomin_export.networks.registry import Architecture
-from gomin_export.networks.served import ServedModel
+from gomin_export.networks.served import EnsembleModel, ServedModel
 from gomin_export.onnx.forms import GraphOptions
 from gomin_export.parity.gate import Tolerance
 from gomin_export.repository import fingerprint, place
@@ -80,6 +80,9 @@ class PlannedModel:
     Attributes:
         served: its record.
         contract: its contract with clients.
+        version: its version number: that of the export, or the front end's own.
+        exists: the version is in the repository, and was made by the same recipe.
+        recipe: everything that determines its files; see `fingerprint`.
         config: text of a new config.pbtxt; None keeps the existing one.
         dropped: versions to be removed.
         parameters: parameters of the parity gate's requests.
@@ -87,6 +90,9 @@ class PlannedModel:
 
     served: ServedModel
     contract: ModelContract
+    version: int
+    exists: bool
+    recipe: Recipe
     config: str | None
     dropped: list[int]
     parameters: Parameters
@@ -103,17 +109,13 @@ class ExportPlan:
 
     Attributes:
         repository: the model repository.
-        version: version number of all its models.
-        exists: the version is in the repository, and was made by the same recipe.
+        version: version number of all its models but the mel front end, which has its own.
         models: in the order in which they are placed.
-        recipe: everything that determines the exported files; see `make_recipe`.
     """
 
     repository: Path
     version: int
-    exists: bool
     models: tuple[PlannedModel, ...]
-    recipe: Recipe
 
     def staged(self, homes: Sequence[Path], provenance: Mapping[str, Provenance]) -> list[StagedModel]:
         """The models in staging directories.
@@ -123,16 +125,29 @@ class ExportPlan:
             provenance: model → provenance of its new version, if there is a new version.
         """
         return [
-            StagedModel(model.name, model.contract, home, model.config, provenance.get(model.name))
+            StagedModel(
+                model.name,
+                model.contract,
+                model.version,
+                home,
+                model.config,
+                provenance.get(model.name),
+                model.served.is_shared,
+            )
             for model, home in zip(self.models, homes, strict=True)
         ]
 
     def config_texts(self) -> dict[str, str]:
         """Model → text of its config.pbtxt, without the provenance of a new version."""
         return {
-            planned.name: place.final_config(self.repository, staged, self.version, planned.dropped)
+            planned.name: place.final_config(self.repository, staged, planned.dropped)
             for planned, staged in zip(self.models, self.staged([self.repository] * len(self.models), {}), strict=True)
         }
+
+    @property
+    def exists(self) -> bool:
+        """Whether all models are in the repository, made by the same recipes."""
+        return all(model.exists for model in self.models)
 
     @property
     def dropped(self) -> dict[str, list[int]]:
@@ -142,12 +157,13 @@ class ExportPlan:
     @property
     def paths(self) -> list[Path]:
         """The version directories."""
-        return [self.repository / model.name / str(self.version) for model in self.models]
+        return [self.repository / model.name / str(model.version) for model in self.models]
 
     @property
     def newer(self) -> str:
         """Advice if there are newer versions, which servers and clients prefer; empty otherwise."""
-        newest = max(number for model in self.models for number in [0, *versions(self.repository / model.name)])
+        own = [model.name for model in self.models if not model.served.is_shared]
+        newest = max(number for name in own for number in [0, *versions(self.repository / name)])
         if newest <= self.version:
             return ""
         return f"; but version {newest} is newer: --version {newest + 1} makes it the newest again"
@@ -188,16 +204,17 @@ def make_plan(
         model.kind != contract.DIFFUSION for model in architecture.models
     ):
         raise UsageError(f"{architecture.name} models have no sampling chain: sampler settings have no effect on them")
-    contracts = architecture.contracts(network)
+    models = _with_front_end(architecture, network, repository)
+    contracts = {model.name: model.described(network) for model in models}
     configs: dict[str, str | None] = {}
     parameters: dict[str, Parameters] = {}
-    for model in architecture.models:
+    for model in models:
         described = contracts[model.name]
         place.check_contract(repository, model.name, described, options.overwrite_config)
         text = config_text(model, described, deployment)
         config = place.choose_config(repository, model.name, text, deployment, precision, options.overwrite_config)
-        kept = repository / model.name / CONFIG if config is None else None
         configs[model.name] = config
+        kept = repository / model.holds_chain / CONFIG if configs[model.holds_chain] is None else None
         parameters[model.name] = model.request_parameters(described, deployment, kept)
     recipe = fingerprint.make_recipe(
         checkpoint_sha256,
@@ -206,18 +223,47 @@ def make_plan(
         options.graph,
         next((chosen for chosen in parameters.values() if chosen), None),
     )
-    version, exists = _choose_version(repository, list(contracts), recipe, options)
-    models = tuple(
-        PlannedModel(
-            model,
-            contracts[model.name],
-            configs[model.name],
-            place.dropped_versions(repository, model.name, version, options.keep),
-            parameters[model.name],
-        )
-        for model in architecture.models
+    version, exists = _choose_version(
+        repository, [model.name for model in models if not model.is_shared], recipe, options
     )
-    return ExportPlan(repository, version, exists, models, recipe)
+
+    def planned(model: ServedModel) -> PlannedModel:
+        own = (version, exists, recipe)
+        number, is_there, made_by = _choose_shared(repository, model, network) if model.is_shared else own
+        dropped = place.dropped_versions(repository, model.name, number, options.keep)
+        name = model.name
+        return PlannedModel(model, contracts[name], number, is_there, made_by, configs[name], dropped, parameters[name])
+
+    return ExportPlan(repository, version, tuple(map(planned, models)))
+
+
+def _with_front_end(architecture: Architecture, network: MelInverter, repository: Path) -> list[ServedModel]:
+    """The network's models, with a name for the front end that no front end of other settings has.
+
+    One config.pbtxt serves all versions of a model, so they cannot differ in their settings.
+    """
+    named: list[ServedModel] = []
+    for model in architecture.models:
+        if model.is_shared:
+            own = f"{model.name}_{architecture.name}"
+            described = model.described(network)
+            taken = not place.has_contract(repository, model.name, described)
+            placed = (repository / own / CONFIG).exists() and place.has_contract(repository, own, described)
+            named.append(replace(model, name=own) if taken or placed else model)
+        elif isinstance(model, EnsembleModel):
+            front_end = next(known.name for known in named if known.is_shared)
+            named.append(replace(model, front_end=front_end))
+        else:
+            named.append(model)
+    return named
+
+
+def _choose_shared(repository: Path, model: ServedModel, network: MelInverter) -> tuple[int, bool, Recipe]:
+    """Version of a shared model, whether it exists, and its recipe. Ensembles call the newest version: it must fit."""
+    recipe = fingerprint.make_shared_recipe(model, network)
+    newest = max(versions(repository / model.name), default=0)
+    exists = newest > 0 and fingerprint.find_export(repository, [model.name], recipe, newest) is not None
+    return (newest, True, recipe) if exists else (newest + 1, False, recipe)
 
 
 def _choose_version(repository: Path, models: list[str], recipe: Recipe, options: ExportOptions) -> tuple[int, bool]:

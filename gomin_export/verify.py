@@ -7,7 +7,7 @@ PyTorch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,7 +49,7 @@ class Expectation:
 
     Attributes:
         contract: its contract with clients.
-        checkpoint_sha256: SHA-256 of its checkpoint.
+        checkpoint_sha256: SHA-256 of its checkpoint; "" for a mel front end.
         precision: its number format.
         version: its version; None for the newest deployed one.
         newest: no newer version may be deployed.
@@ -57,6 +57,7 @@ class Expectation:
         cases: inputs and expected outputs.
         tolerance: for the outputs.
         parameters: parameters of the requests.
+        reference: what computed the outputs.
     """
 
     contract: ModelContract
@@ -68,6 +69,7 @@ class Expectation:
     cases: Sequence[Case]
     tolerance: Tolerance
     parameters: Parameters = field(default_factory=dict)
+    reference: str = "PyTorch"
 
 
 class Reference(Protocol):
@@ -108,6 +110,8 @@ class RecordedReference:
             RepositoryError: the version does not exist, or was exported without records.
         """
         asked = self._criteria
+        if _is_front_end(self._repository, model):  # has its own version, is always in float32
+            asked = replace(asked, version=None, precision=None)
         there = model_repository.versions(self._repository / model)
         version = asked.version or max(there, default=0)
         if version not in there:
@@ -130,11 +134,22 @@ class RecordedReference:
             record.read_vectors(files),
             tolerance,
             report.facts.get("parameters", {}),
+            report.reference,
         )
 
 
+def _is_front_end(repository: Path, model: str) -> bool:
+    """Whether the newest version of a model was exported as a mel front end."""
+    newest = max(model_repository.versions(repository / model), default=0)
+    try:
+        report = record.read_report(repository / model / str(newest))
+    except RepositoryError:
+        return False  # the caller reads it too, and reports the error
+    return bool(report.facts["contract"].get(contract.PARAMETER_PREFIX + "kind") == contract.FRONT_END)
+
+
 class CheckpointReference:
-    """The network in a checkpoint, run by PyTorch."""
+    """The network in a checkpoint, run by PyTorch. A mel front end is tested as a part of an ensemble."""
 
     def __init__(
         self,
@@ -161,7 +176,7 @@ class CheckpointReference:
         from gomin_export.checkpoints import load_network
 
         self._network = load_network(architecture.network_class, source.path, overrides, key, say)
-        self._models = {model.name: model for model in architecture.models}
+        self._models = {model.name: model for model in architecture.models if not model.is_shared}
         self._contracts = architecture.contracts(self._network)
         self._sha256 = source.sha256
         self._version = criteria.version
@@ -223,12 +238,15 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
             return answer[output]
 
         try:
-            outcomes = gate.compare(infer, expected.cases, info.max_batch_size or None)
+            # an ensemble has no maximum batch size of its own, and its models may have any
+            most = 1 if expected.contract.kind in contract.ENSEMBLE_KINDS else info.max_batch_size or None
+            outcomes = gate.compare(infer, expected.cases, most)
         except ServerError as error:
             if repository is None:
                 raise
             outcomes = [_failed("runs", str(error))]  # there is no server: a file cannot be loaded
-    return Report(f"{model} version {version}", [*problems, *outcomes], expected.tolerance, {"version": version})
+    facts = {"version": version, "reference": expected.reference}
+    return Report(f"{model} version {version}", [*problems, *outcomes], expected.tolerance, facts)
 
 
 def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[CaseResult]:

@@ -173,7 +173,7 @@ def test_unknown_models_are_listed(url: str) -> None:
 
 
 def test_a_model_that_is_no_vocoder_is_refused(url: str) -> None:
-    with pytest.raises(ContractError, match="gomin_denoiser is a denoiser"):
+    with pytest.raises(ContractError, match="gomin_denoiser is of kind denoiser"):
         Vocoder(url, "gomin_denoiser")
 
 

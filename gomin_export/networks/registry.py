@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_export.choices import TARGETS
-from gomin_export.networks.served import ChainModel, OnnxModel, ServedModel
-
-MEMORY_BUDGET = 2 * 1024**3  # bytes that one request may need beyond the loaded model
+from gomin_export.networks.served import ChainModel, EnsembleModel, FrontEndModel, OnnxModel, ServedModel
 
 if TYPE_CHECKING:
     from gomin_export.network_options import OwnOptions
@@ -59,17 +57,24 @@ class Architecture:
 
     def contracts(self, network: MelInverter) -> dict[str, ModelContract]:
         """Triton model → its contract with clients, with the default bound on the length of requests."""
-        return {
-            model.name: ModelContract(
-                model.kind,
-                network.mel_config,
-                network.halo_frames,
-                network.num_diffusion_steps,
-                max(1, MEMORY_BUDGET // model.bytes_per_frame(network)),
-            )
-            for model in self.models
-        }
+        return {model.name: model.described(network) for model in self.models}
 
+
+FRONT_END = FrontEndModel(
+    contract.MEL_MODEL, contract.FRONT_END, cases="gomin_export.parity.cases:front_end_cases", template="gomin_mel"
+)
+_GAN_VOCODER = OnnxModel(
+    contract.GAN_MODEL,
+    contract.GAN,
+    form="gomin_export.onnx.forms:gan_form",
+    cases="gomin_export.parity.cases:vocoder_cases",
+)
+_DIFFUSION_VOCODER = ChainModel(
+    contract.DIFFUSION_MODEL,
+    contract.DIFFUSION,
+    cases="gomin_export.parity.cases:chain_cases",
+    queue_timeout_s=4 * 3600,  # a window of the released chain takes two CPU cores a quarter of an hour
+)
 
 GAN = Architecture(
     name="gan",
@@ -77,11 +82,14 @@ GAN = Architecture(
     signature="conv_pre.",
     network="gomin_export.networks.gan:GomiGAN",
     models=(
-        OnnxModel(
-            contract.GAN_MODEL,
-            contract.GAN,
-            form="gomin_export.onnx.forms:gan_form",
-            cases="gomin_export.parity.cases:vocoder_cases",
+        FRONT_END,
+        _GAN_VOCODER,
+        EnsembleModel(
+            contract.RECONSTRUCT_MODEL,
+            contract.RECONSTRUCT,
+            cases="gomin_export.parity.cases:reconstruction_cases",
+            front_end=FRONT_END.name,
+            vocoder=_GAN_VOCODER,
         ),
     ),
     options="gomin_export.network_options:TargetOptions",
@@ -95,6 +103,7 @@ DIFFUSION = Architecture(
     signature="model.residual_layers.",
     network="gomin_export.networks.diffusion:DiffusionWrapper",
     models=(
+        FRONT_END,
         OnnxModel(
             contract.DENOISER_MODEL,
             contract.DENOISER,
@@ -107,11 +116,13 @@ DIFFUSION = Architecture(
             # queue are started together and need no delay.
             batch_delay_us=500,
         ),
-        ChainModel(
-            contract.DIFFUSION_MODEL,
-            contract.DIFFUSION,
-            cases="gomin_export.parity.cases:chain_cases",
-            queue_timeout_s=4 * 3600,  # a window of the released chain takes two CPU cores a quarter of an hour
+        _DIFFUSION_VOCODER,
+        EnsembleModel(
+            contract.RECONSTRUCT_DIFFUSION_MODEL,
+            contract.RECONSTRUCT_DIFFUSION,
+            cases="gomin_export.parity.cases:chain_reconstruction_cases",
+            front_end=FRONT_END.name,
+            vocoder=_DIFFUSION_VOCODER,
         ),
     ),
     options="gomin_export.network_options:ChainOptions",
@@ -126,7 +137,7 @@ def register(architecture: Architecture) -> None:
     Raises:
         ValueError: its name, or the name of one of its models, is taken.
     """
-    taken = {model.name for known in ARCHITECTURES.values() for model in known.models}
+    taken = {model.name for known in ARCHITECTURES.values() for model in known.models if not model.is_shared}
     if architecture.name in ARCHITECTURES:
         raise ValueError(f"architecture {architecture.name} is registered already")
     for model in architecture.models:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar
 
+from gomin_client.contract.model import RECONSTRUCT_DIFFUSION, ModelContract
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gomin_client.contract.model import ModelContract
+    from gomin_client.mel.features import MelConfig
     from gomin_client.transports.base import Parameters
     from gomin_export.networks.base import MelInverter
     from gomin_export.onnx.forms import GraphOptions
     from gomin_export.parity.gate import Case, Inputs
     from gomin_export.repository.config import Deployment
+
+MEMORY_BUDGET = 2 * 1024**3  # bytes that one request may need beyond the loaded model
 
 # Triton's Python stub always writes bytecode. A server in poll mode takes a new file for a change of the model, and
 # loads the model again. If a file has the name of the bytecode directory, Python runs without one.
@@ -38,6 +42,9 @@ class ServedModel(ABC):
     """
 
     has_weights: ClassVar[bool] = False  # whether its files contain the network's weights
+    is_shared: ClassVar[bool] = False  # whether it is made from the mel settings alone, for all networks that have them
+
+    is_batched: ClassVar[bool] = True  # whether Triton knows the batch axis, which config.pbtxt then leaves out
 
     name: str
     kind: str
@@ -51,9 +58,24 @@ class ServedModel(ABC):
         home = resources.files("gomin_export") / "templates" / (self.template or self.name)
         return (home / file).read_text(encoding="utf-8")
 
+    @property
+    def holds_chain(self) -> str:
+        """Name of the model whose config.pbtxt has the default sampling chain."""
+        return self.name
+
     @abstractmethod
     def bytes_per_frame(self, network: MelInverter) -> int:
         """Peak memory of a request beyond that of the loaded model, in bytes per mel frame of all its items."""
+
+    def described(self, network: MelInverter) -> ModelContract:
+        """Its contract with clients, with the default bound on the length of requests."""
+        return ModelContract(
+            self.kind,
+            network.mel_config,
+            network.halo_frames,
+            network.num_diffusion_steps,
+            max(1, MEMORY_BUDGET // self.bytes_per_frame(network)),
+        )
 
     def config_values(self, described: ModelContract, deployment: Deployment) -> dict[str, str]:
         """Values for placeholders that only its config.pbtxt template has.
@@ -74,7 +96,7 @@ class ServedModel(ABC):
         Args:
             described: the model's contract.
             deployment: settings of a new config.pbtxt.
-            kept: the existing config.pbtxt, if it is kept.
+            kept: the existing config.pbtxt of the model `holds_chain`, if it is kept.
         """
         return {}
 
@@ -192,4 +214,96 @@ class ChainModel(ServedModel):
         from gomin_client.sampling.settings import SamplerSettings
 
         cases: list[Case] = resolve_name(self.cases)(network, SamplerSettings.from_parameters(parameters))
+        return cases
+
+
+def front_end_bytes_per_frame(config: MelConfig) -> int:
+    """Peak memory of a mel front end, in bytes per frame. Measured with GOMIN's settings: 17.0 KB of these 20.0."""
+    bins = config.n_fft // 2 + 1
+    in_float64 = 2 * config.hop_length + 3 * bins + 2 * config.n_mels  # samples, padded; spectrum, power; bands
+    return 8 * in_float64 + 4 * (config.hop_length + config.n_mels)
+
+
+@dataclass(frozen=True)
+class FrontEndModel(ServedModel):
+    """The mel front end: audio -> mel, for callers that cannot compute mels. One serves all networks of equal settings.
+
+    If a repository has one with other settings under this name, an export gives it another name, see `plan`.
+    """
+
+    is_shared: ClassVar[bool] = True
+    is_batched: ClassVar[bool] = False
+
+    def bytes_per_frame(self, network: MelInverter) -> int:
+        """See `front_end_bytes_per_frame`."""
+        return front_end_bytes_per_frame(network.mel_config)
+
+    def described(self, network: MelInverter) -> ModelContract:
+        """See `ServedModel.described`; nothing in it depends on the network but the mel settings."""
+        return replace(super().described(network), halo_frames=0, num_diffusion_steps=None)
+
+    def write(self, files: Path, network: MelInverter, graph: GraphOptions, metadata: Mapping[str, str]) -> None:
+        """Write the ONNX file. `graph` and `metadata` are the network's, and not used."""
+        from gomin_export.onnx import export, front_end
+
+        (files / export.MODEL_FILE).write_bytes(front_end.serialized(self.described(network)))
+
+    def gate_cases(self, network: MelInverter, parameters: Parameters) -> list[Case]:
+        """See `ServedModel.gate_cases`; the reference is the client's front end."""
+        cases: list[Case] = resolve_name(self.cases)(network.mel_config)
+        return cases
+
+    def inspect(self, files: Path, described: ModelContract, inputs: Inputs) -> dict[str, int]:
+        """See `check_signature`."""
+        from gomin_export.onnx.export import MODEL_FILE
+        from gomin_export.parity.signature import check_signature
+
+        return check_signature(files / MODEL_FILE, described, inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleModel(ServedModel):
+    """The front end and a vocoder in one request: audio -> reconstruction. Triton passes the tensors on.
+
+    A Triton ensemble consists of its config.pbtxt. Its version directory has only the records of the export.
+
+    Attributes:
+        front_end: name of the front end's model.
+        vocoder: the model that makes the audio.
+    """
+
+    is_batched: ClassVar[bool] = False
+
+    front_end: str
+    vocoder: ServedModel
+
+    @property
+    def holds_chain(self) -> str:
+        """See `ServedModel.holds_chain`."""
+        return self.vocoder.name
+
+    def bytes_per_frame(self, network: MelInverter) -> int:
+        """Of the step that needs more; the front end's memory is free again when the vocoder runs."""
+        return max(front_end_bytes_per_frame(network.mel_config), self.vocoder.bytes_per_frame(network))
+
+    def config_values(self, described: ModelContract, deployment: Deployment) -> dict[str, str]:
+        """The models that it calls."""
+        return {"front_end": self.front_end, "vocoder": self.vocoder.name}
+
+    def request_parameters(self, described: ModelContract, deployment: Deployment, kept: Path | None) -> Parameters:
+        """Those of the vocoder: Triton passes request parameters on to every step."""
+        return self.vocoder.request_parameters(described, deployment, kept)
+
+    def write(self, files: Path, network: MelInverter, graph: GraphOptions, metadata: Mapping[str, str]) -> None:
+        """Nothing: Triton needs the version directory alone."""
+
+    def gate_cases(self, network: MelInverter, parameters: Parameters) -> list[Case]:
+        """See `ServedModel.gate_cases`: those of a sampling chain have its settings."""
+        cases: list[Case]
+        if self.kind == RECONSTRUCT_DIFFUSION:
+            from gomin_client.sampling.settings import SamplerSettings
+
+            cases = resolve_name(self.cases)(network, SamplerSettings.from_parameters(parameters))
+        else:
+            cases = resolve_name(self.cases)(network)
         return cases

@@ -33,6 +33,7 @@ SOUNDS = SILENCE, MUSIC, CLIPPED, RANDOM, NORMAL = (
     "uniform in 0 … 1.2",
     "normal",
 )
+WAVES = (SILENCE, MUSIC, CLIPPED, LOUD := "noise of 20 times full scale", FAINT := "noise at -110 dB")
 CHAIN_FRAMES = 3  # the whole chain takes dozens of denoiser steps
 _SEED = 20
 
@@ -100,6 +101,52 @@ def chain_cases(network: DiffusionWrapper, settings: SamplerSettings) -> list[Ca
     return _expected([(name, inputs)], compute)
 
 
+def front_end_cases(config: MelConfig) -> list[Case]:
+    """Cases of the mel front end: audio (B, 1, N) -> mel (B, n_mels, T), as the client computes it."""
+    hop, n_fft = config.hop_length, config.n_fft
+    lengths = ((1, 1), (2, max(1, hop - 1)), (3, hop), (1, n_fft + 1), (2, 7 * hop + 3), (1, 17 * hop))
+    rng = np.random.default_rng(_SEED)
+    cases = []
+    for batch, samples in lengths:
+        for sound in WAVES:
+            audio = np.stack([_wave(rng, config, samples, sound) for _ in range(batch)])
+            mel = np.stack([mel_spectrogram(wave, config) for wave in audio]).astype(np.float64)
+            cases.append(
+                Case(f"{batch} × {samples} samples, {sound}", {contract.AUDIO: audio[:, np.newaxis]}, mel, 0.0)
+            )
+    return cases
+
+
+def reconstruction_cases(network: MelInverter) -> list[Case]:
+    """Cases from audio to audio in one pass: audio (B, 1, N) -> reconstruction (B, 1, hop_length·T)."""
+    networks = _in_both_precisions(network)
+
+    def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
+        mel = torch.from_numpy(_mels_of(inputs[contract.AUDIO], network.mel_config)).to(dtype)
+        return networks[dtype](mel).numpy()  # type: ignore[no-any-return]
+
+    return _expected(_recordings(network.mel_config), compute)
+
+
+def chain_reconstruction_cases(network: DiffusionWrapper, settings: SamplerSettings) -> list[Case]:
+    """The case from audio to audio by a whole sampling chain: two items with different noise."""
+    networks = _in_both_precisions(network)
+    sampler = settings.make(network.model.num_diffusion_steps)
+    config = network.mel_config
+
+    def compute(inputs: Inputs, dtype: torch.dtype) -> NDArray[np.floating[Any]]:
+        mel = torch.from_numpy(_mels_of(inputs[contract.AUDIO], config)).to(dtype)
+        audio = networks[dtype](mel, seed=inputs[contract.SEED][:, 0].tolist(), sampler=sampler)
+        return audio.numpy()  # type: ignore[no-any-return]
+
+    rng = np.random.default_rng(_SEED)
+    samples = (CHAIN_FRAMES - 1) * config.hop_length + 1
+    audio = np.stack([_wave(rng, config, samples, sound) for sound in (MUSIC, CLIPPED)])
+    inputs: Inputs = {contract.AUDIO: audio[:, np.newaxis], contract.SEED: np.array([[1], [2**40]], np.uint64)}
+    name = f"2 × {samples} samples, music and clipped noise, {settings.sampler}, {len(sampler.timesteps)} steps"
+    return _expected([(name, inputs)], compute)
+
+
 def windowed(cases: Callable[..., list[Case]], network: MelInverter) -> list[Case]:
     """The case that is sent in windows: a mel of three windows. See `parity.windows`.
 
@@ -158,14 +205,41 @@ def _mel(rng: np.random.Generator, config: MelConfig, frames: int, sound: str) -
 
 def _music(rng: np.random.Generator, config: MelConfig, frames: int) -> NDArray[np.float32]:
     """Mel (n_mels, frames) of a decaying harmonic tone over faint noise: loud bands beside silent ones."""
-    time = np.arange(frames * config.hop_length) / config.sample_rate
-    pitch = rng.uniform(80, 400)
-    tone = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 12))
-    wave = 0.3 * tone * np.exp(-8 * time) + 1e-4 * rng.standard_normal(len(time))
-    return mel_spectrogram(wave.astype(np.float32), config)[:, :frames]
+    return mel_spectrogram(_wave(rng, config, frames * config.hop_length, MUSIC), config)[:, :frames]
 
 
 def _clipped(rng: np.random.Generator, config: MelConfig, frames: int) -> NDArray[np.float32]:
     """Mel (n_mels, frames) of noise driven far into clipping: the loudest that a recording can be."""
-    wave = np.clip(20 * rng.standard_normal(frames * config.hop_length), -1, 1)
-    return mel_spectrogram(wave.astype(np.float32), config)[:, :frames]
+    return mel_spectrogram(_wave(rng, config, frames * config.hop_length, CLIPPED), config)[:, :frames]
+
+
+def _recordings(config: MelConfig) -> list[NamedInputs]:
+    """Audio (B, 1, N) of several lengths, of sounds that a recording can have."""
+    rng = np.random.default_rng(_SEED)
+    named: list[NamedInputs] = []
+    for batch, samples, sounds in (
+        (1, 1, [CLIPPED]),
+        (2, 4 * config.hop_length, [MUSIC, SILENCE]),
+        (3, 7 * config.hop_length - 1, [MUSIC, CLIPPED, FAINT]),
+        (1, 17 * config.hop_length - 5, [MUSIC]),
+    ):
+        audio = np.stack([_wave(rng, config, samples, sound) for sound in sounds])
+        named.append((f"{batch} × {samples} samples, {', '.join(sounds)}", {contract.AUDIO: audio[:, np.newaxis]}))
+    return named
+
+
+def _mels_of(audio: NDArray[Any], config: MelConfig) -> NDArray[np.float32]:
+    """(B, 1, N) -> (B, n_mels, T), by the client."""
+    return np.stack([mel_spectrogram(wave, config) for wave in audio[:, 0]])
+
+
+def _wave(rng: np.random.Generator, config: MelConfig, samples: int, sound: str) -> NDArray[np.float32]:
+    """(samples,) of one of `WAVES`."""
+    if sound == MUSIC:
+        time = np.arange(samples) / config.sample_rate
+        pitch = rng.uniform(80, 400)
+        tone = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 12))
+        return np.asarray(0.3 * tone * np.exp(-8 * time) + 1e-4 * rng.standard_normal(samples), np.float32)
+    gains = {SILENCE: 0.0, CLIPPED: 20.0, LOUD: 20.0, FAINT: 10 ** (-110 / 20)}
+    wave = gains[sound] * rng.standard_normal(samples)
+    return (np.clip(wave, -1, 1) if sound == CLIPPED else wave).astype(np.float32)

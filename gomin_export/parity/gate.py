@@ -38,7 +38,7 @@ class Case:
     Attributes:
         name: describes the inputs.
         inputs: tensor name → array, batch axis first.
-        output: (B, 1, N) float64, the network's output in float64.
+        output: (B, 1, N) or (B, n_mels, T) float64, the reference's output in float64.
         torch_error: max abs error of the network in float32.
     """
 
@@ -135,6 +135,11 @@ class Report:
     facts: Mapping[str, Any]
 
     @property
+    def reference(self) -> str:
+        """What computed the expected outputs."""
+        return str(self.facts.get("reference", "PyTorch"))
+
+    @property
     def failed(self) -> list[CaseResult]:
         """Outcomes outside the tolerance."""
         return [outcome for outcome in self.outcomes if not outcome.passes(self.tolerance)]
@@ -154,14 +159,15 @@ class Report:
         largest = max(outcome.max_abs_error for outcome in compared)
         torch_error = max(outcome.torch_error for outcome in compared)
         snr = min(outcome.snr_db for outcome in compared)
-        return f"{verdict}, max abs error {largest:.1e} (PyTorch float32: {torch_error:.1e}), least SNR {snr:.1f} dB"
+        own = f"{self.reference} float32: {torch_error:.1e}"
+        return f"{verdict}, max abs error {largest:.1e} ({own}), least SNR {snr:.1f} dB"
 
     def table(self) -> str:
         """A table with one line for each case."""
         width = max(len(outcome.name) for outcome in self.outcomes)
         lines = [
             f"{self.model}, allowed: {self.tolerance}",
-            f"{'':<{width}}  max abs error  PyTorch float32     SNR dB",
+            f"{'':<{width}}  max abs error  {self.reference + ' float32':>15}     SNR dB",
         ]
         for outcome in self.outcomes:
             verdict = "pass" if outcome.passes(self.tolerance) else "FAIL"
@@ -183,8 +189,8 @@ class Report:
         worst = self.worst
         what = worst.problem or f"off by {worst.max_abs_error:.2e}, SNR {worst.snr_db:.1f} dB"
         raise ParityError(
-            f"{self.model} differs from PyTorch in {len(self.failed)} of {len(self.outcomes)} cases; the worst is "
-            f"{worst.name}: {what} (allowed: {self.tolerance}). {consequence}"
+            f"{self.model} differs from {self.reference} in {len(self.failed)} of {len(self.outcomes)} cases; "
+            f"the worst is {worst.name}: {what} (allowed: {self.tolerance}). {consequence}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import UsageError
+from gomin_client.mel.features import MelConfig
 from gomin_client.sampling.tiling import TILE_FRAMES
+from gomin_export.networks.served import MEMORY_BUDGET, EnsembleModel, front_end_bytes_per_frame
 from gomin_export.repository.tensorrt import FRAMES, TENSORRT
 
 SMALLEST = 17  # frames of the longest of the gate's cases that are not cut into windows
@@ -23,10 +25,15 @@ def tile_frames(described: ModelContract, deployment: Deployment) -> int:
     return deployment.tile_frames or max(TILE_FRAMES, 8 * described.halo_frames)
 
 
+def front_end_frames(config: MelConfig) -> int:
+    """The bound of a mel front end, which its ONNX file has too."""
+    return max(1, MEMORY_BUDGET // front_end_bytes_per_frame(config))
+
+
 def max_frames(model: ServedModel, described: ModelContract, deployment: Deployment) -> int | None:
     """The bound of a model in its config.pbtxt; None for no bound.
 
-    The number that the user gives is for the model that clients call. A denoiser's bound always allows two calls of a
+    The number that the user gives is for the models that clients call. A denoiser's bound always allows two calls of a
     chain, which its batcher may combine. With TensorRT, the bound is also the number of frames of the largest shape:
     every call has a shape up to this one.
 
@@ -34,6 +41,10 @@ def max_frames(model: ServedModel, described: ModelContract, deployment: Deploym
         UsageError: the bound is too small for the windows of the parity gate and of clients, or a warm-up request
             exceeds it.
     """
+    if isinstance(model, EnsembleModel):
+        most = max_frames(model.vocoder, described, deployment)
+        own = front_end_frames(described.mel)
+        return own if most is None else min(own, most)
     smallest = max(SMALLEST, 2 * described.halo_frames + SMALLEST_KEPT)
     default = described.max_frames
     if deployment.accelerator == TENSORRT and model.has_weights:

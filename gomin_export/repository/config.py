@@ -75,6 +75,13 @@ _CHAIN_SETTINGS: dict[str, Callable[[Any], Any]] = {
     ),
     "tile_frames": lambda config: config.parameters[contract.PARAMETER_PREFIX + "tile_frames"].string_value,
 }
+# kind → the settings of its models; a front end has none
+_SETTINGS_OF = {
+    contract.GAN: _SETTINGS,
+    contract.DENOISER: _SETTINGS,
+    contract.DIFFUSION: _CHAIN_SETTINGS,
+    **{kind: {"max_frames": _SETTINGS["max_frames"]} for kind in contract.ENSEMBLE_KINDS},
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ class Deployment:
         sampling: the chain of diffusion requests that choose none; the released one.
         tile_frames: largest number of mel frames in one denoiser call; 512, or more for a wide halo.
         max_frames: largest number of mel frames in one request, of all its items together; what
-            `networks.registry.MEMORY_BUDGET` holds, with TensorRT at most 512. Denoisers keep their own.
+            `networks.served.MEMORY_BUDGET` holds, with TensorRT at most 512. Denoisers and mel front ends keep their
+            own.
         queue_size: largest number of waiting requests; 64.
         queue_timeout_s: time after which a request that still waits is refused, in seconds; 300, for a chain 14400.
         tensorrt_opt: (batch, frames) of the shape that TensorRT chooses its kernels for; 4 × 512, or less if the
@@ -210,6 +218,8 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
     Raises:
         UsageError: the deployment settings do not suit the model.
     """
+    if model.is_shared:
+        deployment = Deployment()  # the settings of one network's export are not for the others
     bound = max_frames(model, described, deployment)
     warm_up = deployment.warm_up
     if warm_up is None:
@@ -218,8 +228,8 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
     # the templates contain the fixed settings, with reasons; the chosen ones are substituted
     text = Template(model.template_text("config.pbtxt")).substitute(
         name=model.name,
-        inputs=_tensors(SIGNATURES[model.kind].inputs, described),
-        outputs=_tensors(SIGNATURES[model.kind].outputs, described),
+        inputs=_tensors(SIGNATURES[model.kind].inputs, described, model.is_batched),
+        outputs=_tensors(SIGNATURES[model.kind].outputs, described, model.is_batched),
         max_batch_size=deployment.batch,
         batch_delay_us=model.batch_delay_us if deployment.batch_delay_us is None else deployment.batch_delay_us,
         max_frames="" if bound is None else parameter_lines({contract.MAX_FRAMES: str(bound)}),
@@ -227,10 +237,10 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
         queue_timeout_us=(deployment.queue_timeout_s or model.queue_timeout_s) * 1_000_000,
         instances=deployment.instances or 1,
         instance_kind=f"KIND_{instance_kind.upper()}",
-        accelerator=_accelerator(described, deployment, bound),
+        accelerator=_accelerator(described, deployment, bound) if model.has_weights else "",
         cudnn_search=CUDNN_SEARCHES[deployment.cudnn_search or "heuristic"],
         threads=deployment.threads or 0,
-        warm_up="".join(_warm_up(described, batch, frames) for batch, frames in warm_up),
+        warm_up="".join(_warm_up(described, batch, frames) for batch, frames in warm_up if model.has_weights),
         **model.config_values(described, deployment),
     )
     return text + parameter_lines(described.to_parameters())
@@ -255,7 +265,8 @@ def conflicts(existing: str, new: str, deployment: Deployment) -> list[str]:
     """
     old_config, new_config = parse(existing), parse(new)
     found = []
-    for name, value_of in (_SETTINGS if new_config.backend == "onnxruntime" else _CHAIN_SETTINGS).items():
+    kind = new_config.parameters[contract.PARAMETER_PREFIX + "kind"].string_value
+    for name, value_of in _SETTINGS_OF.get(kind, {}).items():
         if getattr(deployment, name) is not None and value_of(old_config) != value_of(new_config):
             found.append(f"{name} is {value_of(old_config)}, asked for {value_of(new_config)}")
     return found
@@ -310,13 +321,16 @@ def _accelerator_entry(name: str, parameters: Mapping[str, str]) -> str:
     return f'{{ name: "{name}" {entries} }}'
 
 
-def _tensors(tensors: Sequence[Tensor], described: ModelContract) -> str:
-    """The elements of `input` or `output`, each below a comment that describes it. Dims have no batch axis."""
+def _tensors(tensors: Sequence[Tensor], described: ModelContract, is_batched: bool) -> str:
+    """The elements of `input` or `output`, each below a comment that describes it.
+
+    Dims have no batch axis, unless the model has a maximum batch size of 0.
+    """
     entries = []
     for tensor in tensors:
         unit, meaning = tensor.words(described)
         text = f"{tensor.name} {tensor.layout(described)}: {meaning}. Unit: {unit}"
-        dims = ", ".join(str(size) for size in tensor.shape(described)[1:])
+        dims = ", ".join(str(size) for size in tensor.shape(described)[is_batched:])
         optional = " optional: true" if tensor.is_optional else ""
         entries.append(
             textwrap.fill(text, _WIDTH, initial_indent="  # ", subsequent_indent="  # ", break_on_hyphens=False)

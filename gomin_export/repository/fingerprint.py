@@ -13,6 +13,8 @@ import gomin_client.sampling
 import gomin_export
 from gomin_client.contract.repository import versions
 from gomin_export.errors import RepositoryError
+from gomin_export.networks.base import MelInverter
+from gomin_export.networks.served import ServedModel
 from gomin_export.onnx.export import OPSET
 from gomin_export.onnx.forms import GraphOptions
 from gomin_export.parity.record import file_digests, read_report, read_vectors
@@ -52,6 +54,16 @@ def make_recipe(
     }
     normalized: Recipe = json.loads(json.dumps(recipe))  # tuples become lists, as in the file
     return normalized
+
+
+def make_shared_recipe(model: ServedModel, network: MelInverter) -> Recipe:
+    """The same for a model that is made from the mel settings alone: the SHA-256 of its ONNX file.
+
+    So an upgrade of a package, or of this one, makes a new version only if that file changes.
+    """
+    from gomin_export.onnx.front_end import serialized
+
+    return {"onnx_sha256": hashlib.sha256(serialized(model.described(network))).hexdigest()}
 
 
 def find_export(repository: Path, models: Sequence[str], recipe: Recipe, wanted: int | None = None) -> int | None:

@@ -35,16 +35,20 @@ class StagedModel:
     Attributes:
         name: the model's name.
         contract: its contract with clients.
+        version: its version.
         home: a directory for its config.pbtxt, with the version directory in it if there is a new version.
         config: text of a new config.pbtxt; None keeps the existing one.
         provenance: provenance of the new version; None without a new version.
+        is_shared: other exports make the same model: it may have been placed by one of them in the meantime.
     """
 
     name: str
     contract: ModelContract
+    version: int
     home: Path
     config: str | None
     provenance: Provenance | None
+    is_shared: bool = False
 
 
 def choose_version(repository: Path, models: Sequence[str], wanted: int | None) -> int:
@@ -121,7 +125,7 @@ def choose_config(
     return None
 
 
-def final_config(repository: Path, model: StagedModel, version: int, dropped: Sequence[int]) -> str:
+def final_config(repository: Path, model: StagedModel, dropped: Sequence[int]) -> str:
     """The text of a model's config.pbtxt after an export is placed, with the provenance of every version."""
     home = repository / model.name
     text = (home / CONFIG).read_text(encoding="utf-8") if model.config is None else model.config
@@ -134,21 +138,19 @@ def final_config(repository: Path, model: StagedModel, version: int, dropped: Se
         if made is not None and number not in dropped:
             provenance[number] = made
     if model.provenance is not None:
-        provenance[version] = model.provenance
+        provenance[model.version] = model.provenance
     return with_provenance(text, provenance)
 
 
-def place_models(
-    repository: Path, version: int, models: Sequence[StagedModel], dropped: Mapping[str, Sequence[int]]
-) -> None:
+def place_models(repository: Path, models: Sequence[StagedModel], dropped: Mapping[str, Sequence[int]]) -> None:
     """Place models in the repository and remove old versions; either all changes are made or none.
 
     Called within `signals_deferred`: an interrupt between a rename and its record could not be undone.
 
     Args:
         repository: the model repository.
-        version: the new version, a directory in the home of each model that has one.
-        models: all models of one export, in the order in which they are placed.
+        models: all models of one export, each with its new version in its home if it has one, in the order in which
+            they are placed.
         dropped: model → versions to remove.
 
     Raises:
@@ -163,7 +165,7 @@ def place_models(
         try:
             repository.mkdir(exist_ok=True)
             for model in models:
-                _place_model(repository, version, model, dropped.get(model.name, []), moved)
+                _place_model(repository, model, dropped.get(model.name, []), moved)
             for model in reversed(models):  # a model goes before the models that it calls
                 for number in dropped.get(model.name, []):
                     _move(repository / model.name / str(number), model.home / f"dropped-{number}", moved)
@@ -179,18 +181,20 @@ def place_models(
             raise
 
 
-def _place_model(
-    repository: Path, version: int, model: StagedModel, dropped: Sequence[int], moved: list[tuple[Path, Path]]
-) -> None:
+def _place_model(repository: Path, model: StagedModel, dropped: Sequence[int], moved: list[tuple[Path, Path]]) -> None:
     """Place one model without removing versions; every rename is recorded in `moved`."""
-    home = repository / model.name
+    home, version = repository / model.name, model.version
+    if model.is_shared and model.provenance is not None and _is_placed(home / str(version), model.home / str(version)):
+        return  # by another export, since this one was planned
     config = model.home / CONFIG
-    config.write_text(final_config(repository, model, version, dropped), encoding="utf-8")
+    config.write_text(final_config(repository, model, dropped), encoding="utf-8")
     sync(config)
     if not home.exists():
         _move(model.home, home, moved)
         return
     has_config = (home / CONFIG).exists()
+    if has_config and model.provenance is None and (home / CONFIG).read_bytes() == config.read_bytes():
+        return  # a server in poll mode would load the model again
     if not has_config:  # first: a server would make up a configuration for a version without one
         _move(config, home / CONFIG, moved)
     if model.provenance is not None:
@@ -204,9 +208,26 @@ def _place_model(
         moved.append((home / CONFIG, old))
 
 
+def _is_placed(placed: Path, staged: Path) -> bool:
+    """Whether a version in the repository serves the files of a staged one."""
+    files = {path.name for path in staged.glob("*.onnx")}
+    return bool(files) and all(
+        (placed / name).is_file() and (placed / name).read_bytes() == (staged / name).read_bytes() for name in files
+    )
+
+
 def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
     source.rename(target)
     moved.append((source, target))
+
+
+def has_contract(repository: Path, name: str, described: ModelContract) -> bool:
+    """Whether a model's versions have this contract, or could have: there is no model, or its config is unreadable."""
+    try:
+        old = ModelContract.from_parameters(name, read_config(repository / name / CONFIG))
+    except ContractError:
+        return True
+    return old.to_parameters() == described.to_parameters()
 
 
 def check_contract(repository: Path, name: str, described: ModelContract, overwrite: bool) -> None:

@@ -36,7 +36,7 @@ def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, 
     assert first.returncode == second.returncode == 0, second.stderr
     assert model.read_bytes() == (tiny_repository / "gomin_gan/1/model.onnx").read_bytes()
     assert "version 1 was made by the same recipe" in second.stderr
-    assert second.stdout == first.stdout == f"{home}/gomin_gan/1\n"
+    assert second.stdout == first.stdout == f"{home}/gomin_mel/1\n{home}/gomin_gan/1\n{home}/gomin_reconstruct/1\n"
     assert model.stat().st_mtime_ns == before
     assert [path.name for path in (home / "gomin_gan").iterdir() if path.is_dir()] == ["1"]
 

@@ -47,16 +47,21 @@ class TestRepository:
 
         assert result.returncode == 0, result.stderr
         assert result.stderr == ""
-        for model in ("gomin_gan", "gomin_denoiser"):
+        for model in ("gomin_gan", "gomin_denoiser", "gomin_mel", "gomin_mel_diffusion"):
             assert f"{model} version 1: 5 of 5 cases passed" in result.stdout
+        assert (
+            "gomin_mel version 1: 5 of 5 cases passed, max abs error 0.0e+00 (numpy float32: 0.0e+00)" in result.stdout
+        )
+        assert "gomin_reconstruct version 1: 4 of 4 cases passed" in result.stdout
+        assert "gomin_reconstruct_diffusion version 1: 1 of 1 cases passed" in result.stdout
         assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
 
     def test_against_the_checkpoint_itself(self, repository: Path) -> None:
         result = invoke(app, "verify", "--repository", repository, "--ckpt", DEMO_CHECKPOINT, "--json")
 
         assert result.returncode == 0, result.stderr
-        (report,) = json.loads(result.stdout)
-        assert (report["model"], report["passed"], len(report["cases"])) == ("gomin_gan version 1", True, 20)
+        reports = [(report["model"], report["passed"], len(report["cases"])) for report in json.loads(result.stdout)]
+        assert reports == [("gomin_gan version 1", True, 20), ("gomin_reconstruct version 1", True, 4)]
 
     def test_needs_no_torch(self, repository: Path) -> None:
         program = "import sys; sys.modules['torch'] = None; import gomin_export.cli as cli; cli.main()"
@@ -70,7 +75,7 @@ class TestRepository:
 
         result = invoke(app, "verify", "--repository", copy)
 
-        assert_fails(result, 4, "1 of 3 models failed; gomin_gan version 1")
+        assert_fails(result, 4, "2 of 7 models failed; gomin_gan version 1")  # and the ensemble that calls it
         assert "model.onnx" in result.stdout
         assert "is not the file that was exported" in result.stdout
         assert result.stdout.count(" FAIL") > 1  # and it answers something else
@@ -84,14 +89,20 @@ class TestRepository:
         assert_fails(result, 4, "gomin_diffusion version 1: sampling/ddim.py: is not the file that was exported")
 
     @pytest.mark.parametrize(
-        "file", ["gomin_gan/1/model.onnx", "gomin_diffusion/1/model.py", "gomin_diffusion/1/sampling/ddim.py"]
+        ("file", "failed"),
+        [
+            ("gomin_gan/1/model.onnx", 2),  # with the ensemble that calls it
+            ("gomin_diffusion/1/model.py", 1),
+            ("gomin_diffusion/1/sampling/ddim.py", 1),
+            ("gomin_mel_diffusion/1/model.onnx", 2),
+        ],
     )
-    def test_catches_a_missing_file(self, copy: Path, file: str) -> None:
+    def test_catches_a_missing_file(self, copy: Path, file: str, failed: int) -> None:
         (copy / file).unlink()
 
         result = invoke(app, "verify", "--repository", copy)
 
-        assert_fails(result, 4, "1 of 3 models failed")
+        assert_fails(result, 4, f"{failed} of 7 models failed")
         assert f"{Path(file).name}" in result.stdout
         assert "is missing" in result.stdout
 
@@ -103,8 +114,9 @@ class TestRepository:
 
         result = invoke(app, "verify", "--repository", copy)
 
-        assert_fails(result, 4, "2 of 3 models failed")
+        assert_fails(result, 4, "3 of 7 models failed")  # and the ensemble of the GAN
         assert "has no model gomin_gan" in result.stdout
+        assert "an ensemble calls gomin_gan" in result.stdout
         assert "gomin.halo_frames" in result.stdout
 
     def test_is_not_bothered_by_a_model_of_somebody_else(self, copy: Path) -> None:
@@ -188,7 +200,7 @@ class TestServer:
         result = invoke(app, "verify", "--url", url, "--repository", repository)
 
         assert result.returncode == 0, result.stdout + result.stderr
-        assert result.stdout.count("cases passed") == 3
+        assert result.stdout.count("cases passed") == 7
 
     @pytest.mark.parametrize("checkpoint", [DEMO_CHECKPOINT, GOLDEN / "diffusion_small.pt"])
     def test_against_the_checkpoint_itself(self, server: RunningServer, checkpoint: Path) -> None:
@@ -233,7 +245,7 @@ class TestServer:
         with serving(copy, tmp_path / "log", "--exit-on-error=false", "--strict-readiness=false") as running:
             result = invoke(app, "verify", "--url", running.grpc, "--repository", repository)
 
-        assert_fails(result, 4, "1 of 3 models failed; gomin_gan: deployed: ", "model gomin_gan is not ready")
+        assert_fails(result, 4, "2 of 7 models failed; gomin_gan: deployed: ", "model gomin_gan is not ready")
         assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
 
     def test_no_server_is_status_3(self, repository: Path) -> None:

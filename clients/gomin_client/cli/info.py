@@ -80,10 +80,11 @@ def _lines(model: dict[str, Any]) -> Iterator[str]:
     yield from _settings(model)
     for version in model["versions"]:
         yield f"  version {version['version']}:"
-        if version["checkpoint_sha256"] is None:
+        if version["precision"] is None:
             yield "    its config.pbtxt does not say where it comes from"
             continue
-        yield f"    checkpoint: sha256 {version['checkpoint_sha256']}"
+        if version["checkpoint_sha256"]:
+            yield f"    checkpoint: sha256 {version['checkpoint_sha256']}"
         if version["source"]:
             yield f"    source: {version['source']}"
         yield f"    precision: {version['precision']}"

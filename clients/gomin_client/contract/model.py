@@ -14,17 +14,25 @@ from gomin_client.errors import ContractError
 from gomin_client.mel.features import MelConfig
 
 # Names of models in a repository, and short names for users.
+MEL_MODEL = "gomin_mel"
 GAN_MODEL = "gomin_gan"
 DENOISER_MODEL = "gomin_denoiser"
 DIFFUSION_MODEL = "gomin_diffusion"
+RECONSTRUCT_MODEL = "gomin_reconstruct"
+RECONSTRUCT_DIFFUSION_MODEL = "gomin_reconstruct_diffusion"
 SHORT_NAMES = {"gan": GAN_MODEL, "diffusion": DIFFUSION_MODEL}
 
 # Kinds: inputs and outputs of a model.
 GAN = "gan"  # mel -> audio
 DENOISER = "denoiser"  # signal, timestep, mel -> noise
 DIFFUSION = "diffusion"  # mel, seed, first_sample -> audio
-KINDS = (GAN, DENOISER, DIFFUSION)
+FRONT_END = "mel"  # audio -> mel
+RECONSTRUCT = "reconstruct"  # audio -> reconstruction
+RECONSTRUCT_DIFFUSION = "reconstruct_diffusion"  # audio, seed -> reconstruction
+KINDS = (GAN, DENOISER, DIFFUSION, FRONT_END, RECONSTRUCT, RECONSTRUCT_DIFFUSION)
 VOCODER_KINDS = (GAN, DIFFUSION)
+ENSEMBLE_KINDS = (RECONSTRUCT, RECONSTRUCT_DIFFUSION)
+_KINDS_WITH_STEPS = (DENOISER, DIFFUSION, RECONSTRUCT_DIFFUSION)
 
 # Number formats that a model may compute in; its inputs and outputs are float32 in both cases.
 FP32 = "fp32"
@@ -33,14 +41,23 @@ PRECISIONS = (FP32, FP16)
 
 # Tensors. B batch, M mel bands, T frames, N = hop_length·T samples.
 MEL = "mel"  # (B, M, T) float32
-AUDIO = "audio"  # (B, 1, N) float32
+AUDIO = "audio"  # (B, 1, N) float32; the input of a front end and of an ensemble has any number of samples
+RECONSTRUCTION = "reconstruction"  # (B, 1, N) float32; the tensors of an ensemble cannot share a name
 SEED = "seed"  # (B, 1) uint64
 FIRST_SAMPLE = "first_sample"  # (B, 1) int64: absolute index of the item's first sample in the noise field
 SIGNAL = "signal"  # (B, 1, N) float32
 TIMESTEP = "timestep"  # (B, 1) float32
 NOISE = "noise"  # (B, 1, N) float32
 
-OUTPUTS = {GAN: AUDIO, DENOISER: NOISE, DIFFUSION: AUDIO}  # kind -> its output
+# kind -> its output
+OUTPUTS = {
+    GAN: AUDIO,
+    DENOISER: NOISE,
+    DIFFUSION: AUDIO,
+    FRONT_END: MEL,
+    RECONSTRUCT: RECONSTRUCTION,
+    RECONSTRUCT_DIFFUSION: RECONSTRUCTION,
+}
 
 PARAMETER_PREFIX = "gomin."
 
@@ -53,7 +70,7 @@ class Provenance:
     """The origin of one version of a model; each value is a config parameter gomin.NAME.VERSION.
 
     Attributes:
-        checkpoint_sha256: SHA-256 of the exported checkpoint file.
+        checkpoint_sha256: SHA-256 of the exported checkpoint file; "" for a mel front end, which is made of none.
         precision: one of `PRECISIONS`.
         parity: summary of the parity gate's report.
         source: origin of the checkpoint, a file name or hf://USER/REPOSITORY@COMMIT/FILE; "" if not recorded.
@@ -65,18 +82,22 @@ class Provenance:
     source: str = ""
 
     def to_parameters(self, version: int) -> dict[str, str]:
-        """The provenance as config parameters of a model version; an empty source is left out."""
+        """The provenance as config parameters of a model version; empty ones are left out."""
         values = {f"{PARAMETER_PREFIX}{item.name}.{version}": getattr(self, item.name) for item in fields(self)}
         return {name: value for name, value in values.items() if value}
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> dict[int, Provenance]:
-        """Model version → its provenance; versions without a recorded checkpoint are skipped."""
+        """Model version → its provenance; versions without a recorded precision are skipped."""
         values: dict[int, dict[str, str]] = {}
         for name, value in parameters.items():
             if match := PROVENANCE_PARAMETER.fullmatch(name):
                 values.setdefault(int(match[2]), {})[match[1]] = value
-        return {version: cls(**found) for version, found in values.items() if "checkpoint_sha256" in found}
+        return {
+            version: cls(**{"checkpoint_sha256": "", **found})
+            for version, found in values.items()
+            if found.keys() & {"checkpoint_sha256", "precision"}
+        }
 
 
 PROVENANCE_PARAMETER = re.compile(rf"gomin\.({'|'.join(item.name for item in fields(Provenance))})\.([1-9]\d*)")
@@ -207,7 +228,7 @@ class ModelContract:
             kind=kind,
             mel=mel,
             halo_frames=number("halo_frames"),
-            num_diffusion_steps=None if kind == GAN else number("num_diffusion_steps"),
+            num_diffusion_steps=number("num_diffusion_steps") if kind in _KINDS_WITH_STEPS else None,
             max_frames=max_frames,
             provenance=Provenance.from_parameters(parameters),
         )

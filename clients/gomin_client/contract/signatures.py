@@ -6,7 +6,7 @@ The export writes them into config.pbtxt and checks ONNX files against them; cli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
@@ -15,6 +15,7 @@ BATCH = "batch"  # the first axis of every tensor
 BANDS = "bands"
 FRAMES = "frames"
 SAMPLES = "samples"
+RECONSTRUCTED_SAMPLES = "reconstructed_samples"  # of an ensemble, which makes whole frames
 CHANNEL = "channel"  # always one: the channels of a recording are items of a batch
 VALUE = "value"  # always one: one number for each item
 
@@ -52,6 +53,7 @@ class Tensor:
             BANDS: described.mel.n_mels,
             FRAMES: frames,
             SAMPLES: None if frames is None else described.mel.hop_length * frames,
+            RECONSTRUCTED_SAMPLES: None,
             CHANNEL: 1,
             VALUE: 1,
         }
@@ -149,6 +151,23 @@ _NOISE = Tensor(
     contract.NOISE, "FP32", (CHANNEL, SAMPLES), "standard deviations", "predicted noise in the signal, of unit variance"
 )
 
+_RECORDING = Tensor(
+    contract.AUDIO,
+    "FP32",
+    (CHANNEL, SAMPLES),
+    "1 is full scale",
+    "waveform at {sample_rate} Hz, of any number of samples but none",
+)
+_MEL_OF_RECORDING = replace(_MEL, meaning=_MEL.meaning + "; 1 + samples // {hop_length} frames")
+_RECONSTRUCTION = Tensor(
+    contract.RECONSTRUCTION,
+    "FP32",
+    (CHANNEL, RECONSTRUCTED_SAMPLES),
+    "1 is full scale",
+    "waveform at {sample_rate} Hz of {hop_length} * (1 + samples // {hop_length}) samples, up to {hop_length} more "
+    "than the input: the caller drops them",
+)
+
 SIGNATURES: Mapping[str, Signature] = {
     contract.GAN: Signature("mel spectrogram to waveform, in one pass", (_MEL,), (_AUDIO,)),
     contract.DENOISER: Signature(
@@ -156,5 +175,12 @@ SIGNATURES: Mapping[str, Signature] = {
     ),
     contract.DIFFUSION: Signature(
         "mel spectrogram to waveform, by a chain of denoiser steps", (_MEL, _SEED, _FIRST_SAMPLE), (_AUDIO,)
+    ),
+    contract.FRONT_END: Signature("waveform to mel spectrogram", (_RECORDING,), (_MEL_OF_RECORDING,)),
+    contract.RECONSTRUCT: Signature(
+        "waveform to mel spectrogram and back, in one pass", (_RECORDING,), (_RECONSTRUCTION,)
+    ),
+    contract.RECONSTRUCT_DIFFUSION: Signature(
+        "waveform to mel spectrogram and back, by a chain of denoiser steps", (_RECORDING, _SEED), (_RECONSTRUCTION,)
     ),
 }

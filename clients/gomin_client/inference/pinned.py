@@ -96,9 +96,14 @@ class PinnedModel:
         self.version = described.versions[-1] if version is None else int(version)
         self._max_batch_size = described.max_batch_size
         self.contract = ModelContract.from_parameters(self.model, described.parameters)
+        if self.contract.kind in contract.ENSEMBLE_KINDS:
+            raise ContractError(
+                f"model {self.model} makes audio from audio, for callers without this client, which computes the mel "
+                "itself: choose the model that the ensemble calls, such as gan"
+            )
         if self.contract.kind not in VOCODER_KINDS:
             raise ContractError(
-                f"model {self.model} is a {self.contract.kind}: it does not make audio from a mel; "
+                f"model {self.model} is of kind {self.contract.kind}: it does not make audio from a mel; "
                 f"models that do are of kind {' or '.join(VOCODER_KINDS)}"
             )
         self.sampling = _resolved(sampling, self.contract, described)

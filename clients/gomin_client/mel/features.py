@@ -164,7 +164,7 @@ def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) ->
 def _mel(padded: NDArray[np.floating[Any]], config: MelConfig) -> MelBatch:
     """(channels, samples), at least n_fft → (channels, n_mels, frames): all frames that fit, the first at sample 0."""
     starts = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft, axis=-1)[:, :: config.hop_length]
-    window, filters = _window(config), _filters(config)
+    window, filters = hann_window(config), mel_filters(config)
     mel = np.empty((len(padded), config.n_mels, starts.shape[1]), dtype=np.float32)
     for channel, first in np.ndindex(len(padded), -(-starts.shape[1] // _BLOCK_FRAMES)):
         part = slice(first * _BLOCK_FRAMES, (first + 1) * _BLOCK_FRAMES)
@@ -182,7 +182,7 @@ def from_power(power: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def _window(config: MelConfig) -> NDArray[np.float64]:
+def hann_window(config: MelConfig) -> NDArray[np.float64]:
     """(n_fft,) periodic Hann window of unit energy, centred in the frame and padded with zeros, as in torch.stft."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.win_length) / config.win_length)
     window /= np.sqrt(np.sum(window**2))
@@ -191,7 +191,7 @@ def _window(config: MelConfig) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def _filters(config: MelConfig) -> NDArray[np.float64]:
+def mel_filters(config: MelConfig) -> NDArray[np.float64]:
     """(n_mels, n_fft // 2 + 1) mel filters on Slaney's scale, with Slaney's normalisation."""
     import librosa.filters  # takes a second, so it is imported only when mels are computed
 

@@ -86,7 +86,7 @@ def _version(described: ModelContract, version: int) -> dict[str, Any]:
     made = described.provenance.get(version)
     return {
         "version": version,
-        "checkpoint_sha256": made and made.checkpoint_sha256,
+        "checkpoint_sha256": made and (made.checkpoint_sha256 or None),
         "source": made and (made.source or None),
         "precision": made and made.precision,
         "parity": made and made.parity,

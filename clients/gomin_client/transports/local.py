@@ -18,7 +18,14 @@ from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.contract.model import ModelContract
-from gomin_client.errors import ContractError, DeadlineError, InferenceError, ServerError, UsageError
+from gomin_client.errors import (
+    ContractError,
+    DeadlineError,
+    InferenceError,
+    ServerError,
+    UnknownModelError,
+    UsageError,
+)
 from gomin_client.sampling.base import Array
 from gomin_client.sampling.jobs import DiffusionModel, sample_jobs
 from gomin_client.transports.address import Address
@@ -54,13 +61,16 @@ class _Opened:
 
     Attributes:
         described: its contract.
-        session: ONNX Runtime's; None for a sampling chain, which calls the denoiser of the same version.
-        chain: how to sample; None for a single network.
+        session: ONNX Runtime's; None for a sampling chain, which calls the denoiser of the same version, and for an
+            ensemble.
+        chain: how to sample; None for other models.
+        steps: of an ensemble; empty for other models.
     """
 
     described: ModelContract
     session: Any = None
     chain: DiffusionModel | None = None
+    steps: tuple[model_repository.Step, ...] = ()
 
 
 class LocalTransport(Transport):
@@ -118,6 +128,8 @@ class LocalTransport(Transport):
         ends_at = time.monotonic() + timeout_s
         opened = self._open(model, version)
         try:
+            if opened.steps:
+                return self._run_steps(opened, inputs, parameters or {}, ends_at)
             if opened.chain is not None:
                 return {contract.AUDIO: self._sample(model, version, opened.chain, inputs, parameters or {}, ends_at)}
             if parameters:
@@ -139,12 +151,40 @@ class LocalTransport(Transport):
 
     def _check_frames(self, model: str, described: ModelContract, inputs: Tensors) -> None:
         """Refuse a request of more frames than the model takes. ONNX Runtime itself refuses other numbers of axes."""
-        mel = inputs.get(contract.MEL)
+        mel, audio = inputs.get(contract.MEL), inputs.get(contract.AUDIO)
+        frames = None
         if mel is not None and mel.ndim == 3:
+            frames = (len(mel), mel.shape[-1])
+        elif audio is not None and audio.ndim == 3:
+            frames = (len(audio), described.mel.frames(audio.shape[-1]))
+        if frames is not None:
             try:
-                described.check_frames(model, len(mel), mel.shape[-1])
+                described.check_frames(model, *frames)
             except ContractError as error:
                 raise ContractError(f"{self.url}: {error}") from error
+
+    def _run_steps(
+        self, opened: _Opened, inputs: Tensors, parameters: Parameters, ends_at: float
+    ) -> dict[str, NDArray[Any]]:
+        """The models of an ensemble, one after the other, each in its newest version; the last one gets the parameters.
+
+        Triton gives the parameters to all of them, and a network ignores them there.
+        """
+        tensors = dict(inputs)
+        for step in opened.steps:
+            try:
+                version = self.describe(step.model).versions[-1]
+            except UnknownModelError as error:
+                raise ContractError(f"an ensemble calls {step.model}: {error}") from error
+            missing = sorted(set(step.inputs.values()) - set(tensors))
+            if missing:
+                raise ContractError(f"{self.url}: input {missing[0]} of the ensemble is missing")
+            mapped = {name: tensors[tensor] for name, tensor in step.inputs.items()}
+            left = max(0.0, ends_at - time.monotonic())
+            given = parameters if step is opened.steps[-1] else None
+            answer = self.infer(step.model, version, mapped, left, given)
+            tensors.update({tensor: answer[name] for name, tensor in step.outputs.items()})
+        return {contract.RECONSTRUCTION: tensors[contract.RECONSTRUCTION]}
 
     def _sample(
         self,
@@ -224,6 +264,9 @@ class LocalTransport(Transport):
                     except ValueError as error:
                         raise ContractError(f"{self.url}: model {model}: {error}") from error
                     self._opened[model, version] = _Opened(described, chain=chain)
+                elif described.kind in contract.ENSEMBLE_KINDS:
+                    steps = model_repository.parse_steps(self._repository / model / model_repository.CONFIG)
+                    self._opened[model, version] = _Opened(described, steps=steps)
                 else:
                     self._opened[model, version] = _Opened(described, session=self._session(info, described, version))
             return self._opened[model, version]

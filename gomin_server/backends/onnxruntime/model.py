@@ -121,6 +121,9 @@ class TritonPythonModel:
             for name, array in arrays.items()
             if name in self.frame_lengths and array.ndim
         ]
+        if "audio" in arrays:  # of a mel front end: the first frame is centred on the first sample
+            audio = arrays["audio"]
+            lengths.append(audio.shape[0] * (1 + audio.shape[-1] // self.frame_lengths["signal"]))
         return max(lengths, default=0)
 
     def _bounded(self, group):
@@ -146,7 +149,8 @@ class TritonPythonModel:
                 for member in group:
                     self._run_group([member], responses)
             else:
-                responses[group[0][0]] = self._error(str(error))
+                code = [pb_utils.TritonError.INVALID_ARG] if "INVALID_ARGUMENT" in str(error) else []
+                responses[group[0][0]] = self._error(str(error), *code)
             return
         first = 0
         for index, arrays in group:

@@ -45,8 +45,8 @@ def test_the_example_of_every_model_is_answered(url: str) -> None:
             answer = transport.infer(model["name"], model["versions"][-1]["version"], inputs)
             assert set(answer) == {output["name"] for output in model["outputs"]}
             sizes.setdefault("frames", 1 + sizes.get("samples", 0) // model["hop_length"])  # of a recording
+            sizes["samples"] = sizes["reconstructed_samples"] = model["hop_length"] * sizes["frames"]
             for output in model["outputs"]:
-                sizes["samples"] = model["hop_length"] * sizes["frames"]
                 array = answer[output["name"]]
                 expected = [sizes[axis] if size < 0 else size for axis, size in axes_of(output)]
                 assert list(array.shape) == expected

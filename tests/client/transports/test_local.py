@@ -40,7 +40,7 @@ def test_a_model_is_read_once_and_described_afresh(home: Path, monkeypatch: pyte
 
         assert transport.describe("gomin_gan").parameters["new"] == "1"
         shutil.rmtree(home / "gomin_gan")
-        with pytest.raises(UnknownModelError, match="no models at all"):
+        with pytest.raises(UnknownModelError, match="has no model gomin_gan; it has gomin_mel, gomin_reconstruct"):
             transport.describe("gomin_gan")
         np.testing.assert_array_equal(transport.infer("gomin_gan", 1, mel)["audio"], first)
 
@@ -68,3 +68,74 @@ def test_more_frames_than_the_config_allows_are_refused(home: Path) -> None:
     with Vocoder(home) as vocoder:
         assert vocoder.window == 90
         assert vocoder.synthesize(np.zeros((2, 128, 200), np.float32)).shape == (2, 200 * 256)
+
+
+class TestEnsemble:
+    """As on a server."""
+
+    AUDIO = np.random.default_rng(0).uniform(-1, 1, (2, 1, 700)).astype(np.float32)
+
+    def test_runs_its_steps(self, repository: Path) -> None:
+        with LocalTransport(repository) as transport:
+            answer = transport.infer("gomin_reconstruct", 1, {"audio": self.AUDIO})
+
+        assert list(answer) == ["reconstruction"]
+        with Vocoder(f"local:{repository}") as vocoder:
+            expected = vocoder.reconstruct(self.AUDIO[:, 0], 24000, trim=False)
+        np.testing.assert_array_equal(answer["reconstruction"][:, 0], expected)
+
+    def test_gives_request_parameters_to_the_chain(self, repository: Path) -> None:
+        seed = np.full((2, 1), 3, np.uint64)
+        chain: dict[str, str | int | float] = {"sampler": "ddim", "steps": 2}
+        with LocalTransport(repository) as transport:
+            inputs = {"audio": self.AUDIO, "seed": seed}
+            answer = transport.infer("gomin_reconstruct_diffusion", 1, inputs, parameters=chain)
+            with pytest.raises(ContractError, match="input seed of the ensemble is missing"):
+                transport.infer("gomin_reconstruct_diffusion", 1, {"audio": self.AUDIO})
+            with pytest.raises(ContractError, match="gomin_gan takes no request parameters, such as steps"):
+                transport.infer("gomin_reconstruct", 1, {"audio": self.AUDIO}, parameters={"steps": 2})
+
+        with Vocoder(f"local:{repository}", model="diffusion", sampler="ddim", steps=2) as vocoder:
+            expected = vocoder.reconstruct(self.AUDIO[:, 0], 24000, trim=False, seed=3)
+        np.testing.assert_array_equal(answer["reconstruction"][:, 0], expected)
+
+    @pytest.mark.parametrize(
+        ("audio", "words"),
+        [
+            (np.zeros((1, 1, 0), np.float32), "model gomin_mel: .*audio has no samples"),
+            (np.full((1, 1, 9), np.nan, np.float32), "model gomin_mel: .*audio has samples that are NaN or infinite"),
+            (np.zeros((16, 1, 256 * 9000), np.float32), "model gomin_mel takes at most .* this one has 16 × 9001"),
+        ],
+    )
+    def test_refuses_audio_that_its_models_refuse(self, repository: Path, audio: np.ndarray, words: str) -> None:  # type: ignore[type-arg]
+        with LocalTransport(repository) as transport, pytest.raises(ContractError, match=words):
+            transport.infer("gomin_reconstruct", 1, {"audio": audio})
+
+    def test_refuses_audio_that_is_too_long_for_its_vocoder(self, home: Path) -> None:
+        config = home / "gomin_gan/config.pbtxt"
+        config.write_text(re.sub(r'(max_frames" value: { string_value: )"\d+"', r'\1"20"', config.read_text()))
+        audio = np.zeros((2, 1, 256 * 10), np.float32)
+
+        with LocalTransport(home) as transport, pytest.raises(ContractError, match="gomin_gan takes at most 20 frames"):
+            transport.infer("gomin_reconstruct", 1, {"audio": audio})
+
+    @pytest.mark.parametrize(
+        ("old", "new", "words"),
+        [
+            ("model_version: -1", "model_version: 1", "its step gomin_mel has model_version 1"),
+            ("ensemble_scheduling", "garbage", "cannot be read as a Triton model configuration"),
+        ],
+    )
+    def test_with_another_config_is_refused(self, home: Path, old: str, new: str, words: str) -> None:
+        config = home / "gomin_reconstruct/config.pbtxt"
+        config.write_text(config.read_text().replace(old, new))
+
+        with LocalTransport(home) as transport, pytest.raises(ContractError, match=words):
+            transport.infer("gomin_reconstruct", 1, {"audio": self.AUDIO})
+
+    def test_is_not_a_model_for_the_client(self, repository: Path) -> None:
+        for model in ("gomin_reconstruct", "gomin_reconstruct_diffusion"):
+            with pytest.raises(ContractError, match=f"{model} makes audio from audio, for callers without this client"):
+                Vocoder(f"local:{repository}", model=model)
+        with pytest.raises(ContractError, match="gomin_mel is of kind mel: it does not make audio from a mel"):
+            Vocoder(f"local:{repository}", model="gomin_mel")

@@ -23,7 +23,7 @@ from gomin_export.errors import CheckpointError
 from gomin_export.networks import GomiGAN, registry
 from gomin_export.networks.base import MelInverter
 from gomin_export.networks.registry import ARCHITECTURES, Architecture
-from gomin_export.networks.served import OnnxModel
+from gomin_export.networks.served import EnsembleModel, OnnxModel
 from gomin_export.onnx.forms import GraphOptions, OnnxForm, vocoder_form
 from tests.support import GOLDEN
 
@@ -143,4 +143,4 @@ def test_every_name_in_a_record_leads_to_code(architecture: Architecture) -> Non
     assert dataclasses.is_dataclass(architecture.option_record)
     assert callable(architecture.option_record.applied_to)
     for model in architecture.models:
-        assert 'backend: "' in model.template_text("config.pbtxt")
+        assert ("platform" if isinstance(model, EnsembleModel) else "backend") in model.template_text("config.pbtxt")

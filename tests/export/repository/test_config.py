@@ -19,15 +19,22 @@ from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.registry import connect
 from gomin_export.cli import app
 from gomin_export.networks import registry
+from gomin_export.networks.served import MEMORY_BUDGET
+from gomin_export.repository.bounds import front_end_frames
 from gomin_export.repository.config import Deployment, config_text, with_provenance, without_provenance
 from tests.support import GOLDEN, invoke, serving
 
 SERVED = {model.name: model for known in (registry.GAN, registry.DIFFUSION) for model in known.models}
+FRONT_END_FRAMES = front_end_frames(MelConfig())
 CONTRACTS = {
     "gomin_gan": ModelContract("gan", MelConfig(), 32),
     "gomin_denoiser": ModelContract("denoiser", MelConfig(n_mels=80), 13, 50),
     "gomin_diffusion": ModelContract("diffusion", MelConfig(n_mels=80), 13, 50),
+    "gomin_mel": ModelContract("mel", MelConfig(), 0, max_frames=FRONT_END_FRAMES),
+    "gomin_reconstruct": ModelContract("reconstruct", MelConfig(), 32),
+    "gomin_reconstruct_diffusion": ModelContract("reconstruct_diffusion", MelConfig(), 13, 50),
 }
+ENSEMBLES = [("gomin_gan", "gomin_reconstruct"), ("gomin_diffusion", "gomin_reconstruct_diffusion")]
 
 
 def parse(model: str, deployment: Deployment) -> Any:
@@ -69,7 +76,7 @@ def test_tensors_are_those_of_the_kind_and_explained(model: str) -> None:
             (
                 tensor.name,
                 DataType.Value(f"TYPE_{tensor.datatype}"),
-                tensor.shape(CONTRACTS[model])[1:],
+                tensor.shape(CONTRACTS[model])[config.max_batch_size > 0 :],  # dims have a batch axis without one
                 tensor.is_optional,
             )
             for tensor in tensors
@@ -83,7 +90,7 @@ def test_tensors_are_those_of_the_kind_and_explained(model: str) -> None:
     assert max(map(len, text.splitlines())) <= 200
 
 
-@pytest.mark.parametrize("model", SERVED)
+@pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser", "gomin_diffusion"])
 def test_queues_and_requests_are_bounded(model: str) -> None:
     timeout_s = 4 * 3600 if model == "gomin_diffusion" else 300
     for settings, size, seconds in ((Deployment(), 64, timeout_s), (Deployment(queue_size=9, queue_timeout_s=7), 9, 7)):
@@ -107,6 +114,29 @@ def test_queues_and_requests_are_bounded(model: str) -> None:
             bound(9000, max_frames=16)
 
 
+def test_a_front_end_has_its_own_bounds() -> None:
+    """Those of its ONNX file, whatever one network is exported with."""
+    for settings in (Deployment(), Deployment(queue_size=9, queue_timeout_s=7, max_frames=70, accelerator="tensorrt")):
+        config = parse("gomin_mel", settings)
+        policy = config.dynamic_batching.default_queue_policy
+        assert (policy.max_queue_size, policy.default_timeout_microseconds) == (64, 300_000_000)
+        assert [group.kind for group in config.instance_group] == [ModelInstanceGroup.KIND_CPU]
+        assert parameter(config, "gomin.max_frames") == str(FRONT_END_FRAMES)
+
+
+@pytest.mark.parametrize(("vocoder", "ensemble"), ENSEMBLES)
+def test_an_ensemble_has_the_smaller_bound_of_its_models(vocoder: str, ensemble: str) -> None:
+    def bound(default: int, **settings: Any) -> str:
+        described = replace(CONTRACTS[ensemble], max_frames=default)
+        text = config_text(SERVED[ensemble], described, Deployment(**settings))
+        return parameter(text_format.Parse(text, ModelConfig()), "gomin.max_frames")
+
+    assert bound(9000) == "9000"
+    assert bound(9000, max_frames=700) == "700"
+    assert bound(9000, max_frames=9_000_000) == str(FRONT_END_FRAMES)
+    assert bound(9000, accelerator="tensorrt") == ("512" if vocoder == "gomin_gan" else "9000")
+
+
 def test_no_warm_up_exceeds_the_bound() -> None:
     with pytest.raises(UsageError, match="--warm-up 4x30: gomin_gan takes at most 100 frames in one request"):
         parse("gomin_gan", Deployment(warm_up=[(4, 30)], max_frames=100))
@@ -121,7 +151,7 @@ def test_the_default_bounds_of_the_released_sizes() -> None:
     from gomin_export.networks.diffusion import DiffusionConfig
     from gomin_export.networks.gan import GANConfig
 
-    assert [registry.MEMORY_BUDGET // config.bytes_per_frame for config in (GANConfig(), DiffusionConfig())] == [
+    assert [MEMORY_BUDGET // config.bytes_per_frame for config in (GANConfig(), DiffusionConfig())] == [
         5461,
         1638,
     ]
@@ -338,7 +368,7 @@ def test_a_server_takes_the_settings(tiny_repository: Path, tmp_path: Path) -> N
 
     assert described.max_batch_size == 4
     assert described.versions == (1,)
-    assert log.count("intra_op_num_threads 1") == 2  # instances
+    assert log.count("intra_op_num_threads 1") == 3  # two instances, and the mel front end
     assert "running warmup sample '4 x 12 frames'" in log or "4 x 12 frames" in log
     assert verified.returncode == 0, verified.stdout
 

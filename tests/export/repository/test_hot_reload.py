@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tritonclient.grpc import InferenceServerClient
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
 
 from gomin_client.errors import GominError
 from gomin_client.transports.base import Transport
@@ -23,6 +24,7 @@ from tests.support import GOLDEN, RunningServer, run, serving
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 RELOAD_TIMEOUT_S = 300
+RECORDING = np.random.default_rng(2).uniform(-0.5, 0.5, (1, 1, 700)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,51 @@ class Traffic:
         self._transport.close()
 
 
+class EnsembleTraffic:
+    """Calls the ensemble repeatedly, in a separate thread, without a version, as callers without our client do."""
+
+    def __init__(self, server: RunningServer, expected: list[np.ndarray]) -> None:
+        self.answers: Counter[int] = Counter()  # index of the expected answer -> answers
+        self.failures: list[str] = []
+        self._client = InferenceServerClient(server.grpc.removeprefix("grpc://"))
+        self._expected = expected
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        tensor = InferInput("audio", list(RECORDING.shape), "FP32")
+        tensor.set_data_from_numpy(RECORDING)
+        while not self._stop.is_set():
+            try:
+                answer = self._client.infer("gomin_reconstruct", [tensor]).as_numpy("reconstruction")
+            except InferenceServerException as error:
+                self.failures.append(str(error))
+                continue
+            same = [np.allclose(answer, expected, rtol=0, atol=1e-5) for expected in self._expected]
+            if any(same):
+                self.answers[same.index(True)] += 1
+            else:
+                self.failures.append("answered something else")
+            time.sleep(0.02)
+
+    def __enter__(self) -> "EnsembleTraffic":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
+
+
+def local_reconstruction(repository: Path) -> np.ndarray:
+    transport = connect(f"local:{repository}")
+    try:
+        return transport.infer("gomin_reconstruct", 1, {"audio": RECORDING})["reconstruction"]
+    finally:
+        transport.close()
+
+
 def local_answer(repository: Path, version: int, mel: np.ndarray) -> np.ndarray:
     transport = connect(f"local:{repository}")
     try:
@@ -93,12 +140,17 @@ def test_poll_mode_under_traffic(
     mel = np.random.default_rng(1).uniform(0, 1, (1, n_mels, 8)).astype(np.float32)
     expected[1] = local_answer(home, 1, mel)
     expected[2] = expected[3] = local_answer_of(other_checkpoint, tmp_path / "elsewhere", mel)
+    reconstructions = [local_reconstruction(home), local_reconstruction(tmp_path / "elsewhere")]
     polling = ("--model-control-mode=poll", "--repository-poll-secs=1")
 
-    with serving(home, tmp_path / "log", *polling) as server, Traffic(server, mel, expected) as traffic:
-        traffic.wait_for(lambda: traffic.answers[1] > 5)
+    with (
+        serving(home, tmp_path / "log", *polling) as server,
+        Traffic(server, mel, expected) as traffic,
+        EnsembleTraffic(server, reconstructions) as ensemble,
+    ):
+        traffic.wait_for(lambda: traffic.answers[1] > 5 and ensemble.answers[0] > 5)
         second = run("gomin-export", "gan", "--ckpt", other_checkpoint, "--repository", home)
-        traffic.wait_for(lambda: traffic.answers[2] > 5)
+        traffic.wait_for(lambda: traffic.answers[2] > 5 and ensemble.answers[1] > 5)
         # the same model again, so its file need not be made again
         use_model(monkeypatch, home / "gomin_gan/2/model.onnx")
         pipeline.export("gan", other_checkpoint, home, ExportOptions(version=3, keep=2))
@@ -107,9 +159,11 @@ def test_poll_mode_under_traffic(
         log = server.log_text
 
     assert second.returncode == verified.returncode == 0, verified.stdout
-    assert traffic.failures == []
+    assert traffic.failures == ensemble.failures == []
     assert "Poll failed" not in log
-    assert sorted(path.name for path in (home / "gomin_gan").iterdir()) == ["2", "3", "config.pbtxt"]
+    for model in ("gomin_gan", "gomin_reconstruct"):
+        assert sorted(path.name for path in (home / model).iterdir()) == ["2", "3", "config.pbtxt"]
+    assert log.count("successfully loaded 'gomin_mel'") == 1  # which no export changed
     assert not np.allclose(expected[1], expected[2], rtol=0, atol=1e-3)
 
 
@@ -142,6 +196,16 @@ def test_explicit_mode(tiny_repository: Path, tmp_path: Path, monkeypatch: pytes
         InferenceServerClient(server.grpc.removeprefix("grpc://")).load_model("gomin_gan")
         assert transport.describe("gomin_gan").versions == (1, 2)
         transport.close()
+
+
+def test_explicit_mode_loads_the_models_of_an_ensemble(tiny_repository: Path, tmp_path: Path) -> None:
+    explicit = ("--model-control-mode=explicit", "--load-model=gomin_reconstruct")
+
+    with serving(tiny_repository, tmp_path / "log", *explicit) as server:
+        verified = run("gomin-export", "verify", "--url", server.grpc, "--repository", tiny_repository)
+
+    assert verified.returncode == 0, verified.stdout
+    assert verified.stdout.count("cases passed") == 3
 
 
 def test_a_diffusion_model_is_not_loaded_twice(repository: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from gomin_export.repository.staging import staging, transferred
 
 GAN = ModelContract("gan", MelConfig(), halo_frames=8)
 DENOISER = ModelContract("denoiser", MelConfig(), halo_frames=1, num_diffusion_steps=50)
+FRONT_END = ModelContract("mel", MelConfig(), halo_frames=0, max_frames=1000)
 DEFAULTS = Deployment()
 SERVED = {model.name: model for known in (registry.GAN, registry.DIFFUSION) for model in known.models}
 DIFFUSION = replace(DENOISER, kind="diffusion")
@@ -52,11 +53,11 @@ def place(
             config = placing.choose_config(home, name, text, deployment, "fp32", overwrite)
             (stage / name / str(version)).mkdir(parents=True)
             (stage / name / str(version) / "model.onnx").write_text(f"made of {sha256}")
-            models.append(placing.StagedModel(name, contract, stage / name, config, Provenance(sha256)))
+            models.append(placing.StagedModel(name, contract, version, stage / name, config, Provenance(sha256)))
         meanwhile()
         with transferred(home, [model.home for model in models]) as homes, placing.signals_deferred():
             models = [replace(model, home=staged) for model, staged in zip(models, homes, strict=True)]
-            placing.place_models(home, version, models, dropped)
+            placing.place_models(home, models, dropped)
     return version
 
 
@@ -182,6 +183,28 @@ def test_two_exports_at_once_both_keep_their_provenance(tmp_path: Path) -> None:
     assert provenance(home, "gomin_gan") == {1: "aa", 11: "bb", 12: "cc"}
     with pytest.raises(RepositoryError, match="13: was made during this export"):
         place(home, [GAN], "dd", meanwhile=lambda: place(home, [GAN], "ee"))
+
+
+def test_a_shared_model_that_another_export_has_placed_meanwhile_stays(tmp_path: Path) -> None:
+    """Two first exports at once both make the mel front end; only another file under its version is an error."""
+    home = tmp_path / "models"
+
+    def place_front_end(content: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+        with staging(home) as stage:
+            (stage / "gomin_mel/1").mkdir(parents=True)
+            (stage / "gomin_mel/1/model.onnx").write_text(content)
+            text = config_text(SERVED["gomin_mel"], FRONT_END, DEFAULTS)
+            staged = placing.StagedModel(
+                "gomin_mel", FRONT_END, 1, stage / "gomin_mel", text, Provenance(content), is_shared=True
+            )
+            meanwhile()
+            placing.place_models(home, [staged], {})
+
+    place_front_end("same", meanwhile=lambda: place_front_end("same"))
+    assert provenance(home, "gomin_mel") == {1: "same"}
+    with pytest.raises(RepositoryError, match="gomin_mel/1: was made during this export"):
+        place_front_end("other")
+    assert (home / "gomin_mel/1/model.onnx").read_text() == "same"
 
 
 def test_provenance_survives_other_layouts_and_comments(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""One mel front end for all networks of equal settings: its name, its version, and what an export leaves as it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gomin_client.contract.repository import parse_steps, versions
+from gomin_export import pipeline
+from gomin_export.errors import RepositoryError
+from gomin_export.networks import registry
+from gomin_export.onnx.forms import GraphOptions
+from gomin_export.plan import ExportOptions, ExportPlan
+from gomin_export.repository.config import Deployment
+from tests.support import GOLDEN
+
+TINY = GOLDEN / "gan_v3.pt"
+DIFFUSION = GOLDEN / "diffusion_small.pt"
+PLAIN = ExportOptions(graph=GraphOptions(lowering=False))
+
+
+def planned(checkpoint: Path, home: Path, options: ExportOptions = ExportOptions()) -> ExportPlan:  # noqa: B008
+    architecture = registry.GAN if checkpoint == TINY else registry.DIFFUSION
+    return pipeline.Export(architecture, checkpoint, home, options).plan
+
+
+def front_end(plan: ExportPlan) -> tuple[str, int, bool]:
+    (model,) = [model for model in plan.models if model.served.is_shared]
+    return model.name, model.version, model.exists
+
+
+@pytest.fixture
+def home(tiny_repository: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_repository, tmp_path / "models"))
+
+
+@pytest.fixture
+def both(repository: Path, tmp_path: Path) -> Path:
+    """A repository of a GAN with 128 mel bands, and of a diffusion model with 32."""
+    return Path(shutil.copytree(repository, tmp_path / "models"))
+
+
+def test_another_export_leaves_it_untouched(home: Path) -> None:
+    """Not even the time of its config.pbtxt changes: a server in poll mode would load it again."""
+    files = [path for path in (home / "gomin_mel").rglob("*") if path.is_file()]
+    before = {path: path.stat() for path in files}
+
+    exported = pipeline.export("gan", TINY, home, ExportOptions(graph=GraphOptions(lowering=False), keep=1))
+
+    assert [path.relative_to(home).as_posix() for path in exported.plan.paths] == [
+        "gomin_mel/1",
+        "gomin_gan/2",
+        "gomin_reconstruct/2",
+    ]
+    assert [versions(home / model) for model in ("gomin_mel", "gomin_gan", "gomin_reconstruct")] == [[1], [2], [2]]
+    for path, stat in before.items():
+        assert (path.stat().st_mtime_ns, path.stat().st_ino) == (stat.st_mtime_ns, stat.st_ino), path
+    assert {report.model: report.failed for report in exported.reports} == {
+        "gomin_mel": [],
+        "gomin_gan": [],
+        "gomin_reconstruct": [],
+    }
+
+
+def test_a_damaged_one_is_made_again_as_the_newest_version(home: Path) -> None:
+    path = home / "gomin_mel/1/model.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    exported = pipeline.export("gan", TINY, home)
+
+    assert front_end(exported.plan) == ("gomin_mel", 2, False)
+    assert versions(home / "gomin_gan") == [1]  # which the export found in place
+    assert (home / "gomin_mel/2/model.onnx").is_file()
+    assert front_end(planned(TINY, home, ExportOptions(keep=1))) == ("gomin_mel", 2, True)
+
+
+def test_a_version_that_is_not_the_newest_does_not_count(home: Path) -> None:
+    """Ensembles call the newest one."""
+    (home / "gomin_mel/4").mkdir()
+
+    assert front_end(planned(TINY, home)) == ("gomin_mel", 5, False)
+
+
+def test_settings_of_one_network_do_not_change_it(home: Path) -> None:
+    deployment = Deployment(queue_size=7, instances=3, accelerator="cuda", max_frames=99, warm_up=[(1, 20)])
+    options = ExportOptions(deployment=deployment, overwrite_config=True)
+
+    plan = planned(TINY, home, options)
+
+    assert plan.config_texts()["gomin_mel"] == (home / "gomin_mel/config.pbtxt").read_text()
+    assert 'max_frames" value: { string_value: "99"' in plan.config_texts()["gomin_reconstruct"]
+
+
+class TestOtherSettings:
+    def test_get_a_front_end_with_the_networks_name(self, both: Path, tmp_path: Path) -> None:
+        assert front_end(planned(DIFFUSION, tmp_path / "empty")) == ("gomin_mel", 1, False)
+        assert front_end(planned(DIFFUSION, both)) == ("gomin_mel_diffusion", 1, True)
+        steps = parse_steps(both / "gomin_reconstruct_diffusion/config.pbtxt")
+        assert [step.model for step in steps] == ["gomin_mel_diffusion", "gomin_diffusion"]
+
+    def test_keep_it_when_the_shared_name_becomes_free(self, both: Path) -> None:
+        """The ensemble's config.pbtxt, which may have been edited, names it."""
+        shutil.rmtree(both / "gomin_mel")
+
+        assert front_end(planned(DIFFUSION, both)) == ("gomin_mel_diffusion", 1, True)
+
+    def test_that_have_no_name_left_are_refused(self, both: Path) -> None:
+        config = both / "gomin_mel_diffusion/config.pbtxt"
+        config.write_text(
+            config.read_text().replace('n_mels" value: { string_value: "32"', 'n_mels" value: { string_value: "33"')
+        )
+
+        with pytest.raises(RepositoryError, match=r"gomin_mel_diffusion: its versions have gomin\.n_mels 33"):
+            planned(DIFFUSION, both)
+
+    def test_an_unreadable_config_is_reported_not_avoided(self, home: Path) -> None:
+        (home / "gomin_mel/config.pbtxt").write_text("name: 1")
+
+        with pytest.raises(RepositoryError, match=r"gomin_mel/config\.pbtxt: cannot be read"):
+            planned(TINY, home)
