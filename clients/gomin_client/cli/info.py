@@ -90,7 +90,7 @@ def _lines(model: dict[str, Any]) -> Iterator[str]:
         yield f"    precision: {version['precision']}"
         yield f"    parity: {version['parity']}"
     example = model["example"]
-    yield f"  example: {example['curl'] or example['command'] or 'see --json'}"
+    yield f"  example: {example['curl'] or example['command'] or 'in the output of --json'}"
 
 
 def _settings(model: dict[str, Any]) -> Iterator[str]:
@@ -105,8 +105,9 @@ def _settings(model: dict[str, Any]) -> Iterator[str]:
     if steps is not None:
         yield f"  trained with {steps} timesteps"
     if model["sampling"] is not None:
-        default = {name: value for name, value in model["sampling"]["default"].items() if value is not None}
-        yield f"  default chain: {', '.join(f'{name} {value}' for name, value in default.items())}"
+        default = model["sampling"]["default"]
+        chosen = [f"{name} {value}" for name, value in (default or {}).items() if value is not None]
+        yield f"  default chain: {', '.join(chosen) or 'that of the diffusion model that it calls'}"
         yield f"  samplers: {', '.join(sampler['name'] for sampler in model['sampling']['samplers'])}"
         yield f"  schedules: {', '.join(model['sampling']['schedules'])}"
     limits = [f"{model['limits']['max_batch_size']} items in a batch"] if model["limits"]["max_batch_size"] else []

@@ -156,7 +156,8 @@ _RECORDING = Tensor(
     "FP32",
     (CHANNEL, SAMPLES),
     "1 is full scale",
-    "waveform at {sample_rate} Hz, of any number of samples but none",
+    "waveform at {sample_rate} Hz, of one sample or more",
+    example=0.1,
 )
 _MEL_OF_RECORDING = replace(_MEL, meaning=_MEL.meaning + "; 1 + samples // {hop_length} frames")
 _RECONSTRUCTION = Tensor(

@@ -107,19 +107,22 @@ def _tensor(tensor: Tensor, described: ModelContract) -> dict[str, Any]:
 
 
 def _sampling(info: ModelInfo, described: ModelContract) -> dict[str, Any] | None:
-    """The chains that requests choose from; None for a model that runs none.
+    """The chains that requests choose from; None for a model that runs none. An ensemble has no default of its own.
 
     Raises:
         ContractError: the default chain in the config is not valid.
     """
-    if described.kind != contract.DIFFUSION or described.num_diffusion_steps is None:
+    if described.kind not in (contract.DIFFUSION, contract.RECONSTRUCT_DIFFUSION):
         return None
-    try:
-        default = SamplerSettings.from_config(info.parameters).resolved(described.num_diffusion_steps)
-    except ValueError as error:
-        raise ContractError(f"model {info.name}: {error}") from error
+    default = None
+    if described.kind == contract.DIFFUSION and described.num_diffusion_steps is not None:
+        try:
+            chain = SamplerSettings.from_config(info.parameters).resolved(described.num_diffusion_steps)
+        except ValueError as error:
+            raise ContractError(f"model {info.name}: {error}") from error
+        default = {name: getattr(chain, name) for name in SAMPLER_PARAMETERS}
     return {
-        "default": {name: getattr(default, name) for name in SAMPLER_PARAMETERS},
+        "default": default,
         "samplers": [{"name": sampler.name, "summary": sampler.summary} for sampler in registry.samplers()],
         "schedules": list(registry.SCHEDULES),
     }

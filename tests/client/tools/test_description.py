@@ -107,6 +107,15 @@ def test_settings_limits_and_origin() -> None:
     assert model["example"]["path"] == "/v2/models/my%20model/infer"
 
 
+def test_an_ensemble_passes_the_chain_on() -> None:
+    parameters = {**DIFFUSION, "gomin.kind": "reconstruct_diffusion"}
+
+    sampling = describe_model(ModelInfo("ensemble", (1,), parameters, 0))["sampling"]
+
+    assert sampling["default"] is None
+    assert "fast" in [sampler["name"] for sampler in sampling["samplers"]]
+
+
 def test_models_of_others_have_a_problem() -> None:
     for parameters, words in (
         ({}, "not a GOMIN model"),
