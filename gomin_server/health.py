@@ -13,8 +13,8 @@ import time
 from gomin_server.probes import Prober
 from gomin_server.processes import HELPER, Served, helpers, served, states
 
-DEAD_AFTER_S = 0.9  # a helper whose model is being unloaded is a zombie for a moment
-STOPPED_AFTER_S = 2.0
+# A helper whose model is being unloaded is a zombie for a moment; on a busy machine that moment is longer.
+LASTING_S = 2.0
 
 
 class Health:
@@ -53,10 +53,12 @@ class Health:
             since[key] = self._since.get(key, now)
             lasted = now - since[key]
             what = self._helper_of(process) if name == HELPER else "tritonserver"
-            if state == "Z" and name == HELPER and lasted >= DEAD_AFTER_S:
-                found = f"{what} died"
-            elif state == "T" and lasted >= STOPPED_AFTER_S:
+            if lasted < LASTING_S:
+                continue
+            if state == "T":
                 found = f"{what} is stopped"
+            elif name == HELPER:
+                found = f"{what} died"
         self._since = since
         if found is None and not since and ready and self._prober is not None:
             silent = self._prober.silent(self._server, alive)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from gomin_server import health
-from gomin_server.health import DEAD_AFTER_S, STOPPED_AFTER_S, Health
+from gomin_server.health import LASTING_S, Health
 
 SERVER = '''
 import subprocess, sys, threading
@@ -95,7 +95,7 @@ def test_a_helper_that_the_server_has_reaped_is_not(server: Imitation) -> None:
     os.kill(server.helper, signal.SIGTERM)
     server.reap()
 
-    assert server.problem(within=2 * DEAD_AFTER_S) is None
+    assert server.problem(within=2 * LASTING_S) is None
 
 
 @pytest.mark.parametrize(("part", "name"), [("helper", "the helper process of a model"), ("server", "tritonserver")])
@@ -109,7 +109,7 @@ def test_a_stopped_process_is_a_problem(server: Imitation, part: str, name: str)
 def test_a_short_stop_is_not(server: Imitation, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now))
-    for state, moment in (("T", 0), ("T", 0.9 * STOPPED_AFTER_S), ("S", STOPPED_AFTER_S), ("T", 2 * STOPPED_AFTER_S)):
+    for state, moment in (("T", 0), ("T", 0.9 * LASTING_S), ("S", LASTING_S), ("T", 2 * LASTING_S)):
         os.kill(server.helper, signal.SIGSTOP if state == "T" else signal.SIGCONT)
         server.wait_for_state(state)
         now = moment
