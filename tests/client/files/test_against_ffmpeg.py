@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 
 from gomin_client.errors import FileError
 from gomin_client.files import audio
+from tests.support import tool
 
-FFMPEG = shutil.which("ffmpeg")
 FRAME = 1152  # samples of the longest frame of a lossy codec here
 
 # extension, muxer, encoder with its options
@@ -50,7 +49,7 @@ REFUSED_IF_JOINED = {"adpcm_ima_wav", "adpcm_ms", "libmp3lame -q:a 5"}
 
 def run_ffmpeg(arguments: str, *files: str | Path) -> bytes:
     """Its standard output; empty if it fails."""
-    command = [str(FFMPEG), "-v", "error", "-nostdin", "-y", *arguments.split(), *map(str, files)]
+    command = [tool("ffmpeg"), "-v", "error", "-nostdin", "-y", *arguments.split(), *map(str, files)]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     return done.stdout if done.returncode == 0 else b""
 
@@ -72,7 +71,6 @@ def written(path: Path, muxer: str, codec: str, is_piped: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(FFMPEG is None, reason="ffmpeg is not installed: apt-get install ffmpeg")
 @pytest.mark.parametrize("is_piped", [False, True], ids=["file", "pipe"])
 @pytest.mark.parametrize(("extension", "muxer", "codec"), WRITTEN)
 def test_the_same_length(tmp_path: Path, extension: str, muxer: str, codec: str, is_piped: bool) -> None:
