@@ -168,9 +168,12 @@ def test_halos_and_windows_are_those_of_the_code() -> None:
     step = DiffusionConfig().halo_frames
     chain, fast = 50 * step, 6 * step
     window = windows.default_size(chain)
-    streaming, diffusion = ((ROOT / f"docs/{name}.md").read_text() for name in ("streaming", "diffusion"))
+    streaming, diffusion, http = ((ROOT / f"docs/{name}.md").read_text() for name in ("streaming", "diffusion", "http"))
 
     assert f"| halo, in frames of 10.7 ms | {gan} | {demo} |" in streaming
+    assert f"| `halo_frames` | {gan} | {demo} |" in http
+    mel = 512 // 256  # frames that half a transform reaches into
+    assert f"| `halo_frames` + ⌈`n_fft` / 2 / hop⌉ | {gan + mel} | {demo + mel} |" in http
     sizes = [windows.default_size(halo) for halo in (gan, demo)]
     assert f"| default window, in frames | {sizes[0]} | {sizes[1]} |" in streaming
     work = [100 * windows.overhead(size, halo) for size, halo in zip(sizes, (gan, demo), strict=True)]
@@ -212,6 +215,7 @@ OTHER_OPTIONS = {
         "--enable-shared",
     ),
     *("--gpus", "--rm", "--shm-size", "--seconds", "--help", "--version", "--exit-timeout-secs", "--data-binary"),
+    *("--fail-with-body", "--http-max-input-size"),
 }
 
 
