@@ -269,6 +269,8 @@ def test_a_mel_with_another_number_of_bands_is_an_error(
 
 
 def test_go_code_is_formatted() -> None:
-    result = subprocess.run([tool("gofmt"), "-l", str(CLIENTS)], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [tool("gofmt"), "-l", str(CLIENTS)], capture_output=True, text=True, timeout=60, check=False
+    )
 
     assert (result.returncode, result.stdout) == (0, "")

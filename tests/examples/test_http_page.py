@@ -19,7 +19,7 @@ import tritonclient.http as triton
 
 from gomin_client import Vocoder
 from gomin_client.files import audio
-from tests.support import ROOT, RunningServer, require
+from tests.support import ROOT, RunningServer, tool
 
 PAGE = ROOT / "docs" / "http.md"
 TOLERANCE = 1e-5
@@ -35,11 +35,10 @@ WINDOW = 100
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the commands run: a.wav, half a second of speech at its own rate, and a24.wav at the model's."""
     home = tmp_path_factory.mktemp("page")
-    for tool, package in (("curl", "curl"), ("sox", "sox")):
-        require(tool, package)
+    tool("curl")
     speech = audio.read(ROOT / "examples" / "speech.flac")
     soundfile.write(home / "a.wav", speech.mono()[0, 10000:20000], speech.rate)
-    subprocess.run(["sox", "a.wav", "-r", str(RATE), "a24.wav"], cwd=home, check=True)
+    subprocess.run([tool("sox"), "a.wav", "-r", str(RATE), "a24.wav"], cwd=home, check=True)
     return home
 
 
