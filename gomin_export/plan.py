@@ -9,7 +9,7 @@ from typing import Any
 
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, ModelContract, Provenance
-from gomin_client.contract.repository import CONFIG, versions
+from gomin_client.contract.repository import CONFIG, parse_config, versions
 from gomin_client.errors import UsageError
 from gomin_client.transports.base import Parameters
 from gomin_export.choices import CPU, TARGETS
@@ -211,7 +211,7 @@ def make_plan(
     for model in models:
         described = contracts[model.name]
         place.check_contract(repository, model.name, described, options.overwrite_config)
-        text = config_text(model, described, deployment)
+        text = config_text(model, described, _fitting(model, deployment, repository, configs))
         config = place.choose_config(repository, model.name, text, deployment, precision, options.overwrite_config)
         configs[model.name] = config
         kept = repository / model.holds_chain / CONFIG if configs[model.holds_chain] is None else None
@@ -256,6 +256,23 @@ def _with_front_end(architecture: Architecture, network: MelInverter, repository
         else:
             named.append(model)
     return named
+
+
+def _fitting(
+    model: ServedModel, deployment: Deployment, repository: Path, configs: Mapping[str, str | None]
+) -> Deployment:
+    """The settings of a model: Triton does not start with an ensemble of larger batches than those of its vocoder.
+
+    Args:
+        model: the model.
+        deployment: the settings asked for.
+        repository: the model repository.
+        configs: model → text of its new config.pbtxt, of the models before this one; None keeps the existing one.
+    """
+    if not isinstance(model, EnsembleModel) or configs[model.vocoder.name] is not None:
+        return deployment
+    _, batch = parse_config(repository / model.vocoder.name / CONFIG)
+    return replace(deployment, max_batch_size=batch or None)
 
 
 def _choose_shared(repository: Path, model: ServedModel, network: MelInverter) -> tuple[int, bool, Recipe]:

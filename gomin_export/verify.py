@@ -238,9 +238,7 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
             return answer[output]
 
         try:
-            # an ensemble has no maximum batch size of its own, and its models may have any
-            most = 1 if expected.contract.kind in contract.ENSEMBLE_KINDS else info.max_batch_size or None
-            outcomes = gate.compare(infer, expected.cases, most)
+            outcomes = gate.compare(infer, expected.cases, info.max_batch_size or None)
         except ServerError as error:
             if repository is None:
                 raise

@@ -272,8 +272,6 @@ class EnsembleModel(ServedModel):
         vocoder: the model that makes the audio.
     """
 
-    is_batched: ClassVar[bool] = False
-
     front_end: str
     vocoder: ServedModel
 

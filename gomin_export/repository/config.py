@@ -80,7 +80,7 @@ _SETTINGS_OF = {
     contract.GAN: _SETTINGS,
     contract.DENOISER: _SETTINGS,
     contract.DIFFUSION: _CHAIN_SETTINGS,
-    **{kind: {"max_frames": _SETTINGS["max_frames"]} for kind in contract.ENSEMBLE_KINDS},
+    **{kind: {name: _SETTINGS[name] for name in ("max_batch_size", "max_frames")} for kind in contract.ENSEMBLE_KINDS},
 }
 
 

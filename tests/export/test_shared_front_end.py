@@ -120,3 +120,17 @@ class TestOtherSettings:
 
         with pytest.raises(RepositoryError, match=r"gomin_mel/config\.pbtxt: cannot be read"):
             planned(TINY, home)
+
+
+@pytest.mark.parametrize(("edited", "expected"), [(None, 16), (4, 4)])
+def test_the_batches_of_an_ensemble_are_those_of_the_vocoder(home: Path, edited: int | None, expected: int) -> None:
+    """Also where its config.pbtxt is kept with edits: Triton does not start with larger batches in the ensemble."""
+    config = home / "gomin_gan/config.pbtxt"
+    if edited:
+        config.write_text(config.read_text().replace("max_batch_size: 16", f"max_batch_size: {edited}"))
+    shutil.rmtree(home / "gomin_reconstruct")  # as in a repository of a version without ensembles
+
+    text = planned(TINY, home).config_texts()["gomin_reconstruct"]
+
+    assert f"\nmax_batch_size: {expected}\n" in text
+    assert text.count("dims: [ 1, -1 ]") == 2
