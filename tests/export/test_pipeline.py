@@ -4,16 +4,19 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
+from gomin_client.contract.model import ModelContract
 from gomin_client.errors import UsageError
-from gomin_export import pipeline
+from gomin_export import pipeline, plan
 from gomin_export.errors import ParityError
 from gomin_export.networks import GomiGAN
 from gomin_export.onnx import export as onnx_export
+from gomin_export.onnx import front_end
 from gomin_export.onnx.forms import GraphOptions, OnnxForm
 from gomin_export.plan import ExportOptions
 from gomin_export.repository import fingerprint
@@ -98,6 +101,51 @@ def test_the_gate_catches(
     with pytest.raises(ParityError, match=words):
         tampered(tamper)
 
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gate_catches_another_front_end(
+    tampered: Callable[[Tamper], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Even if a lax tolerance is asked for, which is meant for the network."""
+    serialized = front_end.serialized
+
+    def louder(described: ModelContract) -> bytes:
+        model = onnx.load_from_string(serialized(described))
+        (filters,) = (tensor for tensor in model.graph.initializer if tensor.name == "filters_per_floor")
+        filters.raw_data = (np.frombuffer(filters.raw_data, np.float64) * 1.001).tobytes()
+        return bytes(model.SerializeToString())
+
+    monkeypatch.setattr(front_end, "serialized", louder)
+    with pytest.raises(ParityError, match=r"gomin_mel differs from numpy in \d+ of 30 cases"):
+        tampered(lambda _: None, ExportOptions(atol=0.5))  # type: ignore[call-arg]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('model_name: "gomin_gan"', 'model_name: "gomin_gone"', "gomin_reconstruct differs .* calls gomin_gone"),
+        ('value: "reconstruction"', 'value: "sound"', "gomin_reconstruct differs .* has no tensor reconstruction"),
+        (
+            '{ key: "mel" value: "mel" }\n      output',
+            '{ key: "mel" value: "audio" }\n      output',
+            "gomin_reconstruct differs",
+        ),
+    ],
+)
+def test_the_gate_catches_an_ensemble_that_is_put_together_wrongly(
+    tampered: Callable[[Tamper], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    rendered = plan.config_text
+
+    def put_together_wrongly(*arguments: Any) -> str:
+        text = rendered(*arguments)
+        return text.replace(old, new) if "ensemble_scheduling" in text else text
+
+    monkeypatch.setattr(plan, "config_text", put_together_wrongly)
+    with pytest.raises(ParityError, match=words):
+        tampered(lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 

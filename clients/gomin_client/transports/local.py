@@ -184,7 +184,10 @@ class LocalTransport(Transport):
             given = parameters if step is opened.steps[-1] else None
             answer = self.infer(step.model, version, mapped, left, given)
             tensors.update({tensor: answer[name] for name, tensor in step.outputs.items()})
-        return {contract.RECONSTRUCTION: tensors[contract.RECONSTRUCTION]}
+        output = contract.OUTPUTS[opened.described.kind]
+        if output not in tensors:
+            raise ContractError(f"{self.url}: an ensemble has no tensor {output}; its steps make {', '.join(tensors)}")
+        return {output: tensors[output]}
 
     def _sample(
         self,

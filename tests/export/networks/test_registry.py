@@ -17,6 +17,7 @@ from gomin_client import Vocoder
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_client.contract.repository import read_config
+from gomin_client.transports.local import LocalTransport
 from gomin_export import pipeline
 from gomin_export.checkpoints import CheckpointReader, detect_kind
 from gomin_export.errors import CheckpointError
@@ -67,18 +68,29 @@ def toy_form(network: ToyHead, _options: GraphOptions) -> OnnxForm:
     return vocoder_form(network, network.n_mels)
 
 
+TOY_VOCODER = OnnxModel(
+    "gomin_toy",
+    contract.GAN,
+    cases="gomin_export.parity.cases:vocoder_cases",
+    template="gomin_gan",
+    form=f"{__name__}:toy_form",
+)
+
 TOY = Architecture(
     name="toy",
     help="Export a toy.",
     signature="head.",
     network=f"{__name__}:ToyHead",
     models=(
-        OnnxModel(
-            "gomin_toy",
-            contract.GAN,
-            cases="gomin_export.parity.cases:vocoder_cases",
-            template="gomin_gan",
-            form=f"{__name__}:toy_form",
+        registry.FRONT_END,
+        TOY_VOCODER,
+        EnsembleModel(
+            "gomin_reconstruct_toy",
+            contract.RECONSTRUCT,
+            cases="gomin_export.parity.cases:reconstruction_cases",
+            template="gomin_reconstruct",
+            front_end=registry.FRONT_END.name,
+            vocoder=TOY_VOCODER,
         ),
     ),
 )
@@ -105,9 +117,10 @@ def test_a_third_network_is_exported_and_served(checkpoint: Path, tmp_path: Path
 
     exported = pipeline.export("toy", checkpoint, home)
 
-    (report,) = exported.reports
-    assert len(report.outcomes) == 21  # the grid, and a mel in windows
-    assert report.failed == []
+    # for the vocoder the grid, and a mel in windows
+    counts = {report.model: len(report.outcomes) for report in exported.reports}
+    assert counts == {"gomin_mel": 30, "gomin_toy": 21, "gomin_reconstruct_toy": 3}
+    assert all(report.failed == [] for report in exported.reports)
     described = ModelContract.from_parameters("gomin_toy", read_config(home / "gomin_toy/config.pbtxt"))
     assert (described.mel.n_mels, described.mel.hop_length, described.halo_frames) == (6, 8, 1)
     assert pipeline.export("toy", checkpoint, home).plan.exists
@@ -117,6 +130,10 @@ def test_a_third_network_is_exported_and_served(checkpoint: Path, tmp_path: Path
         np.testing.assert_allclose(
             vocoder.synthesize(mel), network(torch.from_numpy(mel)[None])[0, 0].numpy(), rtol=0, atol=1e-6
         )
+        expected = vocoder.reconstruct(mel[0], 16000, trim=False)
+    with LocalTransport(home) as transport:
+        answer = transport.infer("gomin_reconstruct_toy", 1, {"audio": mel[np.newaxis, :1]})["reconstruction"]
+    np.testing.assert_array_equal(answer[0, 0], expected)
 
 
 @pytest.mark.usefixtures("toy")

@@ -199,7 +199,7 @@ def test_explicit_mode(tiny_repository: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_explicit_mode_loads_the_models_of_an_ensemble(tiny_repository: Path, tmp_path: Path) -> None:
-    explicit = ("--model-control-mode=explicit", "--load-model=gomin_reconstruct")
+    explicit = ("--model-control-mode=explicit", "--load-model=gomin_reconstruct", "--open-admin")
 
     with serving(tiny_repository, tmp_path / "log", *explicit) as server:
         verified = run("gomin-export", "verify", "--url", server.grpc, "--repository", tiny_repository)
