@@ -176,6 +176,30 @@ def test_plot_is_a_picture(repository: Path, tmp_path: Path) -> None:
     assert len(list(picture.parent.iterdir())) == 1
 
 
+def test_more_than_eight_files_are_a_picture_each(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "in/sub").mkdir(parents=True)
+    for index in range(9):
+        folder = "in/sub" if index else "in"
+        soundfile.write(tmp_path / folder / f"{index}.wav", 0.1 * np.ones(3000 + 100 * index), 24000)
+
+    result = run(
+        "gomin-client", "reconstruct", "in", "-o", "out/", "--plot", "p.png", "--url", f"local:{repository}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    again = run(
+        "gomin-client", "reconstruct", "in", "-o", "out/", "--plot", "p", "--url", f"local:{repository}",
+        "--skip-existing", cwd=tmp_path,
+    )  # fmt: skip
+
+    assert result.returncode == 0, result.stderr
+    pictures = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "p").rglob("*.*"))
+    assert pictures == ["p/0.png", *(f"p/sub/{index}.png" for index in range(1, 9))]
+    assert all((tmp_path / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert "9 pictures in p" in result.stdout
+    assert "p: not drawn: no new reconstruction was made" in again.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "p"]
+
+
 def test_a_plot_overwrites_no_audio(repository: Path, tmp_path: Path) -> None:
     result = run(
         "gomin-client", "reconstruct", EXAMPLES[0], "-o", tmp_path / "out.wav", "--plot", tmp_path / "out.wav",

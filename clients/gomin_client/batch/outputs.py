@@ -6,7 +6,7 @@ Nothing here touches a file; only links to folders are followed, to see whether 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -163,16 +163,16 @@ def plan_jobs(sources: Sequence[Source], outputs: Sequence[str], naming: Naming)
     return [FileJob(source.path, target, task) for source, target, task in jobs]
 
 
-def check_extra_output(path: Path, jobs: Sequence[FileJob], extension: str) -> None:
-    """Refuse one more file to write, such as a plot, that is an input or an output, or misnamed.
+def check_extra_outputs(paths: Iterable[Path], jobs: Sequence[FileJob]) -> None:
+    """Refuse more files to write, such as plots, that are inputs or outputs.
 
     Raises:
-        UsageError: the file would overwrite another, or has another extension.
+        UsageError: a file would overwrite another.
     """
-    if path.suffix.lower() != extension:
-        raise UsageError(f"{path}: expected a file name that ends with {extension}")
-    if _key(path) in {_key(other) for job in jobs for other in (job.source, job.target)}:
-        raise UsageError(f"{path} is an input or an output; choose another name")
+    taken = {_key(other) for job in jobs for other in (job.source, job.target)}
+    for path in paths:
+        if _key(path) in taken:
+            raise UsageError(f"{path} is an input or an output; choose another name")
 
 
 def _without_results(sources: Sequence[Source], outputs: Sequence[str], naming: Naming) -> list[Source]:

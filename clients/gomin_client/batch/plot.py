@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gomin_client.batch.inputs import STREAM
 from gomin_client.errors import UsageError
 from gomin_client.files.atomic import atomic_write
 from gomin_client.mel.features import RANGE_DB, Mel, MelConfig, Wave, mel_spectrogram
@@ -50,21 +53,51 @@ def require_matplotlib() -> None:
         raise UsageError("plots need matplotlib: pip install 'gomin-triton[plot]'") from None
 
 
+def picture_paths(plot: Path, targets: Sequence[Path]) -> dict[Path, Path]:
+    """The pictures of a batch that does not fit into one: output file → picture, in the outputs' subfolders.
+
+    Args:
+        plot: a folder; or a .png file, that becomes one if there are more than `MAX_COLUMNS` outputs.
+        targets: the outputs, all different.
+
+    Returns:
+        Nothing if there is one picture of all outputs.
+
+    Raises:
+        UsageError: the name of another kind of file.
+    """
+    if plot.suffix.lower() == ".png" and not plot.is_dir():
+        if len(targets) <= MAX_COLUMNS:
+            return {}
+        plot = plot.with_suffix("")
+    elif plot.suffix and not plot.is_dir():
+        raise UsageError(f"{plot}: expected a file name that ends with .png, or a folder")
+    if plot.exists() and not plot.is_dir():
+        raise UsageError(f"{plot}: is a file; the pictures of {len(targets)} files need a folder")
+    whole = [Path(os.path.abspath(target)) for target in targets]
+    common = os.path.commonpath([target.parent for target in whole])
+    stems = Counter(target.with_suffix("") for target in whole)
+    pictures = {}
+    for target, path in zip(targets, whole, strict=True):
+        name = path.stem if stems[path.with_suffix("")] == 1 else path.name  # a.wav and a.flac: keep the extensions
+        name = "stdout" if target == STREAM else name
+        pictures[target] = plot / path.parent.relative_to(common) / f"{name}.png"
+    return pictures
+
+
 def save(path: Path, columns: Sequence[PlotColumn], config: MelConfig) -> None:
     """Draw the columns side by side, original above reconstruction, into a PNG file.
 
     Raises:
         FileError: the file cannot be written.
     """
-    import librosa
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.8 + 3.4 * len(columns), 7.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(4, len(columns), squeeze=False, sharey="row", sharex="col", height_ratios=(1, 2.2, 1, 2.2))
-    bands = librosa.mel_frequencies(config.n_mels + 2, fmin=config.f_min, fmax=config.f_max, htk=False)[1:-1]
-    ticks = [hertz for hertz in _TICKS_HZ if hertz < config.f_max]
+    labels, bands = zip(*frequency_ticks(config), strict=True)
     largest = max(float(np.abs(wave).max()) for column in columns for wave in column.waves)
     for index, column in enumerate(columns):
         for half, (wave, mel) in enumerate(zip(column.waves, column.mels, strict=True)):
@@ -83,7 +116,7 @@ def save(path: Path, columns: Sequence[PlotColumn], config: MelConfig) -> None:
                 cmap="magma",
                 interpolation="nearest",
             )
-            below.set_yticks(np.interp(ticks, bands, np.arange(config.n_mels)), [f"{t / 1000:g}" for t in ticks])
+            below.set_yticks(bands, labels)
             below.set_xlim(0, seconds)
         # file names are not formulas, and need not be text
         axes[0, index].set_title(column.name.encode(errors="replace").decode(), parse_math=False)
@@ -94,6 +127,16 @@ def save(path: Path, columns: Sequence[PlotColumn], config: MelConfig) -> None:
     figure.colorbar(image, ax=axes[[1, 3], :], label="level in mel band (dB)")
     with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=110)
+
+
+def frequency_ticks(config: MelConfig) -> list[tuple[str, float]]:
+    """Labels of a frequency axis, in kHz, and the bands that they belong to, counted from 0 and between two bands."""
+    import librosa
+
+    bands = librosa.mel_frequencies(config.n_mels + 2, fmin=config.f_min, fmax=config.f_max, htk=False)[1:-1]
+    ticks = [hertz for hertz in _TICKS_HZ if hertz < config.f_max]
+    positions = np.interp(ticks, bands, np.arange(config.n_mels))
+    return [(f"{hertz / 1000:g}", float(position)) for hertz, position in zip(ticks, positions, strict=True)]
 
 
 def _envelope(wave: Wave, sample_rate: int) -> tuple[Wave, Wave, Wave]:

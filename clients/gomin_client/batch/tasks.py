@@ -7,12 +7,13 @@ complete or not there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from gomin_client.batch import plot
 from gomin_client.batch.inputs import STREAM
 from gomin_client.batch.outputs import ANALYZE, RECONSTRUCT, SYNTHESIZE, FileJob
 from gomin_client.batch.plot import PlotColumn
@@ -25,6 +26,8 @@ from gomin_client.mel.scales import MelReading, to_gomin
 from gomin_client.vocoder import Vocoder
 
 Block = TypeVar("Block")
+
+_drawing = threading.Lock()  # matplotlib is not made for several threads
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class BatchSettings:
         subtype: see `audio.write`.
         extension: the format of a result that is written to standard output.
         plot: collect a column of a plot for each reconstruction.
+        pictures: output → PNG file, of reconstructions that have a plot of their own, which is not collected.
         skip_existing: skip files whose output exists.
         strict: refuse a batch that leaves out files of the folders that were searched.
         parallel: number of files that are processed at the same time.
@@ -52,6 +56,7 @@ class BatchSettings:
     subtype: str | None = None
     extension: str = ".wav"
     plot: bool = False
+    pictures: Mapping[Path, Path] = field(default_factory=dict)
     skip_existing: bool = False
     strict: bool = False
     parallel: int = 1
@@ -182,6 +187,10 @@ def reconstruct(job: FileJob, batch: Batch) -> Made:
     if settings.plot:
         recorded = resample(original.first_channel(), reader.rate, batch.config.sample_rate)
         column = PlotColumn.of(job.source.stem, recorded, made.first_channel(), batch.config)
+        if picture := settings.pictures.get(job.target):
+            with _drawing:
+                plot.save(picture, [column], batch.config)
+            column = None
     return Made(seconds, reader.warning, column)
 
 

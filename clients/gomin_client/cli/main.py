@@ -161,10 +161,25 @@ app.command(cls=ListsOfFiles)(convert)
 @app.command()
 def compare(
     reference: Annotated[Path, typer.Argument(help="A recording, or a folder of recordings.")],
-    other: Annotated[Path, typer.Argument(help="The recording, or the folder of files of the same names, to compare.")],
+    others: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="OTHER...",
+            help="The recording, or the folder of files of the same names, to compare; or several of them.",
+            show_default=False,
+        ),
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Write a listening report: a page FILE.html with all it needs, or a FOLDER, for many recordings.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
-    """Measure the distance between recordings, in three ways.
+    """Measure the distance between recordings, in three ways, and write listening reports.
 
     Mel: mean absolute difference of the mel spectrograms, in dB. STFT: spectral convergence and log magnitude distance,
     means over three resolutions (Yamamoto et al. 2020). SNR: power of the reference over the power of the difference,
@@ -175,18 +190,27 @@ def compare(
     gomin-client compare a.wav a_gan.wav
 
     gomin-client compare in/ out/ --json
+
+    gomin-client compare in/ out_gan/ out_diffusion/ --html report.html
     """
     from gomin_client.tools.compare import compare_paths, table
 
-    comparisons = compare_paths(reference, other)
+    if html is None:
+        comparisons = compare_paths(reference, *others)
+    else:
+        from gomin_client.report.build import compare_with_report
+
+        comparisons = compare_with_report(html, reference, *others)
     if as_json:
         typer.echo(to_json([comparison.to_dict() for comparison in comparisons]))
     else:
         for line in table(comparisons).splitlines():
             echo(line)
-    problems = [comparison for comparison in comparisons if comparison.problem]
-    for comparison in problems:
-        echo(f"gomin-client: {comparison.problem}", err=True)
+        if html is not None:
+            echo(str(html))
+    problems = dict.fromkeys(comparison.problem for comparison in comparisons if comparison.problem)
+    for problem in problems:
+        echo(f"gomin-client: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
 

@@ -76,8 +76,9 @@ Subtype = Annotated[
 Plot = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE",
-        help="PNG file of waveforms and mel spectrograms, originals above reconstructions (up to 8 files).",
+        metavar="FILE|FOLDER",
+        help="Draw waveforms and mel spectrograms, originals above reconstructions: up to 8 files into one FILE.png, "
+        "or each into a picture of its own in FOLDER; FILE.png with more files is the folder FILE.",
         show_default=False,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -70,7 +71,7 @@ def run_batch(
         settings: what to do with files.
         vocoding: how to vocode.
         report: what to print.
-        plot: a PNG file to draw, if any.
+        plot: a PNG file to draw, or a folder for a picture of each file, if any.
 
     Raises:
         GominError: a problem that is found before the first file is started.
@@ -88,7 +89,7 @@ def run_batch(
     if to_stderr and report.as_json:
         raise UsageError("--json and -o - would both write to standard output")
     if plot is not None:
-        _check_plot(plot, jobs)
+        settings = replace(settings, pictures=_check_plot(plot, jobs))
     verbose = isinstance(report, ReportOptions) and report.verbose
     with ExitStack() as stack:
         vocoder, config = vocoding.open(stack)
@@ -105,7 +106,7 @@ def run_batch(
         server_lost = any(isinstance(error, ServerError) for error in failures)
         try:
             if plot is not None:
-                _draw(plot, outcomes, config, display)
+                _draw(plot, settings.pictures, outcomes, config, display)
         except GominError as error:  # the files exist all the same, and are reported
             display.print_error(str(error))
             failures.append(error)
@@ -159,14 +160,15 @@ def _check_packages(jobs: Sequence[FileJob]) -> None:
         raise problems[0]
 
 
-def _check_plot(path: Path, jobs: Sequence[FileJob]) -> None:
+def _check_plot(path: Path, jobs: Sequence[FileJob]) -> dict[Path, Path]:
+    """Refuse a plot that cannot be drawn; returns the pictures of single outputs, if it has a picture for each."""
     from gomin_client.batch import plot
-    from gomin_client.batch.outputs import check_extra_output
+    from gomin_client.batch.outputs import check_extra_outputs
 
     plot.require_matplotlib()
-    check_extra_output(path, jobs, extension=".png")
-    if len(jobs) > plot.MAX_COLUMNS:
-        raise UsageError(f"--plot shows up to {plot.MAX_COLUMNS} files; there are {len(jobs)}")
+    pictures = plot.picture_paths(path, [job.target for job in jobs])
+    check_extra_outputs(pictures.values() or [path], jobs)
+    return pictures
 
 
 def _check_seed(seed: int | None, vocoder: Vocoder | None) -> None:
@@ -188,15 +190,23 @@ def _with_seed(settings: BatchSettings, vocoder: Vocoder | None, display: Displa
     return settings
 
 
-def _draw(path: Path, outcomes: Sequence[Outcome], config: MelConfig, display: Display) -> None:
+def _draw(
+    path: Path, pictures: Mapping[Path, Path], outcomes: Sequence[Outcome], config: MelConfig, display: Display
+) -> None:
+    """Draw the plot of all reconstructions, and print what was drawn; pictures of single ones are there already."""
     from gomin_client.batch import plot
+    from gomin_client.batch.run import DONE
 
+    drawn = [pictures[outcome.job.target].parent for outcome in outcomes if pictures and outcome.status == DONE]
     columns = [outcome.column for outcome in outcomes if outcome.column is not None]
-    if not columns:
+    if drawn:
+        count = f"{len(drawn)} {'picture' if len(drawn) == 1 else 'pictures'}"
+        display.print(f"{count} in {os.path.commonpath(drawn)}")
+    elif columns:
+        plot.save(path, columns, config)
+        display.print(str(path))
+    else:
         display.print_error(f"warning: {path}: not drawn: no new reconstruction was made")
-        return
-    plot.save(path, columns, config)
-    display.print(str(path))
 
 
 def _statistics(vocoder: Vocoder | None, display: Display) -> Statistics | None:

@@ -1,8 +1,8 @@
-"""Writing files atomically: a file is complete or it does not exist.
+"""Writing files and folders atomically: they are complete or they do not exist.
 
-A file is written under a temporary name, .NAME.HEX.part, which is locked for as long as the program that writes it
-runs. What a killed program leaves behind is therefore recognised by its free lock, and removed by the next run that
-writes the same file.
+A file or folder is written under a temporary name, .NAME.HEX.part, which is locked for as long as the program that
+writes it runs. What a killed program leaves behind is therefore recognised by its free lock, and removed by the next
+run that writes the same one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,10 +33,7 @@ _leftovers_lock = threading.Lock()
 def discard_unfinished() -> None:
     """Remove the files that other threads are still writing; called when the program is about to end."""
     for part in list(_unfinished):
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+        _remove(part)
 
 
 @contextmanager
@@ -88,37 +85,86 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         FileError: the file cannot be written.
     """
+    with _part(path, _create_file) as part:
+        yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())  # or a crash of the machine may leave the new name with no content
+        part.replace(path)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which is renamed to `path` if the block ends without an error.
+
+    Args:
+        path: the folder to write; its parent is created if it is missing. A folder that has the name is replaced.
+
+    Raises:
+        FileError: the folder cannot be written.
+    """
+    with _part(path, _create_folder) as part:
+        yield part
+        if not path.is_dir():
+            part.rename(path)
+            return
+        with _part(path, _create_folder) as old:  # a folder cannot be renamed to one that has files
+            old.rmdir()
+            path.rename(old)
+            try:
+                part.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
+
+
+@contextmanager
+def _part(path: Path, create: Callable[[Path], int | None]) -> Iterator[Path]:
+    """A locked temporary file or folder beside `path`, which is removed at the end, unless it was renamed."""
     part: Path | None = None
     lock: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{path.name[:50]}."
         _remove_leftovers(path.parent, prefix)
-        part, lock = _create(path.parent, prefix)
+        part, lock = _locked(path.parent, prefix, create)
         yield part
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())  # or a crash of the machine may leave the new name with no content
-        part.replace(path)
     except (FileExistsError, NotADirectoryError) as error:
         raise FileError(f"{path}: cannot be written: {error.filename} is a file, not a directory") from error
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         if part is not None:
-            part.unlink(missing_ok=True)
+            _remove(part)
             _unfinished.discard(part)
         if lock is not None:
             os.close(lock)
 
 
-def _create(folder: Path, prefix: str) -> tuple[Path, int | None]:
-    """A new temporary file, and the descriptor that its lock is held by."""
+def _create_file(part: Path) -> int:
+    # not with tempfile: its files are private, and outputs are to have the permissions that the umask leaves
+    return os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+
+
+def _create_folder(part: Path) -> int | None:
+    part.mkdir()
+    return None if fcntl is None else os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
+
+
+def _locked(folder: Path, prefix: str, create: Callable[[Path], int | None]) -> tuple[Path, int | None]:
+    """A new temporary file or folder, and the descriptor that its lock is held by."""
     while True:
         part = folder / f"{prefix}{secrets.token_hex(6)}.part"
-        # not with tempfile: its files are private, and outputs are to have the permissions that the umask leaves
-        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        if fcntl is None:
-            os.close(descriptor)
+        descriptor = create(part)
+        if fcntl is None or descriptor is None:
+            if descriptor is not None:
+                os.close(descriptor)
             _unfinished.add(part)
             return part, None
         try:
@@ -129,7 +175,7 @@ def _create(folder: Path, prefix: str) -> tuple[Path, int | None]:
             _unfinished.add(part)
             return part, descriptor
         os.close(descriptor)  # another run took it for a leftover before it was locked
-        part.unlink(missing_ok=True)
+        _remove(part)
 
 
 def _remove_leftovers(folder: Path, prefix: str) -> None:
@@ -148,10 +194,11 @@ def _remove_leftovers(folder: Path, prefix: str) -> None:
         parts = _leftovers[key].pop(prefix, [])
     for part in parts:
         with suppress(OSError):
-            descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            mode = os.O_DIRECTORY if part.is_dir() else os.O_RDWR
+            descriptor = os.open(part, mode | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 if _lock(descriptor):
-                    part.unlink()
+                    _remove(part)
             finally:
                 os.close(descriptor)
 

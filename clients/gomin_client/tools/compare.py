@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -59,32 +59,54 @@ class Comparison:
         name: the name of the pair.
         distance: the distance; None if it could not be computed.
         problem: the reason for that; empty otherwise.
+        version: the file or folder that is compared with the reference; empty if there is only one.
     """
 
     name: str
     distance: Distance | None = None
     problem: str = ""
+    version: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, and the version if there are several."""
+        return f"{self.name} {self.version}" if self.version else self.name
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         found = {} if self.distance is None else self.distance.to_dict()
-        return {"name": self.name, **found, **({"error": self.problem} if self.problem else {})}
+        version = {"version": self.version} if self.version else {}
+        return {"name": self.name, **version, **found, **({"error": self.problem} if self.problem else {})}
 
 
-def compare_files(reference: Path, other: Path, config: MelConfig) -> Distance:
-    """Compare two audio files, mixed down to mono, at the sample rate of the mel settings.
+@dataclass(frozen=True)
+class Versions:
+    """One recording in several versions, the reference first.
+
+    Attributes:
+        name: the name that the versions share; of single files, the path of the reference.
+        paths: one for each version; None for a version that a folder does not have.
+        waves: (samples,) of each version, mono, at the sample rate of the mel settings; None if it was not read.
+        comparisons: of each version but the reference; None for one that is missing like the reference.
+    """
+
+    name: str
+    paths: tuple[Path | None, ...]
+    waves: tuple[Wave | None, ...]
+    comparisons: tuple[Comparison | None, ...]
+
+
+def read_mono(path: Path, config: MelConfig) -> Wave:
+    """Read an audio file, mixed down to mono, at the sample rate of the mel settings: (samples,).
 
     Raises:
-        FileError: a file cannot be read.
+        FileError: the file cannot be read.
     """
-    waves = []
-    for path in (reference, other):
-        recording = audio.read(path)
-        wave = resampling.resample(recording.mono()[0], recording.rate, config.sample_rate)
-        if not np.isfinite(wave).all():
-            raise FileError(f"{path}: is too loud to be resampled: it overflows")
-        waves.append(wave)
-    return distance(waves[0], waves[1], config)
+    recording = audio.read(path)
+    wave = resampling.resample(recording.mono()[0], recording.rate, config.sample_rate)
+    if not np.isfinite(wave).all():
+        raise FileError(f"{path}: is too loud to be resampled: it overflows")
+    return wave
 
 
 def distance(reference: Wave, other: Wave, config: MelConfig) -> Distance:
@@ -141,51 +163,125 @@ def _add(side: dict[PurePath, Path], name: PurePath, path: Path) -> None:
     side[name] = path
 
 
-def compare_paths(reference: Path, other: Path) -> list[Comparison]:
-    """Compare two recordings, or all recordings of two folders, with GOMIN's mel settings.
+def match(sources: Sequence[Sequence[Source]]) -> list[tuple[str, tuple[Path | None, ...]]]:
+    """Match the files of several folders, the reference's first, by the rule of `pair`.
+
+    Returns:
+        (name, one path for each folder), sorted by name; None for a file that a folder does not have.
+
+    Raises:
+        UsageError: see `pair`.
+    """
+    references, *others = sources
+    names: dict[Path | str, str] = {}
+    found: dict[Path | str, list[Path | None]] = {}
+    for index, other in enumerate(others, 1):
+        for name, one, two in pair(references, other):
+            # a reference's name depends on the folder that it is paired with: a.mp3 is a or a.mp3
+            key = one or name
+            names.setdefault(key, name)
+            found.setdefault(key, [one, *[None] * len(others)])[index] = two
+    return sorted((names[key], tuple(paths)) for key, paths in found.items())
+
+
+def compare_paths(
+    reference: Path, *others: Path, visit: Callable[[Versions], None] = lambda _: None
+) -> list[Comparison]:
+    """Compare recordings, or all recordings of folders, with a reference, with GOMIN's mel settings.
+
+    Args:
+        reference: a recording or a folder.
+        others: what is compared with it, of the same kind; at least one.
+        visit: called with each recording as soon as it is compared; waveforms are not kept after that.
 
     Raises:
         UsageError: a file and a folder, a folder without recordings, or two recordings with one name in a folder.
-        FileError: a path that does not exist.
+        FileError: a path that does not exist; a file that cannot be read, unless folders are compared.
     """
     config = MelConfig()
-    for path in (reference, other):
+    roots = (reference, *others)
+    for path in roots:
         if not os.path.exists(path):
             raise FileError(f"{path}: no such file or folder")
-    if reference.is_dir() != other.is_dir():
-        raise UsageError(f"{reference} and {other}: one is a folder, the other a file")
+        if path.is_dir() != reference.is_dir():
+            raise UsageError(f"{reference} and {path}: one is a folder, the other a file")
     if not reference.is_dir():
-        return [Comparison(f"{reference} {other}", compare_files(reference, other, config))]
-    sources = [find_sources([f"{path}/"], (AUDIO,)).sources for path in (reference, other)]
-    comparisons = []
-    for name, one, two in pair(*sources):
-        if one is None or two is None:
-            comparisons.append(
-                Comparison(name, problem=f"{one or two}: has no counterpart in {reference if two else other}")
+        waves = tuple(read_mono(path, config) for path in roots)
+        several = len(others) > 1
+        comparisons = [
+            Comparison(
+                str(reference) if several else f"{reference} {path}",
+                version=str(path) if several else "",
+                distance=distance(waves[0], wave, config),
             )
-            continue
-        try:
-            comparisons.append(Comparison(name, compare_files(one, two, config)))
-        except GominError as error:
-            comparisons.append(Comparison(name, problem=str(error)))
+            for path, wave in zip(others, waves[1:], strict=True)
+        ]
+        visit(Versions(str(reference), roots, waves, tuple(comparisons)))
+        return comparisons
+    comparisons = []
+    for name, paths in match([find_sources([f"{path}/"], (AUDIO,)).sources for path in roots]):
+        versions = _compare_versions(name, paths, roots, config)
+        visit(versions)
+        comparisons += [comparison for comparison in versions.comparisons if comparison is not None]
     return comparisons
 
 
-def table(comparisons: Sequence[Comparison]) -> str:
-    """One line per comparison, and their mean if there are several."""
-    width = max([4, *(len(comparison.name) for comparison in comparisons)])
-    lines = [f"{'':<{width}}  mel L1 dB  spec. conv.  log mag. L1   SNR dB  seconds"]
-    distances = [comparison.distance for comparison in comparisons if comparison.distance is not None]
+def _compare_versions(name: str, paths: tuple[Path | None, ...], roots: Sequence[Path], config: MelConfig) -> Versions:
+    """Compare the versions of one recording; problems become part of the result."""
+    waves: list[Wave | None] = []
+    comparisons: list[Comparison | None] = []
+    unreadable = ""  # why the reference cannot be read
+    try:
+        waves.append(None if paths[0] is None else read_mono(paths[0], config))
+    except GominError as error:
+        waves.append(None)
+        unreadable = str(error)
+    for root, path in zip(roots[1:], paths[1:], strict=True):
+        version = str(root) if len(roots) > 2 else ""
+        wave = measured = None
+        problem = unreadable
+        try:
+            if path is None and paths[0] is not None:
+                problem = f"{paths[0]}: has no counterpart in {root}"
+            elif path is not None and paths[0] is None:
+                problem = f"{path}: has no counterpart in {roots[0]}"
+            elif path is not None and waves[0] is not None:
+                wave = read_mono(path, config)
+                measured = distance(waves[0], wave, config)
+        except GominError as error:
+            problem = str(error)
+        waves.append(wave)
+        is_missing = path is None and paths[0] is None
+        comparisons.append(None if is_missing else Comparison(name, measured, problem, version))
+    return Versions(name, paths, tuple(waves), tuple(comparisons))
+
+
+def mean(distances: Sequence[Distance]) -> Distance:
+    """The mean of each measure; at least one distance."""
+    columns = zip(*(astuple(distance) for distance in distances), strict=True)
+    return Distance(*(sum(column) / len(distances) for column in columns))
+
+
+def by_version(comparisons: Sequence[Comparison]) -> dict[str, list[Distance]]:
+    """The distances of each version that has any."""
+    found: dict[str, list[Distance]] = {}
     for comparison in comparisons:
-        if comparison.distance is None:
-            lines.append(f"{comparison.name:<{width}}  failed")
-        else:
-            lines.append(f"{comparison.name:<{width}}  {_row(comparison.distance)}")
-    if len(distances) > 1:
-        columns = zip(*(astuple(distance) for distance in distances), strict=True)
-        mean = Distance(*(sum(column) / len(distances) for column in columns))
-        lines.append(f"{'mean':<{width}}  {_row(mean)}")
-    return "\n".join(lines)
+        if comparison.distance is not None:
+            found.setdefault(comparison.version, []).append(comparison.distance)
+    return found
+
+
+def table(comparisons: Sequence[Comparison]) -> str:
+    """One line per comparison, and the mean of each version that has several."""
+    means = [
+        Comparison("mean", mean(distances), version=version)
+        for version, distances in by_version(comparisons).items()
+        if len(distances) > 1
+    ]
+    lines = [*comparisons, *means]
+    width = max([4, *(len(line.label) for line in lines)])
+    rows = [f"{line.label:<{width}}  {'failed' if line.distance is None else _row(line.distance)}" for line in lines]
+    return "\n".join([f"{'':<{width}}  mel L1 dB  spec. conv.  log mag. L1   SNR dB  seconds", *rows])
 
 
 def _row(distance: Distance) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gomin_client.batch.plot import PlotColumn, save
-from gomin_client.errors import FileError
+from gomin_client.batch.inputs import STREAM
+from gomin_client.batch.plot import MAX_COLUMNS, PlotColumn, picture_paths, save
+from gomin_client.errors import FileError, UsageError
 from gomin_client.mel.features import MelConfig, mel_spectrogram
 
 CONFIG = MelConfig()
@@ -46,3 +47,43 @@ def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
 
     with pytest.raises(FileError, match=r"plot\.png: cannot be written"):
         save(tmp_path / "file" / "plot.png", [column("a")], CONFIG)
+
+
+class TestPicturePaths:
+    def test_up_to_eight_files_share_a_picture(self) -> None:
+        assert picture_paths(Path("p.png"), [Path(f"{i}.wav") for i in range(MAX_COLUMNS)]) == {}
+
+    @pytest.mark.parametrize("name", ["p.png", "p"])
+    def test_more_have_one_each_in_the_subfolders_of_the_outputs(self, name: str) -> None:
+        targets = [Path("out", "sub" if i % 2 else "", f"{i}.wav") for i in range(MAX_COLUMNS + 1)]
+
+        pictures = picture_paths(Path(name), targets)
+
+        assert list(pictures) == targets
+        assert pictures[targets[0]] == Path("p/0.png")
+        assert pictures[targets[1]] == Path("p/sub/1.png")
+
+    def test_a_folder_has_pictures_of_any_number_of_files(self, tmp_path: Path) -> None:
+        (tmp_path / "v1.png").mkdir()
+
+        assert picture_paths(Path("p"), [Path("out/a.wav")]) == {Path("out/a.wav"): Path("p/a.png")}
+        assert picture_paths(Path("p"), [STREAM]) == {STREAM: Path("p/stdout.png")}
+        assert picture_paths(tmp_path / "v1.png", [Path("a.wav")]) == {Path("a.wav"): tmp_path / "v1.png/a.png"}
+
+    def test_outputs_of_one_name_keep_their_extensions(self) -> None:
+        targets = [Path("a.wav"), Path("a.flac"), Path("b.wav")]
+
+        assert [path.name for path in picture_paths(Path("p"), targets).values()] == [
+            "a.wav.png",
+            "a.flac.png",
+            "b.png",
+        ]
+
+    def test_names_that_are_no_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "p").touch()
+
+        with pytest.raises(UsageError, match=r"p\.jpg: expected a file name that ends with \.png, or a folder"):
+            picture_paths(Path("p.jpg"), [Path("a.wav")])
+        for name in ("p", "p.png"):
+            with pytest.raises(UsageError, match="p: is a file; the pictures of 9 files need a folder"):
+                picture_paths(tmp_path / name, [Path(f"{i}.wav") for i in range(9)])

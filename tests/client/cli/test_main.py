@@ -260,7 +260,29 @@ class TestCompare:
         names = {comparison["name"]: "error" in comparison for comparison in json.loads(result.stdout)}
         assert names == {"input1": False, "input1.mp3": False, "input2": True, "sub/input3": True}
 
+    def test_a_report_of_several_versions(self, tree: Path) -> None:
+        result = invoke(app, "compare", "a.wav", "b.wav", "b.mp3", "--html", "new/report.html")
+        as_json = invoke(app, "compare", "a.wav", "b.wav", "b.mp3", "--html", "new/folder", "--json")
+
+        assert result.returncode == as_json.returncode == 0, result.stderr + as_json.stderr
+        assert result.stdout.splitlines()[-1] == "new/report.html"
+        assert [found["version"] for found in json.loads(as_json.stdout)] == ["b.wav", "b.mp3"]
+        assert Path("new/report.html").read_text().count("<audio ") == 3
+        assert sorted(path.name for path in Path("new").iterdir()) == ["folder", "report.html"]
+
+    def test_a_report_of_folders_with_problems(self, tree: Path) -> None:
+        Path("other").mkdir()
+        Path("inputs/input1.mp3").unlink()
+        soundfile.write("other/input1.wav", noise(1), RATE)
+
+        result = invoke(app, "compare", "inputs", "other", "--html", "report")
+
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 2
+        assert "inputs/input2.wav: has no counterpart in other" in Path("report/index.html").read_text()
+
     def test_errors(self, tree: Path) -> None:
+        assert_fails(invoke(app, "compare", "a.wav", "b.wav", "--html", "r.pdf"), 2, "r.pdf: expected a file name")
         assert_fails(invoke(app, "compare", "a.wav", "inputs"), 2, "one is a folder, the other a file")
         assert_fails(invoke(app, "compare", "a.wav", "nowhere"), 1, "nowhere: no such file or folder")
         assert_fails(invoke(app, "compare", "a.wav", "list.txt"), 1, "cannot be read as audio")

@@ -15,7 +15,7 @@ import pytest
 
 from gomin_client.errors import FileError
 from gomin_client.files import atomic
-from gomin_client.files.atomic import atomic_write, temporary_directory
+from gomin_client.files.atomic import atomic_folder, atomic_write, temporary_directory
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
@@ -133,6 +133,70 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         part.write_text("new")
 
     assert sorted(tmp_path.iterdir()) == [leftover, tmp_path / "a.txt"]
+
+
+class TestFolders:
+    def fill(self, path: Path, text: str, *, fails: bool = False) -> None:
+        with atomic_folder(path) as part:
+            (part / "sub").mkdir()
+            (part / "sub" / "a.txt").write_text(text)
+            if fails:
+                raise RuntimeError
+
+    def test_a_folder_is_replaced_as_a_whole(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "folder"
+        self.fill(path, "one")
+        (path / "old.txt").touch()
+
+        self.fill(path, "two")
+
+        assert [file.name for file in path.iterdir()] == ["sub"]
+        assert (path / "sub" / "a.txt").read_text() == "two"
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_a_failure_leaves_the_old_folder(self, tmp_path: Path) -> None:
+        path = tmp_path / "folder"
+        self.fill(path, "one")
+
+        with pytest.raises(RuntimeError):
+            self.fill(path, "two", fails=True)
+
+        assert (path / "sub" / "a.txt").read_text() == "one"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_folder_that_cannot_get_its_name_leaves_the_old_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "folder"
+        self.fill(path, "one")
+        rename = Path.rename
+
+        def refuse_new(self: Path, target: Path) -> Path:
+            if target == path and (self / "sub" / "a.txt").read_text() == "two":
+                raise OSError(errno.EIO, "Input/output error")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", refuse_new)
+        with pytest.raises(FileError, match="folder: cannot be written: Input/output error"):
+            self.fill(path, "two")
+
+        assert (path / "sub" / "a.txt").read_text() == "one"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_what_a_killed_run_left_is_removed(self, tmp_path: Path) -> None:
+        left = tmp_path / ".folder.0123456789ab.part"
+        (left / "sub").mkdir(parents=True)
+        locked = tmp_path / ".folder.ba9876543210.part"
+        locked.mkdir()
+        lock = os.open(locked, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        try:
+            self.fill(tmp_path / "folder", "one")
+        finally:
+            os.close(lock)
+
+        assert sorted(tmp_path.iterdir()) == [locked, tmp_path / "folder"]
 
 
 class TestTemporaryDirectory:

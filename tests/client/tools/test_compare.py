@@ -9,7 +9,16 @@ from gomin_client.batch.outputs import Source
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import audio
 from gomin_client.mel.features import MelConfig
-from gomin_client.tools.compare import Comparison, Distance, compare_paths, distance, pair, table
+from gomin_client.tools.compare import (
+    Comparison,
+    Distance,
+    Versions,
+    compare_paths,
+    distance,
+    match,
+    pair,
+    table,
+)
 
 RATE = MelConfig().sample_rate
 WAVE = np.random.default_rng(0).uniform(-0.5, 0.5, RATE).astype(np.float32)
@@ -83,6 +92,72 @@ def test_outputs_that_kept_the_extension_of_their_input_are_paired_with_it() -> 
 def test_two_files_of_one_name_are_ambiguous() -> None:
     with pytest.raises(UsageError, match=r"a\.wav and root/a\.mp3 have the same name"):
         pair(sources("a.wav", "a.mp3"), sources("a.wav"))
+
+
+def test_files_of_several_folders_are_matched_by_the_reference() -> None:
+    references = sources("a.wav", "a.mp3", "b.wav")
+
+    found = match([references, sources("a.wav", "a.mp3.wav", "c.wav"), sources("b.flac", "c.flac", "a.mp3.wav")])
+
+    assert found == [
+        ("a", (Path("root/a.wav"), Path("root/a.wav"), None)),
+        ("a.mp3", (Path("root/a.mp3"), Path("root/a.mp3.wav"), Path("root/a.mp3.wav"))),
+        ("b", (Path("root/b.wav"), None, Path("root/b.flac"))),
+        ("c", (None, Path("root/c.wav"), Path("root/c.flac"))),
+    ]
+
+
+class TestSeveral:
+    @pytest.fixture
+    def folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for folder, loudness, names in (("in", 1, "ab"), ("half", 0.5, "ab"), ("third", 0.25, "ac")):
+            for name in names:
+                audio.write(Path(folder, f"{name}.wav"), WAVE * loudness, RATE, "float")
+
+    def test_folders(self, folders: None) -> None:
+        visited: list[Versions] = []
+
+        compared = compare_paths(Path("in"), Path("half"), Path("third"), visit=visited.append)
+
+        snr = {
+            comparison.label: comparison.distance and round(comparison.distance.snr_db, 2) for comparison in compared
+        }
+        assert snr == {"a half": 6.02, "a third": 2.5, "b half": 6.02, "b third": None, "c third": None}
+        assert [comparison.problem for comparison in compared if comparison.problem] == [
+            "in/b.wav: has no counterpart in third",
+            "third/c.wav: has no counterpart in in",
+        ]
+        assert compared == [comparison for versions in visited for comparison in versions.comparisons if comparison]
+        assert [[wave is not None for wave in versions.waves] for versions in visited] == [
+            [True, True, True],
+            [True, True, False],
+            [False, False, False],
+        ]
+        for wave, loudness in zip(visited[0].waves, (1, 0.5, 0.25), strict=True):
+            np.testing.assert_array_equal(wave, WAVE * np.float32(loudness))
+        assert [line.split()[:2] for line in table(compared).splitlines() if "mean" in line] == [["mean", "half"]]
+        assert compared[0].to_dict()["version"] == "half"
+
+    def test_files(self, folders: None) -> None:
+        compared = compare_paths(Path("in/a.wav"), Path("half/a.wav"), Path("third/a.wav"))
+
+        assert [comparison.label for comparison in compared] == ["in/a.wav half/a.wav", "in/a.wav third/a.wav"]
+        assert [comparison.distance and round(comparison.distance.snr_db, 2) for comparison in compared] == [6.02, 2.5]
+
+    def test_a_reference_that_cannot_be_read_is_one_problem(self, folders: None) -> None:
+        Path("in/a.wav").write_text("no audio")
+
+        compared = compare_paths(Path("in"), Path("half"), Path("third"))
+
+        problems = [comparison.problem for comparison in compared if comparison.name == "a"]
+        assert len(problems) == 2
+        assert len(set(problems)) == 1
+        assert problems[0].startswith("in/a.wav: cannot be read as audio")
+
+    def test_a_file_among_folders(self, folders: None) -> None:
+        with pytest.raises(UsageError, match=r"in and half/a\.wav: one is a folder, the other a file"):
+            compare_paths(Path("in"), Path("half"), Path("half/a.wav"))
 
 
 def test_the_table_has_a_mean_of_what_was_measured() -> None:
