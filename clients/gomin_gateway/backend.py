@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
 
 from gomin_client.contract.model import VOCODER_KINDS
-from gomin_client.errors import ServerError
+from gomin_client.errors import ContractError, ServerError, UnknownModelError
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.tools.description import describe_model
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, ServerInfo, Tensors, Transport
@@ -64,15 +65,16 @@ class Backend:
         Raises:
             GominError: see `Vocoder`.
         """
-        return Vocoder(
-            self.lease(),
-            model,
-            connection=self.connection,
-            window=window,
-            in_flight=self.in_flight,
-            sampling=sampling,
-            version=version,
-        )
+        with model_errors():
+            return Vocoder(
+                self.lease(),
+                model,
+                connection=self.connection,
+                window=window,
+                in_flight=self.in_flight,
+                sampling=sampling,
+                version=version,
+            )
 
     def models(self) -> list[dict[str, Any]]:
         """The models that make audio, as `Model` has them.
@@ -99,6 +101,19 @@ class Backend:
     def close(self) -> None:
         """Close the connection; requests in flight end with an error."""
         self._inner.close()
+
+
+@contextmanager
+def model_errors() -> Iterator[None]:
+    """Errors about a model that is opened: here it is the choice that is wrong, and no input.
+
+    Raises:
+        UnknownModelError: the model is not one that makes audio.
+    """
+    try:
+        yield
+    except ContractError as error:
+        raise UnknownModelError(str(error)) from error
 
 
 class _Lease(Transport):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from gomin_client.mel.features import Mel, Wave
 from gomin_client.mel.scales import to_gomin
 from gomin_client.vocoder import Vocoder
 from gomin_gateway.access import Record, check_key, record_of
+from gomin_gateway.backend import model_errors
 from gomin_gateway.parameters import MelReadingParameters, VocodingParameters, message_of, names_of
 from gomin_gateway.problems import MEDIA_TYPE, GoneError, ProblemError
 from gomin_gateway.service import Service
@@ -128,7 +129,7 @@ class Live:
         work = asyncio.get_running_loop().create_task(self._vocode(socket, record, inbox, start))
         try:
             await asyncio.wait({work, inbox.reading}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and inbox.is_gone:
+            if not work.done():
                 raise GoneError
             samples = await work
         finally:
@@ -156,7 +157,9 @@ class Live:
             sampling=start.sampling(),
             version=start.version,
         )
-        async with opened as model:
+        async with AsyncExitStack() as stack:
+            with model_errors():
+                model = await stack.enter_async_context(opened)
             vocoder = model.vocoder
             if start.seed is not None:
                 vocoder.check_seed(start.seed)
@@ -221,12 +224,10 @@ class _Inbox:
     """The messages of a client, a few of which are held.
 
     Attributes:
-        reading: runs until the client has ended its input, or is gone.
-        is_gone: it is.
+        reading: runs until the client is gone.
     """
 
     def __init__(self, socket: WebSocket, idle_s: float) -> None:
-        self.is_gone = False
         self._socket = socket
         self._idle_s = idle_s
         self._held: asyncio.Queue[str | bytes | ProblemError] = asyncio.Queue(_HELD)
@@ -242,7 +243,6 @@ class _Inbox:
                 await self._until_gone()
                 return
             if message["type"] == "websocket.disconnect":
-                self.is_gone = True
                 return
             content = message.get("bytes") if message.get("bytes") is not None else message.get("text")
             await self._held.put(content or b"")
@@ -250,7 +250,6 @@ class _Inbox:
     async def _until_gone(self) -> None:
         while (await self._socket.receive())["type"] != "websocket.disconnect":
             pass
-        self.is_gone = True
 
     async def first(self) -> str | bytes:
         """The first message.

@@ -6,15 +6,14 @@ They are made of the parts that `gomin_client.batch.tasks` is made of, so the au
 from __future__ import annotations
 
 import threading
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from gomin_client.files import audio, streams
 from gomin_client.files import mels as mel_files
+from gomin_client.files.numpy_files import NpzFile
 from gomin_client.inference.checks import MOST_CHANNELS
 from gomin_client.inference.pinned import fresh_seed
 from gomin_client.mel.features import MelConfig, Wave, mel_blocks
@@ -239,7 +238,7 @@ def _mel_file(job: Job, config: MelConfig, *, transpose: bool) -> mel_files.MelF
     # float64 of as many frames as are taken, and headers
     most = int(8 * config.n_mels * job.longest_s * config.sample_rate / config.hop_length) + (1 << 16)
     if extension == ".npz":
-        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(job.source) as archive:
-            if max((member.file_size for member in archive.infolist()), default=0) > most:
+        with NpzFile(job.source) as archive:
+            if archive.largest > most:
                 raise ProblemError("too-long", f"the arrays of the .npz file exceed {job.longest_s:g} s of audio")
     return mel_files.read(job.source.rename(job.source.with_suffix(extension)), transpose=transpose)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from gomin_client.errors import AccessError, ContractError, DeadlineError, GominError, InferenceError, ServerError
+from gomin_client.errors import AccessError, DeadlineError, GominError, InferenceError, ServerError
 from gomin_gateway.problems import in_http, problem_of
 from gomin_gateway.settings import ApiKeys, Limits
 from tests.gateway.running import Gated, Gateway, multipart, running
@@ -264,7 +264,6 @@ def test_pages_of_other_origins() -> None:
         (AccessError("grpc://s:1 refuses: key abc"), 502, "does not accept the gateway's credentials"),
         (InferenceError("grpc://s:1 answered: boom"), 502, "the model server answered: boom"),
         (DeadlineError("grpc://s:1 did not answer: needs more: `Connection(timeout_s=…)`"), 504, "needs more"),
-        (ContractError("grpc://s:1 refused the request: x"), 422, "the model server refused the request: x"),
     ],
 )
 def test_what_the_model_server_answers(

@@ -148,6 +148,11 @@ def test_models(gateway: Gateway) -> None:
     assert len(found["gomin_gan"]["versions"][0]["checkpoint_sha256"]) == 64
 
 
+def test_a_model_that_makes_no_audio(gateway: Gateway, crow: bytes) -> None:
+    answer = gateway.post("/v1/reconstruct", crow, model="gomin_denoiser")
+    answer.assert_problem(404, "unknown-model", "model gomin_denoiser is a denoiser: it does not make audio")
+
+
 def test_health_and_counters(gateway: Gateway, crow: bytes) -> None:
     assert gateway.call("GET", "/healthz").json == {"status": "ok"}
     assert gateway.call("GET", "/readyz").json == {"status": "ready"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ _LONGEST_HEADER = 10_000  # bytes that numpy accepts
 # Of compressed arrays: mels that are not silent do not compress to a tenth, and deflate cannot do better than 1 : 1032.
 _INFLATED_FREELY = 1 << 30  # bytes
 _LARGEST_RATIO = 50
+# zipfile needs ten times as much memory for the table of contents as it takes in the file
+_LARGEST_DIRECTORY = 1 << 20  # bytes
+_END = struct.Struct("<4s4H2LH")  # of an archive: signature …, size of the table of contents, its start …
+_LOCATOR = struct.Struct("<4sLQL")  # in front of it in large archives: signature, …, start of another end …
+_END_64 = struct.Struct("<4sQ2H2L4Q")  # that other end: …, size of the table of contents, its start
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class NpzFile:
 
     Attributes:
         names: the names of its arrays.
+        largest: size of the largest of them, in bytes, as the archive declares it; no more is ever inflated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,9 +86,13 @@ class NpzFile:
             if _start(path, file).startswith(_MAGIC):
                 raise FileError(f"{path}: is a bare array with the extension of an archive; call it .npy")
         with _numpy_errors(path):
+            size = _directory_size(path)
+            if size > _LARGEST_DIRECTORY:
+                raise FileError(f"{path}: is not a mel: an archive whose table of contents takes {size} bytes")
             self._archive = zipfile.ZipFile(path)
         self._members = {member.filename.removesuffix(".npy"): member for member in self._archive.infolist()}
         self.names = list(self._members)
+        self.largest = max((member.file_size for member in self._members.values()), default=0)
 
     def read(self, name: str, *, largest: int | None = None) -> NDArray[Any]:
         """One of its arrays.
@@ -156,6 +167,30 @@ def _header(path: Path, start: bytes, what: str) -> Header:
     if 0 in shape:
         raise FileError(f"{path}: its mel is empty: shape {shape}")
     return Header(shape, dtype, stream.tell() + math.prod(shape) * dtype.itemsize)
+
+
+def _directory_size(path: Path) -> int:
+    """Size of an archive's table of contents, in bytes, as zipfile will read it; 0 if there is none."""
+    with path.open("rb") as file:
+        length = file.seek(0, io.SEEK_END)
+        file.seek(max(0, length - _END.size - (1 << 16)))
+        tail = file.read()
+        at = len(tail) - _END.size
+        if at < 0 or not (tail[at:].startswith(b"PK\x05\x06") and tail.endswith(b"\0\0")):  # there is a comment
+            at = tail.rfind(b"PK\x05\x06")
+        if at < 0 or len(tail) < at + _END.size:
+            return 0
+        size: int = _END.unpack_from(tail, at)[5]
+        locator = at - _LOCATOR.size
+        if locator >= _END_64.size and tail.startswith(b"PK\x06\x07", locator):
+            # where the locator says, and in front of it, where zipfile has looked for long
+            file.seek(min(_LOCATOR.unpack_from(tail, locator)[2], length))
+            ends = [file.read(_END_64.size), tail[locator - _END_64.size : locator]]
+            sizes = [
+                _END_64.unpack(end)[8] for end in ends if len(end) == _END_64.size and end.startswith(b"PK\x06\x06")
+            ]
+            size = max(sizes, default=size)
+        return size
 
 
 @contextmanager

@@ -162,6 +162,27 @@ class TestNumpy:
         with pytest.raises(FileError, match=r"compressed in another way than numpy's"):
             read(tmp_path / "b.npz")
 
+    def test_a_table_of_contents_that_takes_much_memory(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            for number in range(10_000):
+                archive.writestr(f"{number:060}", b"")
+        for comment in (b"", b"of the archive"):
+            with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+                archive.comment = comment
+            with pytest.raises(
+                FileError, match=r"is not a mel: an archive whose table of contents takes 1060000 bytes"
+            ):
+                read(tmp_path / "a.npz")
+
+    def test_a_table_of_contents_of_a_large_archive(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("zipfile.ZIP_FILECOUNT_LIMIT", 0)  # its place is then described by 64-bit numbers
+        np.savez(tmp_path / "a.npz", melspec=np.zeros((80, 5), np.float32))
+        assert b"PK\x06\x07" in (tmp_path / "a.npz").read_bytes()
+        read(tmp_path / "a.npz")
+        monkeypatch.setattr("gomin_client.files.numpy_files._LARGEST_DIRECTORY", 50)
+        with pytest.raises(FileError, match=r"table of contents takes \d\d bytes"):
+            read(tmp_path / "a.npz")
+
     def test_only_the_arrays_of_a_mel_are_read(self, tmp_path: Path) -> None:
         mel = np.random.default_rng(0).uniform(0, 1, (1, 80, 5)).astype(np.float32)
         np.savez_compressed(tmp_path / "a.npz", melspec=mel, other=np.array([{"an": "object"}]))
