@@ -225,7 +225,9 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
 
     async def failed(request: Request, _error: Exception) -> Response:
         logger.error("request %s failed", record_of(request.scope).id)
-        return respond(request, ProblemError("internal", "the gateway failed; its log has the details of this request"))
+        answer = respond(request, problems.INTERNAL)
+        answer.headers["X-Request-Id"] = record_of(request.scope).id  # this handler is outside of `AccessLog`
+        return answer
 
     app.add_exception_handler(GominError, refused)
     app.add_exception_handler(ProblemError, refused)

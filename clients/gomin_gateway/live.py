@@ -24,12 +24,13 @@ from gomin_client.files.streams import decode_frames, encode_samples
 from gomin_client.inference.pinned import fresh_seed
 from gomin_client.mel.features import Mel, Wave
 from gomin_client.mel.scales import to_gomin
+from gomin_client.transports.base import Transport
 from gomin_client.vocoder import Vocoder
 from gomin_gateway.access import Record, check_key, record_of
 from gomin_gateway.backend import model_errors
 from gomin_gateway.parameters import MelReadingParameters, VocodingParameters, message_of, names_of
-from gomin_gateway.problems import MEDIA_TYPE, GoneError, ProblemError
-from gomin_gateway.service import Service
+from gomin_gateway.problems import INTERNAL, MEDIA_TYPE, GoneError, ProblemError
+from gomin_gateway.service import Service, logger
 
 LARGEST_MESSAGE = 1 << 20  # bytes
 _HELD = 4  # messages that have been received and not been used
@@ -96,6 +97,9 @@ class Live:
             record.is_gone = True
         except (GominError, ProblemError) as error:
             await self._refuse(socket, record, self._service.refusal(error))
+        except Exception:  # a defect of ours
+            logger.exception("request %s failed", record.id)
+            await self._refuse(socket, record, INTERNAL)
         finally:
             inbox.reading.cancel()
 
@@ -126,30 +130,34 @@ class Live:
             check_key(service.keys, None if start.key is None else f"Bearer {start.key}")
         start.check()
         service.take_place()
-        work = asyncio.get_running_loop().create_task(self._vocode(socket, record, inbox, start))
+        lease = service.backend.lease()
+        work = asyncio.get_running_loop().create_task(self._vocode(socket, record, inbox, start, lease))
         try:
             await asyncio.wait({work, inbox.reading}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 raise GoneError
             samples = await work
         finally:
-            finished = service.in_background(self._finish(work))
+            finished = service.in_background(self._finish(work, lease))
             if work.done():  # give the place back first: the caller may come again
                 await asyncio.shield(finished)
         await self._send(socket, {"type": "end", "samples": samples})
         await socket.close(_NORMAL)
 
-    async def _finish(self, work: asyncio.Task[int]) -> None:
+    async def _finish(self, work: asyncio.Task[int], lease: Transport) -> None:
         """End a session. Its place is free when the model server has answered what is in flight."""
-        work.cancel()
-        await asyncio.wait({work})
-        self._service.leave()
+        try:
+            work.cancel()
+            await asyncio.wait({work})
+            await self._service.in_thread(lease.close)
+        finally:
+            self._service.leave()
 
-    async def _vocode(self, socket: WebSocket, record: Record, inbox: _Inbox, start: Start) -> int:
+    async def _vocode(self, socket: WebSocket, record: Record, inbox: _Inbox, start: Start, lease: Transport) -> int:
         """Send the audio; the number of samples of it."""
         backend, limits = self._service.backend, self._service.limits
         opened = AsyncVocoder(
-            backend.lease(),
+            lease,
             start.model,
             connection=backend.connection,
             window=start.window,

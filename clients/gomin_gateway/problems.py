@@ -149,3 +149,4 @@ def in_http(message: str) -> str:
 
 
 _RETRY = {"Retry-After": str(RETRY_AFTER_S)}
+INTERNAL = ProblemError("internal", "the gateway failed; its log has the details of this request")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from websockets.asyncio.client import ClientConnection as AsyncConnection
+from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from gomin_client import Vocoder
+from gomin_client import MockModel, MockTransport, Vocoder
 from gomin_gateway.settings import ApiKeys, Limits
 from tests.gateway.running import WAIT_S, Gated, Gateway, running, wait_for
+from tests.gateway.test_answers import wav
 from tests.support import EXAMPLES, RunningServer
 
 
@@ -182,35 +185,36 @@ def test_a_client_who_sends_too_fast_has_to_wait() -> None:
     """24 MB of frames are not held in memory while the model is busy."""
     model = Gated()
     blocks, sent = 48, []
-    with (
-        running(model.transport, Limits(audio_s=10_000)) as gateway,
-        session(gateway, input="mel", window=2048, output_format="int16") as socket,
-    ):
-        socket.recv(WAIT_S)
 
-        def send() -> None:
-            for _ in range(blocks):
-                socket.send(frames(np.zeros((128, 1000))))
-                sent.append(1)
-            socket.send('{"type": "end"}')
+    async def send(socket: AsyncConnection) -> None:
+        for _ in range(blocks):
+            await socket.send(frames(np.zeros((128, 1000))))
+            sent.append(1)
+        await socket.send('{"type": "end"}')
 
-        sender = threading.Thread(target=send)
-        sender.start()
-        wait_for(lambda: model.calls == 2)
-        counts = [-1, 0]
+    async def work(url: str) -> tuple[int, Any]:
+        start = {"type": "start", "input": "mel", "window": 2048, "output_format": "int16"}
+        async with connect_async(url, max_size=None, proxy=None, ping_timeout=None) as socket:
+            await socket.send(json.dumps(start))
+            await socket.recv()
+            sending = asyncio.create_task(send(socket))
+            counts = [-1, 0]
+            while model.calls < 2 or counts[0] != counts[1]:
+                await asyncio.sleep(0.1)
+                counts = [counts[1], len(sent)]
+            assert len(sent) < blocks
+            model.let_all()
+            size = 0
+            while isinstance(message := await socket.recv(), bytes):
+                size += len(message)
+            await sending
+            return size, json.loads(message)
 
-        def is_waiting() -> bool:
-            counts[:] = [counts[1], len(sent)]
-            threading.Event().wait(0.1)
-            return counts[0] == counts[1]
-
-        wait_for(is_waiting)
-        assert len(sent) < blocks
-        model.let_all()
-        audio, end = received(socket)
-        sender.join(WAIT_S)
-    assert (len(sent), len(audio)) == (blocks, 2 * 256 * 1000 * blocks)
-    assert end["samples"] == 256 * 1000 * blocks
+    with running(model.transport, Limits(audio_s=10_000)) as gateway:
+        url = f"ws://127.0.0.1:{gateway.port}/v1/stream"
+        size, end = asyncio.run(asyncio.wait_for(work(url), WAIT_S))
+    assert (len(sent), size) == (blocks, 2 * 256 * 1000 * blocks)
+    assert end == {"type": "end", "samples": 256 * 1000 * blocks}
 
 
 def test_a_client_who_says_nothing() -> None:
@@ -235,6 +239,20 @@ def test_a_session_is_finished_when_the_gateway_is_stopped() -> None:
         model.let_all()
         audio, end = received(socket)
         assert (len(audio), end["samples"]) == (4 * 25600, 25600)
+
+
+def test_a_defect_of_ours() -> None:
+    """It is a problem, too, and frees the place."""
+    broken = MockModel.vocoder(lambda mel: mel[1000])  # raises an error that nobody expects
+    with running(MockTransport({"gomin_gan": broken}), Limits(concurrent=1)) as gateway:
+        with session(gateway, input="mel") as socket:
+            socket.recv(WAIT_S)
+            socket.send(frames(np.zeros((128, 100))))
+            socket.send('{"type": "end"}')
+            assert_refused(socket, 500, "internal", "its log has the details", 1011)
+        gateway.wait_until_idle()
+        gateway.post("/v1/reconstruct", wav(0.5)).assert_problem(500, "internal", "its log has the details")
+        gateway.wait_until_idle()
 
 
 def test_keys_and_origins() -> None:
