@@ -150,7 +150,7 @@ def test_models(gateway: Gateway) -> None:
 
 def test_a_model_that_makes_no_audio(gateway: Gateway, crow: bytes) -> None:
     answer = gateway.post("/v1/reconstruct", crow, model="gomin_denoiser")
-    answer.assert_problem(404, "unknown-model", "model gomin_denoiser is a denoiser: it does not make audio")
+    answer.assert_problem(404, "unknown-model", "gomin_denoiser", "it does not make audio")
 
 
 def test_health_and_counters(gateway: Gateway, crow: bytes) -> None:
