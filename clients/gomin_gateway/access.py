@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gomin_client.cli.wording import visible
+from gomin_client.cli.console import visible
 from gomin_gateway.problems import ProblemError
 from gomin_gateway.service import Service
 from gomin_gateway.settings import ApiKeys

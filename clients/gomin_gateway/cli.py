@@ -9,9 +9,8 @@ import typer
 
 from gomin_client import DEFAULT_URL
 from gomin_client.cli import options as o
-from gomin_client.cli.console import Version, run
+from gomin_client.cli.console import Version, echo, run
 from gomin_client.cli.records import with_records
-from gomin_client.cli.wording import echo
 from gomin_client.errors import UsageError
 from gomin_gateway.options import AddressOptions, CallerOptions, LimitOptions, ServerConnectionOptions
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gomin_client.cli.wording import visible
+from gomin_client.cli.console import visible
 from gomin_client.errors import (
     AccessError,
     ContractError,

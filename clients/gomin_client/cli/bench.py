@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gomin_client.cli import options as o
+from gomin_client.cli.console import echo, to_json
 from gomin_client.cli.records import with_records
-from gomin_client.cli.wording import echo, to_json
 from gomin_client.errors import Interrupted
 
 if TYPE_CHECKING:

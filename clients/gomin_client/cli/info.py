@@ -11,8 +11,8 @@ import typer
 
 from gomin_client import DEFAULT_URL
 from gomin_client.cli import options as o
+from gomin_client.cli.console import echo, to_json
 from gomin_client.cli.records import with_records
-from gomin_client.cli.wording import echo, to_json
 from gomin_client.errors import ServerError
 
 if TYPE_CHECKING:

@@ -9,13 +9,12 @@ import typer
 
 from gomin_client.cli import options as o
 from gomin_client.cli.bench import bench
-from gomin_client.cli.console import Version, run
+from gomin_client.cli.console import Version, echo, run, to_json
 from gomin_client.cli.convert import ListsOfFiles, convert
 from gomin_client.cli.info import info
 from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelReadingOptions, MelSettingsOptions
 from gomin_client.cli.records import with_records
 from gomin_client.cli.run import Vocoding, run_batch
-from gomin_client.cli.wording import echo, to_json
 from gomin_client.files.formats import AUDIO, MEL
 
 app = typer.Typer(

@@ -12,8 +12,8 @@ from typing import Any
 from gomin_client.batch.inputs import left_out_files
 from gomin_client.batch.outputs import BatchPlan
 from gomin_client.batch.run import DONE, FAILED, NOT_TRIED, SKIPPED, Outcome
-from gomin_client.cli import wording
-from gomin_client.cli.wording import echo, in_options, visible
+from gomin_client.cli import console
+from gomin_client.cli.console import echo, in_options, visible
 
 
 class Display:
@@ -134,7 +134,7 @@ def to_json(outcomes: Sequence[Outcome], plan: BatchPlan, **facts: Any) -> str:
         "problems": plan.problems,
         "files": [outcome.to_dict() for outcome in outcomes],
     }
-    return wording.to_json(whole)
+    return console.to_json(whole)
 
 
 def _bar(total: int) -> tuple[Any, Any]:
