@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import os
+import subprocess
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import soundfile
@@ -17,51 +15,19 @@ from gomin_client.batch.outputs import RECONSTRUCT, FileJob
 from gomin_client.batch.tasks import Batch, BatchSettings, reconstruct
 from gomin_client.mel import features
 from tests.support import ROOT, RunningServer
+from tests.walks import Walk
 
 MOST_FILES = 15
-MOST_FUNCTIONS = 90
-OURS = str(ROOT / "clients/gomin_client")
-
-
-class Walk:
-    """Functions of ours that are called, in any thread, from the opening of an input to its output's rename.
-
-    Bodies of classes and modules, comprehensions and what is generated for dataclasses do not count.
-    """
-
-    def __init__(self) -> None:
-        self.functions: set[tuple[str, str]] = set()
-        self._on_the_way = False
-
-    @property
-    def files(self) -> set[str]:
-        return {file for file, _ in self.functions}
-
-    def __enter__(self) -> Walk:
-        threading.setprofile(self._note)
-        sys.setprofile(self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-        threading.setprofile(None)
-
-    def _note(self, frame: FrameType, event: str, function: object) -> None:
-        code = frame.f_code
-        if event == "call" and code.co_filename.startswith(OURS):
-            self._on_the_way |= code.co_qualname == "AudioReader.__init__"
-            is_function = code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<")
-            if self._on_the_way and is_function:
-                self.functions.add((Path(code.co_filename).relative_to(OURS).as_posix(), code.co_qualname))
-        elif event == "c_call" and function is os.replace:
-            self._on_the_way = False
+MOST_FUNCTIONS = 100  # with those that run if the server is busy and a request is repeated
+MOST_FILES_OF_A_COMMAND = 29
+MOST_FUNCTIONS_OF_A_COMMAND = 225
 
 
 def walk(tmp_path: Path, vocoder: Vocoder) -> Walk:
-    """What runs while one recording is made."""
+    """What runs from the opening of one recording to the rename of its output."""
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 44100), 44100)
     job = FileJob(tmp_path / "a.wav", tmp_path / "b.wav", RECONSTRUCT)
-    with vocoder, Walk() as walked:
+    with vocoder, Walk("AudioReader.__init__", os.replace) as walked:
         reconstruct(job, Batch(vocoder, vocoder.contract.mel, BatchSettings()))
     assert soundfile.info(tmp_path / "b.wav").frames == 24000
     assert {"files/atomic.py", "mel/resampling.py", "inference/windows.py", "inference/stream.py"} <= walked.files
@@ -90,3 +56,17 @@ def test_the_walk_of_the_first_recording_over_grpc(tmp_path: Path, server: Runni
     assert {"GrpcTransport.infer", "GrpcTransport._config", "_filters", "vocode.<locals>.feed"} <= called
     assert len(walked.files) <= MOST_FILES, sorted(walked.files)
     assert len(walked.functions) <= MOST_FUNCTIONS, sorted(walked.functions)
+
+
+def test_the_walk_of_a_whole_command(tmp_path: Path, server: RunningServer) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 44100), 44100)
+    command = [sys.executable, ROOT / "tests/walks.py", "reconstruct", tmp_path / "a.wav", "--url", server.grpc]
+
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+
+    assert soundfile.info(tmp_path / "a_gan.wav").frames == 24000
+    functions = {line for line in result.stdout.splitlines() if ".py " in line}
+    files = {line.partition(" ")[0] for line in functions}
+    assert {"cli/main.py main", "files/atomic.py atomic_write", "transports/grpc.py GrpcTransport.infer"} <= functions
+    assert len(files) <= MOST_FILES_OF_A_COMMAND, sorted(files)
+    assert len(functions) <= MOST_FUNCTIONS_OF_A_COMMAND, sorted(functions)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gomin_client import DEFAULT_URL
 from gomin_client.errors import UsageError
@@ -87,7 +88,7 @@ class Vocoder(PinnedModel):
     def analyze(
         self, wave: ArrayLike, sample_rate: float, *, channels_last: bool = False, force: bool = False
     ) -> Mel | MelBatch:
-        """The mel spectrogram of a recording.
+        """The mel spectrogram of a recording: (n_mels, frames) or (channels, n_mels, frames) float32.
 
         Args:
             wave: (samples,) or (channels, samples) waveform, full scale ±1.
@@ -95,30 +96,23 @@ class Vocoder(PinnedModel):
             channels_last: the waveform is (samples, channels).
             force: take samples far beyond full scale.
 
-        Returns:
-            (n_mels, frames) or (channels, n_mels, frames) float32.
-
         Raises:
             SuspiciousAudioError: samples far beyond full scale.
         """
         checked = checked_wave(wave, channels_last=channels_last, force=force)
         resampled = resample_blocks([np.atleast_2d(checked)], checked_rate(sample_rate), self.sample_rate)
-        mel = np.concatenate(list(mel_blocks(resampled, self.contract.mel)), axis=-1)
-        return mel[0] if checked.ndim == 1 else mel
+        return _joined(mel_blocks(resampled, self.contract.mel), like=checked, ndim=1)
 
     def synthesize(
         self, mel: ArrayLike, seed: int | None = None, *, mel_config: MelConfig | None = None, force: bool = False
     ) -> Wave:
-        """Audio of a mel spectrogram.
+        """Audio of a mel spectrogram: (hop_length · frames,) float32, or (batch, hop_length · frames).
 
         Args:
             mel: (n_mels, frames), or (batch, n_mels, frames).
             seed: seed of a diffusion model's noise, the same for all items; a fresh one if left out.
             mel_config: the settings that the mel was made with, if they are known: they must be the model's.
             force: take values that cannot come from a recording; `to_gomin` converts other mels.
-
-        Returns:
-            (hop_length · frames,) float32, or (batch, hop_length · frames).
 
         Raises:
             ContractError: a mel of another shape or other settings, or not finite; `SuspiciousMelError`: a mel that
@@ -131,8 +125,7 @@ class Vocoder(PinnedModel):
         checked = checked_mel(mel, self.contract, self.model)
         refuse_suspicion(None if force else scales.suspicion(checked))
         items = checked[np.newaxis] if checked.ndim == 2 else checked
-        waves = np.concatenate(list(self.vocoded([items], seed)), axis=-1)
-        return waves[0] if checked.ndim == 2 else waves
+        return _joined(self.vocoded([items], seed), like=checked, ndim=2)
 
     def stream(
         self,
@@ -161,7 +154,7 @@ class Vocoder(PinnedModel):
         Raises:
             ContractError: see `synthesize`; audio before an error has been yielded.
         """
-        blocks = self._blocks(mels, in_part=not force)
+        blocks = self.checked_blocks(mels, in_part=not force)
         return blocks.restored(self.vocoded(blocks, seed, first_window))
 
     def reconstruct(
@@ -174,7 +167,7 @@ class Vocoder(PinnedModel):
         channels_last: bool = False,
         force: bool = False,
     ) -> Wave:
-        """A recording turned into a mel spectrogram and back.
+        """A recording turned into a mel spectrogram and back: float32, shaped like it, at the model's sample rate.
 
         Args:
             wave: (samples,) or (channels, samples) waveform, full scale ±1.
@@ -182,18 +175,14 @@ class Vocoder(PinnedModel):
             trim: cut the result to the length of the recording; GOMIN's program leaves up to one hop more.
             seed: see `synthesize`.
             channels_last: the waveform is (samples, channels), and the result too.
-            force: see `analyze`.
-
-        Returns:
-            (samples,) or (channels, samples) float32 at the model's sample rate.
+            force: take samples far beyond full scale.
 
         Raises:
-            SuspiciousAudioError: see `analyze`.
+            SuspiciousAudioError: samples far beyond full scale.
         """
         checked = checked_wave(wave, channels_last=channels_last, force=force)
         parts = self.reconstructed([np.atleast_2d(checked)], checked_rate(sample_rate), trim=trim, seed=seed)
-        made = np.concatenate(list(parts), axis=-1)
-        made = made[0] if checked.ndim == 1 else made
+        made = _joined(parts, like=checked, ndim=1)
         return made.T if channels_last else made
 
     def reconstruct_stream(
@@ -207,22 +196,13 @@ class Vocoder(PinnedModel):
         channels_last: bool = False,
         force: bool = False,
     ) -> Iterator[Wave]:
-        """`reconstruct` for a recording that arrives block by block; see `stream`.
+        """`reconstruct` for a recording that arrives block by block, as soon as it is made; see `stream`.
 
-        Args:
-            waves: (any number of samples,) each, or (channels, samples).
-            sample_rate: see `reconstruct`.
-            trim: see `reconstruct`.
-            seed: see `synthesize`.
-            first_window: see `stream`.
-            channels_last: see `reconstruct`.
-            force: see `analyze`.
+        Blocks are (any number of samples,) each, or (channels, samples). Other arguments and errors are those of
+        `reconstruct`, and `first_window` of `stream`. Audio before an error has been yielded.
 
         Yields:
             (samples,) float32 each, or (channels, samples), at the model's sample rate.
-
-        Raises:
-            SuspiciousAudioError: see `analyze`; audio before such a block has been yielded.
         """
         check = partial(checked_wave, channels_last=channels_last, force=force)
         blocks = Blocks(waves, 1, check, "channels", time_first=channels_last)
@@ -230,6 +210,12 @@ class Vocoder(PinnedModel):
         made = self.reconstructed(blocks, rate, trim=trim, seed=seed, first_window=first_window)
         parts = blocks.restored(made)
         return map(np.transpose, parts) if channels_last else parts
+
+
+def _joined(parts: Iterable[NDArray[np.float32]], like: NDArray[np.float32], ndim: int) -> NDArray[np.float32]:
+    """The whole of a result; without its axis of rows if what it was made from, of `ndim` axes, has none."""
+    whole = np.concatenate(list(parts), axis=-1)
+    return whole[0] if like.ndim == ndim else whole
 
 
 def _settings(sampling: SamplerSettings | None, chain: Chain) -> SamplerSettings:

@@ -143,7 +143,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
     )
     async def synthesize(request: Request, parameters: Annotated[SynthesizeParameters, Query()]) -> Response:
         chosen = form(request, parameters)
-        parameters.reading(transpose=parameters.transpose, force=parameters.force)
+        parameters.reading(transpose=parameters.transpose)
         return Answer(service, partial(tasks.synthesize, parameters=parameters, form=chosen))
 
     @app.post(

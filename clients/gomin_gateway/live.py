@@ -63,7 +63,7 @@ class Start(VocodingParameters, MelReadingParameters):
             raise ProblemError("bad-parameter", "sample_rate: mel frames have that of the model")
         if self.input == "audio" and self.sample_rate is None:
             raise ProblemError("bad-parameter", "sample_rate is missing: audio needs one, in Hz")
-        self.reading(transpose=False, force=self.force)
+        self.reading(transpose=False)
 
 
 class Live:

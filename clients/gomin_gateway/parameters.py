@@ -51,13 +51,13 @@ class MelReadingParameters(BaseModel):
     )
     stft_norm: Literal["window", "none"] = Field("window", alias="stft-norm", description="See gomin-client.")
 
-    def reading(self, *, transpose: bool, force: bool) -> MelReading:
+    def reading(self, *, transpose: bool) -> MelReading:
         """How the mel is read.
 
         Raises:
             UsageError: an unknown convention.
         """
-        return MelReading(self.mel_convention, self.stft_norm == "window", transpose, force)
+        return MelReading(self.mel_convention, self.stft_norm == "window", transpose)
 
 
 class AudioParameters(VocodingParameters):

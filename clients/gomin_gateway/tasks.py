@@ -142,7 +142,7 @@ def reconstruct(job: Job, parameters: ReconstructParameters, form: Representatio
 
 def synthesize(job: Job, parameters: SynthesizeParameters, form: Representation) -> Iterator[Head | bytes]:
     """A mel file → audio; see `reconstruct`."""
-    reading = parameters.reading(transpose=parameters.transpose, force=parameters.force)
+    reading = parameters.reading(transpose=parameters.transpose)
     with job.open(parameters) as vocoder:
         config = vocoder.contract.mel
         seed = _seed(vocoder, parameters.seed)
@@ -153,7 +153,7 @@ def synthesize(job: Job, parameters: SynthesizeParameters, form: Representation)
         if items > MOST_CHANNELS:
             raise ProblemError("unsuitable-input", f"the mel has {items} channels; at most {MOST_CHANNELS} are taken")
         job.count(items * frames * config.hop_length / config.sample_rate)
-        vocoder.check_mels(job.until_ended(loaded.converted(reading, config)), force=reading.force)
+        vocoder.check_mels(job.until_ended(loaded.converted(reading, config)), force=parameters.force)
         waves = vocoder.stream(
             job.until_ended(loaded.converted(reading, config)),
             seed,

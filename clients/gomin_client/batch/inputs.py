@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from glob import has_magic
 from pathlib import Path, PurePath
 
-from gomin_client.batch.search import Search, fixed_folder, has_wildcards, is_special, real_folder, real_path
+from gomin_client.batch.search import Search, is_special
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 
@@ -134,7 +136,7 @@ def matched_part(name: str, pattern: str) -> str | None:
     """
     stem = PurePath(name).stem
     before, star, after = PurePath(pattern).stem.partition("*")
-    if not star or has_wildcards(before + after):
+    if not star or has_magic(before + after):
         return None
     if len(stem) >= len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
         return stem[len(before) : len(stem) - len(after)]
@@ -148,7 +150,7 @@ def _is_named_like_a_file(argument: str) -> bool:
 
 def _is_pattern(argument: str) -> bool:
     """Whether to expand an argument: it has wildcards, and is not itself the name of a file."""
-    return has_wildcards(argument) and not os.path.lexists(argument)
+    return has_magic(argument) and not os.path.lexists(argument)
 
 
 def _is_of(path: PurePath, kinds: Sequence[str]) -> bool:
@@ -199,7 +201,7 @@ def _in_folder(argument: str, kinds: Sequence[str]) -> Found:
 
 
 def _by_pattern(pattern: str, kinds: Sequence[str]) -> Found:
-    search, root, name = Search(), fixed_folder(pattern), PurePath(pattern).name
+    search, root, name = Search(), _fixed_folder(pattern), PurePath(pattern).name
     any_extension = PurePath(name).suffix in ("", ".*")
     wanted: list[Path] = []
     others: list[Path] = []
@@ -241,3 +243,24 @@ def left_out_files(paths: Sequence[Path]) -> str:
     """The number of files that are not read, and their extensions: "3 files left out: .m4a, .txt"."""
     extensions = sorted({path.suffix.lower() or "no extension" for path in paths})
     return f"{len(paths)} {'file' if len(paths) == 1 else 'files'} left out: {', '.join(extensions)}"
+
+
+def _fixed_folder(pattern: str) -> PurePath:
+    """The folder that all matches of a pattern are in: its parts before the first that has wildcards."""
+    fixed = []
+    for part in PurePath(pattern).parts[:-1]:
+        if has_magic(part):
+            break
+        fixed.append(part)
+    return PurePath(*fixed)
+
+
+@functools.lru_cache(maxsize=4096)
+def real_folder(folder: Path) -> str:
+    """The path of a folder without links. Remembered: searches and plans begin with `real_folder.cache_clear()`."""
+    return os.path.realpath(folder)
+
+
+def real_path(path: Path) -> str:
+    """The path of a file without links: equal for two paths to one file."""
+    return os.path.realpath(path) if path.is_symlink() else os.path.join(real_folder(path.parent), path.name)

@@ -18,8 +18,8 @@ from gomin_client.batch.inputs import (
     is_list,
     left_out_files,
     read_list,
+    real_folder,
 )
-from gomin_client.batch.search import real_folder
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 from gomin_client.files.formats import AUDIO, MEL

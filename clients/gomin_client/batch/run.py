@@ -21,8 +21,8 @@ from gomin_client.batch.plot import PlotColumn
 from gomin_client.batch.tasks import TASKS, Batch, BatchSettings
 from gomin_client.errors import FileError, GominError, ServerError
 from gomin_client.files import atomic
+from gomin_client.inference.pinned import PinnedModel
 from gomin_client.mel.features import MelConfig
-from gomin_client.vocoder import Vocoder
 
 ABORT_S = 1.0  # time that workers get to stop after an interrupt, in seconds
 
@@ -87,7 +87,7 @@ def _without_temporary_files(message: str) -> str:
 
 def run_jobs(
     jobs: Sequence[FileJob],
-    vocoder: Vocoder | None,
+    vocoder: PinnedModel | None,
     config: MelConfig,
     settings: BatchSettings,
     report: Callable[[Outcome], None] = lambda _: None,

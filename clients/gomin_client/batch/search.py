@@ -7,29 +7,12 @@ so a link to a folder above it ends the search there, instead of repeating it un
 from __future__ import annotations
 
 import fnmatch
-import functools
 import os
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
+from glob import has_magic
 from pathlib import Path, PurePath
-
-WILDCARDS = "*?["
-
-
-def has_wildcards(text: str) -> bool:
-    """Whether a name or path has signs that patterns give a meaning."""
-    return any(sign in text for sign in WILDCARDS)
-
-
-def fixed_folder(pattern: str) -> PurePath:
-    """The folder that all matches of a pattern are in: its parts before the first that has wildcards."""
-    fixed = []
-    for part in PurePath(pattern).parts[:-1]:
-        if has_wildcards(part):
-            break
-        fixed.append(part)
-    return PurePath(*fixed)
 
 
 class Search:
@@ -68,7 +51,7 @@ class Search:
                     yield from self._expand(folder, rest)
                 else:
                     yield from (entry.path for entry in entries)
-        elif has_wildcards(part):
+        elif has_magic(part):
             for entry in self._entries(base, hidden=part.startswith(".")):
                 if not fnmatch.fnmatch(entry.name, part):
                     continue
@@ -132,14 +115,3 @@ def is_special(path: Path) -> bool:
     except OSError:  # a dangling link, for example
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-@functools.lru_cache(maxsize=4096)
-def real_folder(folder: Path) -> str:
-    """The path of a folder without links. Remembered: searches and plans begin with `real_folder.cache_clear()`."""
-    return os.path.realpath(folder)
-
-
-def real_path(path: Path) -> str:
-    """The path of a file without links: equal for two paths to one file."""
-    return os.path.realpath(path) if path.is_symlink() else os.path.join(real_folder(path.parent), path.name)

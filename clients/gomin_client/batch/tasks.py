@@ -19,11 +19,11 @@ from gomin_client.batch.outputs import ANALYZE, RECONSTRUCT, SYNTHESIZE, FileJob
 from gomin_client.batch.plot import PlotColumn
 from gomin_client.files import audio, stdio
 from gomin_client.files import mels as mel_files
+from gomin_client.inference.pinned import PinnedModel
 from gomin_client.inference.stream import Tally
 from gomin_client.mel.features import MelBatch, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample, resample_blocks
 from gomin_client.mel.scales import MelReading, to_gomin
-from gomin_client.vocoder import Vocoder
 
 Block = TypeVar("Block")
 
@@ -37,7 +37,8 @@ class BatchSettings:
     Attributes:
         trim: see `Vocoder.reconstruct`.
         seed: see `Vocoder.synthesize`; of all files.
-        reading: how the values of mel files are read; its `force` is for audio, too.
+        force: take audio and mels whose values look wrong.
+        reading: how the values of mel files are read; None if there are none.
         all_channels: keep every channel; otherwise they are mixed down to one, as in GOMIN's own program.
         subtype: see `audio.write`.
         extension: the format of a result that is written to standard output.
@@ -51,7 +52,8 @@ class BatchSettings:
 
     trim: bool = True
     seed: int | None = None
-    reading: MelReading = field(default_factory=MelReading)
+    force: bool = False
+    reading: MelReading | None = None
     all_channels: bool = False
     subtype: str | None = None
     extension: str = ".wav"
@@ -93,12 +95,12 @@ class Batch:
         aborted: set when no more blocks are wanted.
     """
 
-    vocoder: Vocoder | None
+    vocoder: PinnedModel | None
     config: MelConfig
     settings: BatchSettings
     aborted: threading.Event = field(default_factory=threading.Event)
 
-    def required_vocoder(self) -> Vocoder:
+    def required_vocoder(self) -> PinnedModel:
         """The model of a task that vocodes."""
         assert self.vocoder is not None  # the command line opens one for these tasks
         return self.vocoder
@@ -127,7 +129,7 @@ class Batch:
     def channels(self, job: FileJob, reader: audio.AudioReader) -> Iterable[Wave]:
         """The blocks of a recording, mixed down unless all channels are kept."""
         blocks = reader.blocks(stdio.STREAM_SAMPLES if self.is_live(job) else audio.BLOCK)
-        if not self.settings.reading.force:
+        if not self.settings.force:
             blocks = audio.moderate(blocks)
         return self.until_aborted(blocks if self.settings.all_channels else map(audio.mix, blocks))
 
@@ -153,24 +155,24 @@ def analyze(job: FileJob, batch: Batch) -> Made:
 def synthesize(job: FileJob, batch: Batch) -> Made:
     """Make audio of a mel file, which is checked as a whole before any of it is vocoded; a stream, as it arrives."""
     vocoder, settings = batch.required_vocoder(), batch.settings
-    reading, config = settings.reading, batch.config
+    reading, config = settings.reading or MelReading(), batch.config
     first = vocoder.first_window if settings.live else None
 
     def vocoded(mels: Iterable[MelBatch], force: bool) -> float:
-        made = vocoder.stream(mels, settings.seed, first_window=first, force=force)
-        return batch.write_audio(job, made)
+        blocks = vocoder.checked_blocks(mels, in_part=not force)
+        return batch.write_audio(job, vocoder.vocoded(blocks, settings.seed, first))
 
     if batch.is_live(job):
         frames = stdio.mel_stream(config.n_mels)
         mels = (
             to_gomin(block, reading.convention, config, stft_normalized=reading.stft_normalized) for block in frames
         )
-        return Made(vocoded(mels, reading.force))
+        return Made(vocoded(mels, settings.force))
     with _source(job) as source:
         loaded = mel_files.read(source, transpose=reading.transpose)
         if loaded.config is not None:
             vocoder.contract.check_mel(vocoder.model, loaded.config)
-        vocoder.check_mels(loaded.converted(reading, config), force=reading.force)
+        vocoder.check_mels(loaded.converted(reading, config), force=settings.force)
         return Made(vocoded(loaded.converted(reading, config), force=True))
 
 

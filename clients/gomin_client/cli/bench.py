@@ -45,7 +45,7 @@ def bench(
         about = {"model": vocoder.model, "version": vocoder.version, "url": vocoder.url, "audio_s": audio}
         if not as_json:
             echo(f"{vocoder.model} {vocoder.version} at {vocoder.url}, {audio:g} s of audio per request")
-        vocoder.synthesize(mel, force=True)  # opens connections, warms up
+        load_test.send(vocoder, mel)  # opens connections, warms up
         if not as_json:
             echo(load_test.HEADER)
         try:

@@ -137,6 +137,7 @@ def convert(
     settings = BatchSettings(
         trim=audio.trim,
         seed=audio.seed,
+        force=mels.force,
         reading=mels.build(),
         all_channels=o.all_channels(audio.channels),
         subtype=audio.subtype,

@@ -53,12 +53,11 @@ def analyze(
     """
     from gomin_client.batch.outputs import ANALYZE, Naming, plan_batch
     from gomin_client.batch.tasks import BatchSettings
-    from gomin_client.mel.scales import MelReading
 
     vocoding = Vocoding(model.build(), mel.given())
     naming = Naming(output.format, label="", task=ANALYZE)
     settings = BatchSettings(
-        reading=MelReading(force=force),
+        force=force,
         all_channels=o.all_channels(channels),
         extension=naming.extension,
         skip_existing=batch.skip_existing,
@@ -97,6 +96,7 @@ def synthesize(
     naming = Naming(output.format, label=model.model, task=SYNTHESIZE)
     settings = BatchSettings(
         seed=seed,
+        force=mels.force,
         reading=mels.build(),
         subtype=output.subtype,
         extension=naming.extension,
@@ -134,13 +134,12 @@ def reconstruct(
     """
     from gomin_client.batch.outputs import RECONSTRUCT, Naming, plan_batch
     from gomin_client.batch.tasks import BatchSettings
-    from gomin_client.mel.scales import MelReading
 
     naming = Naming(output.format, label=model.model, task=RECONSTRUCT)
     settings = BatchSettings(
         trim=recording.trim,
         seed=seed,
-        reading=MelReading(force=recording.force),
+        force=recording.force,
         all_channels=o.all_channels(recording.channels),
         subtype=output.subtype,
         extension=naming.extension,

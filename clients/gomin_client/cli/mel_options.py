@@ -158,4 +158,4 @@ class MelReadingOptions:
 
         if self.stft_norm not in ("window", "none"):
             raise UsageError(f"--stft-norm {self.stft_norm}: expected window or none")
-        return MelReading(self.convention, self.stft_norm == "window", self.transpose, self.force)
+        return MelReading(self.convention, self.stft_norm == "window", self.transpose)

@@ -15,8 +15,8 @@ from gomin_client.files import formats
 from gomin_client.transports.connection import Connection, parse_headers
 
 if TYPE_CHECKING:
+    from gomin_client.inference.pinned import PinnedModel
     from gomin_client.sampling.settings import SamplerSettings
-    from gomin_client.vocoder import Vocoder
 
 INPUT_FORMS = (
     "files, folders (with their subfolders), patterns such as 'in/**/*.wav', .txt lists of paths, or - for standard "
@@ -303,8 +303,10 @@ class SamplingOptions:
         typer.Option(metavar="0…1", help="Share of fresh noise in each ddim step. Default: 0.", show_default=False),
     ] = None
 
-    def build(self) -> SamplerSettings:
-        """The choices."""
+    def build(self) -> SamplerSettings | None:
+        """The choices; None if there are none."""
+        if self == SamplingOptions():
+            return None
         from gomin_client.sampling.settings import SamplerSettings
 
         return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta)
@@ -332,22 +334,18 @@ class ModelOptions:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
 
-    def open(self) -> Vocoder:
+    def open(self) -> PinnedModel:
         """Connect to the model.
 
         Raises:
             GominError: see `Vocoder`.
         """
-        from gomin_client.vocoder import Vocoder
+        from gomin_client.inference.pinned import PinnedModel
+        from gomin_client.transports.registry import connect
 
-        return Vocoder(
-            self.url or DEFAULT_URL,
-            self.model,
-            connection=self.connection.build(),
-            window=self.window,
-            in_flight=self.in_flight,
-            sampling=self.sampling.build(),
-        )
+        connection = self.connection.build()
+        transport = connect(self.url or DEFAULT_URL, connection)
+        return PinnedModel(transport, self.model, self.sampling.build(), connection, self.window, self.in_flight)
 
 
 def all_channels(channels: str) -> bool:

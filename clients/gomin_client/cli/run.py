@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from gomin_client.batch.run import Outcome
     from gomin_client.batch.tasks import BatchSettings
     from gomin_client.cli.progress import Display
+    from gomin_client.inference.pinned import PinnedModel
     from gomin_client.mel.features import MelConfig
     from gomin_client.transports.statistics import Statistics
-    from gomin_client.vocoder import Vocoder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Vocoding:
     model: ModelOptions | None
     mel: Mapping[str, int] = field(default_factory=dict)
 
-    def open(self, stack: ExitStack) -> tuple[Vocoder | None, MelConfig]:
+    def open(self, stack: ExitStack) -> tuple[PinnedModel | None, MelConfig]:
         """The model, if there is one, and the settings of mels.
 
         Raises:
@@ -51,7 +51,8 @@ class Vocoding:
                 return None, MelConfig(**self.mel)
             vocoder = stack.enter_context(self.model.open())
             contract = vocoder.contract
-            contract.check_mel(vocoder.model, replace(contract.mel, **self.mel))
+            if self.mel:
+                contract.check_mel(vocoder.model, replace(contract.mel, **self.mel))
         except ValueError as error:
             raise UsageError(f"mel settings: {error}") from error
         return vocoder, contract.mel
@@ -138,7 +139,8 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
             written.check_subtype(settings.subtype)
     if settings.subtype is not None and all(job.task == ANALYZE for job in jobs):
         raise UsageError(f"--subtype {settings.subtype}: no audio is written")
-    if replace(settings.reading, force=False) != MelReading() and not any(job.task == SYNTHESIZE for job in jobs):
+    is_read = any(job.task == SYNTHESIZE for job in jobs)
+    if settings.reading is not None and not is_read and settings.reading != MelReading():
         raise UsageError("--mel-convention, --stft-norm and --transpose are for mel files: there are none")
 
 
@@ -171,7 +173,7 @@ def _check_plot(path: Path, jobs: Sequence[FileJob]) -> dict[Path, Path]:
     return pictures
 
 
-def _check_seed(seed: int | None, vocoder: Vocoder | None) -> None:
+def _check_seed(seed: int | None, vocoder: PinnedModel | None) -> None:
     if seed is None:
         return
     if vocoder is None:
@@ -179,7 +181,7 @@ def _check_seed(seed: int | None, vocoder: Vocoder | None) -> None:
     vocoder.check_seed(seed)
 
 
-def _with_seed(settings: BatchSettings, vocoder: Vocoder | None, display: Display) -> BatchSettings:
+def _with_seed(settings: BatchSettings, vocoder: PinnedModel | None, display: Display) -> BatchSettings:
     """The settings with a fresh seed, if the model needs one and none was given."""
     from gomin_client.inference.pinned import fresh_seed
 
@@ -209,7 +211,7 @@ def _draw(
         display.print_error(f"warning: {path}: not drawn: no new reconstruction was made")
 
 
-def _statistics(vocoder: Vocoder | None, display: Display) -> Statistics | None:
+def _statistics(vocoder: PinnedModel | None, display: Display) -> Statistics | None:
     """The server's statistics; None, with a warning, if it does not report them."""
     from gomin_client.transports.statistics import settled
 
@@ -220,7 +222,7 @@ def _statistics(vocoder: Vocoder | None, display: Display) -> Statistics | None:
         return None
 
 
-def _timings(vocoder: Vocoder | None, before: Statistics | None, now: Statistics | None) -> str:
+def _timings(vocoder: PinnedModel | None, before: Statistics | None, now: Statistics | None) -> str:
     """How the server spent its time between two readings of its statistics."""
     from gomin_client.inference.windows import overhead
 

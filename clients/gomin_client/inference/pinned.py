@@ -51,7 +51,7 @@ class PinnedModel:
         self,
         transport: Transport,
         model: str,
-        sampling: SamplerSettings,
+        sampling: SamplerSettings | None,
         connection: Connection,
         window: int | None,
         in_flight: int,
@@ -62,7 +62,7 @@ class PinnedModel:
         Args:
             transport: where it runs.
             model: its name, or a short name.
-            sampling: settings that differ from the model's own.
+            sampling: settings that differ from the model's own, if any.
             connection: the deadline is used here.
             window: see `Vocoder`.
             in_flight: see `Vocoder`.
@@ -88,7 +88,7 @@ class PinnedModel:
             transport.close()
             raise
 
-    def _describe(self, sampling: SamplerSettings, version: int | None) -> None:
+    def _describe(self, sampling: SamplerSettings | None, version: int | None) -> None:
         described = self._transport.describe(self.model)
         if version is not None and version not in described.versions:
             ready = ", ".join(map(str, described.versions))
@@ -188,11 +188,19 @@ class PinnedModel:
             ContractError: a mel of another shape, or not finite; `SuspiciousMelError`: one that looks like another
                 program's.
         """
-        suspicion = scales.suspicion_of_blocks(self._blocks(mels))
+        suspicion = scales.suspicion_of_blocks(self.checked_blocks(mels))
         refuse_suspicion(None if force else suspicion)
 
-    def _blocks(self, mels: Iterable[Any], *, in_part: bool = False) -> Blocks:
-        """Blocks of a mel, checked as they arrive; `in_part`: also for suspicious values, one by one."""
+    def checked_blocks(self, mels: Iterable[Any], *, in_part: bool = False) -> Blocks:
+        """A mel for `vocoded`, whose blocks are checked as they arrive.
+
+        Args:
+            mels: see `check_mels`.
+            in_part: check each block for values that cannot come from a recording, too.
+
+        Raises:
+            UsageError: see `Blocks`. ContractError and `SuspiciousMelError` come while it is read.
+        """
 
         def check(given: Any) -> Mel | MelBatch:
             mel = checked_mel(given, self.contract, self.model)
@@ -324,14 +332,14 @@ def fresh_seed() -> int:
     return secrets.randbits(32)
 
 
-def _resolved(sampling: SamplerSettings, described: ModelContract, info: ModelInfo) -> SamplerSettings | None:
+def _resolved(sampling: SamplerSettings | None, described: ModelContract, info: ModelInfo) -> SamplerSettings | None:
     """The whole sampling chain of a diffusion model; None for a GAN."""
     if described.num_diffusion_steps is None:
-        if given := ", ".join(sampling.to_parameters()):
+        if sampling is not None and (given := ", ".join(sampling.to_parameters())):
             raise UsageError(f"model {info.name} has no sampling chain: {given} have no effect on it")
         return None
     try:
         default = SamplerSettings.from_config(info.parameters)
-        return sampling.over(default).resolved(described.num_diffusion_steps)
+        return (sampling or default).over(default).resolved(described.num_diffusion_steps)
     except ValueError as error:
         raise UsageError(f"model {info.name}: {error}") from error

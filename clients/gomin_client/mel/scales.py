@@ -46,7 +46,6 @@ class MelReading:
         convention: see `to_gomin`.
         stft_normalized: see `to_gomin`.
         transpose: the files contain (frames, bands).
-        force: accept values that do not look like GOMIN's.
 
     Raises:
         UsageError: an unknown convention, or `stft_normalized` is False with GOMIN's own.
@@ -55,7 +54,6 @@ class MelReading:
     convention: str = GOMIN
     stft_normalized: bool = True
     transpose: bool = False
-    force: bool = False
 
     def __post_init__(self) -> None:
         check_scale(self.convention)

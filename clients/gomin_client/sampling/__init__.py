@@ -19,9 +19,9 @@ is left at timestep t. The timesteps of a model are 0 … num_diffusion_steps - 
 ``jobs.py``         `sample_jobs`: many chains that share denoiser calls; `DiffusionModel`: the chain of a config.pbtxt
 ==================  ==================================================================================================
 
-To add a sampler, write one file with a class that implements `base.Sampler` and a function
-``make(schedule, steps=None)``, or ``make(schedule, steps=None, eta=...)`` if it has an eta, and add one `register` line
-to ``registry.py``. Options, help texts, request parameters, the local transport and the next export include it then. A
+To add a sampler, write one file with a class that implements `base.Sampler` and a function ``make(schedule,
+steps=None)``, or ``make(schedule, steps=None, eta=...)`` if it has an eta, and add one line to the table in
+``registry.py``. Options, help texts, request parameters, the local transport and the next export include it then. A
 sampler of your own that lives outside this package is registered with `registry.register`; it runs in-process only,
 because a Triton server has the samplers that were exported with its model.
 """

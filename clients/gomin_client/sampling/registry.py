@@ -44,41 +44,31 @@ class Registered:
         return self.make
 
 
-_SAMPLERS: dict[str, Registered] = {}
+_BUILT_IN = (
+    Registered("ddpm", "all timesteps, as released", ".ddpm"),
+    Registered("fast", "6 large steps", ".fast"),
+    Registered("ddim", "any number of steps", ".ddim"),
+    Registered("dpm++", "any number of steps, second order", ".dpm_solver"),
+)
+SAMPLERS = {sampler.name: sampler for sampler in _BUILT_IN}  # by name, in the order of help texts
 
 
 def register(name: str, summary: str, make: Maker | str) -> None:
-    """Add a sampler, so that options and settings know its name; arguments: see `Registered`.
+    """Add a sampler of your own, so that options and settings know its name; arguments: see `Registered`.
 
     Raises:
         ValueError: the name is taken.
     """
-    if name in _SAMPLERS:
+    if name in SAMPLERS:
         raise ValueError(f"sampler {name!r} is already registered")
-    _SAMPLERS[name] = Registered(name, summary, make)
-
-
-register("ddpm", "all timesteps, as released", ".ddpm")
-register("fast", "6 large steps", ".fast")
-register("ddim", "any number of steps", ".ddim")
-register("dpm++", "any number of steps, second order", ".dpm_solver")
-
-
-def samplers() -> tuple[Registered, ...]:
-    """All samplers, in order of registration."""
-    return tuple(_SAMPLERS.values())
-
-
-def sampler_names() -> tuple[str, ...]:
-    """The names of all samplers."""
-    return tuple(_SAMPLERS)
+    SAMPLERS[name] = Registered(name, summary, make)
 
 
 def make_sampler(name: str, schedule: NoiseSchedule, steps: int | None = None, eta: float | None = None) -> Sampler:
     """A sampler by its name.
 
     Args:
-        name: one of `sampler_names()`.
+        name: one of `SAMPLERS`.
         schedule: the schedule that the model was trained with.
         steps: the number of steps; None for the sampler's own.
         eta: share of fresh noise, of samplers that have an eta; None for the sampler's own.
@@ -86,13 +76,13 @@ def make_sampler(name: str, schedule: NoiseSchedule, steps: int | None = None, e
     Raises:
         ValueError: an unknown name, or parameters that the sampler does not take.
     """
-    if name not in _SAMPLERS:
-        raise ValueError(f"sampler {name!r}: expected {one_of(_SAMPLERS)}")
-    make = _SAMPLERS[name].maker()
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler {name!r}: expected {one_of(SAMPLERS)}")
+    make = SAMPLERS[name].maker()
     if eta is None:
         return make(schedule, steps)
     if not _has_eta(make):
-        others = [other.name for other in samplers() if _has_eta(other.maker())]
+        others = [other.name for other in SAMPLERS.values() if _has_eta(other.maker())]
         raise ValueError(f"eta {eta:g}: only sampler {one_of(others)} has an eta, {name} has none")
     return make(schedule, steps, eta)
 

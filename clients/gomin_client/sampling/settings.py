@@ -26,7 +26,7 @@ class SamplerSettings:
     """The sampler settings of a request, named like the request parameters; None means not chosen.
 
     Attributes:
-        sampler: one of `registry.sampler_names()`.
+        sampler: one of `registry.SAMPLERS`.
         steps: the number of denoiser steps.
         schedule: the noise schedule that the model was trained with, one of `registry.SCHEDULES`.
         eta: share of fresh noise, of samplers that have an eta.

@@ -123,7 +123,7 @@ def _sampling(info: ModelInfo, described: ModelContract) -> dict[str, Any] | Non
         default = {name: getattr(chain, name) for name in SAMPLER_PARAMETERS}
     return {
         "default": default,
-        "samplers": [{"name": sampler.name, "summary": sampler.summary} for sampler in registry.samplers()],
+        "samplers": [{"name": sampler.name, "summary": sampler.summary} for sampler in registry.SAMPLERS.values()],
         "schedules": list(registry.SCHEDULES),
     }
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import AccessError, GominError, InferenceError, UsageError
+from gomin_client.inference.pinned import PinnedModel
 from gomin_client.inference.stream import Workers
 from gomin_client.mel.features import Mel
 from gomin_client.transports.statistics import Statistics, settled
-from gomin_client.vocoder import Vocoder
 
 QUANTILES = (50, 95, 99)
 PAUSE_AFTER_FAILURE_S = 0.2  # spares a server in trouble; more failures per second would say nothing more
@@ -115,7 +115,7 @@ def _ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1000 * seconds:.0f}"
 
 
-def make_mel(vocoder: Vocoder, seconds: float) -> Mel:
+def make_mel(vocoder: PinnedModel, seconds: float) -> Mel:
     """Uniform noise, (n_mels, frames): the time that a model takes does not depend on the values.
 
     Args:
@@ -133,7 +133,7 @@ def make_mel(vocoder: Vocoder, seconds: float) -> Mel:
     return mel
 
 
-def prepare(vocoder: Vocoder, window: int | None, seconds: float) -> tuple[Vocoder, Mel]:
+def prepare(vocoder: PinnedModel, window: int | None, seconds: float) -> tuple[PinnedModel, Mel]:
     """Unless a window is given, make each mel one request to the server.
 
     Args:
@@ -164,7 +164,17 @@ def prepare(vocoder: Vocoder, window: int | None, seconds: float) -> tuple[Vocod
     return vocoder.with_window(max(vocoder.window, frames)), mel
 
 
-def run_load(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) -> LoadResult:
+def send(vocoder: PinnedModel, mel: Mel) -> None:
+    """Make the audio of one mel.
+
+    Raises:
+        GominError: see `Vocoder.synthesize`.
+    """
+    for _ in vocoder.vocoded([mel[np.newaxis]], None):
+        pass
+
+
+def run_load(vocoder: PinnedModel, mel: Mel, concurrency: int, duration_s: float) -> LoadResult:
     """Keep a number of requests in flight for a given time; requests in flight at the end are completed.
 
     Args:
@@ -191,7 +201,7 @@ def run_load(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) ->
         while True:
             started = time.monotonic()
             try:
-                vocoder.synthesize(mel, force=True)
+                send(vocoder, mel)
                 latencies.append(time.monotonic() - started)
             except GominError as error:
                 errors.append(str(error))
@@ -212,7 +222,7 @@ def run_load(vocoder: Vocoder, mel: Mel, concurrency: int, duration_s: float) ->
     return LoadResult(concurrency, latencies, errors, audio_s, elapsed, counted)
 
 
-def _settled(vocoder: Vocoder) -> Statistics | None:
+def _settled(vocoder: PinnedModel) -> Statistics | None:
     """The server's statistics so far; None if it does not report any, which does not prevent a load test."""
     try:
         return settled(vocoder.statistics)
@@ -220,7 +230,7 @@ def _settled(vocoder: Vocoder) -> Statistics | None:
         return None
 
 
-def _counted(vocoder: Vocoder, before: Statistics | None, answered: int) -> Statistics | None:
+def _counted(vocoder: PinnedModel, before: Statistics | None, answered: int) -> Statistics | None:
     """The server's statistics since `before`, if they include all responses."""
     if before is None:
         return None

@@ -11,7 +11,6 @@ from gomin_client.batch.tasks import AbortedError, Batch, BatchSettings, analyze
 from gomin_client.errors import SuspiciousAudioError
 from gomin_client.files import mels
 from gomin_client.mel.features import MelConfig, mel_spectrogram
-from gomin_client.mel.scales import MelReading
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_audio_far_beyond_full_scale_is_refused(job: FileJob) -> None:
         analyze(job, Batch(None, MelConfig(), BatchSettings()))
     assert not job.target.exists()
 
-    analyze(job, Batch(None, MelConfig(), BatchSettings(reading=MelReading(force=True))))
+    analyze(job, Batch(None, MelConfig(), BatchSettings(force=True)))
     assert job.target.exists()
 
 

@@ -4,7 +4,7 @@ import pytest
 from gomin_client.sampling.base import Array, sample, sample_steps
 from gomin_client.sampling.ddpm import DDPM
 from gomin_client.sampling.noise import NoiseField
-from gomin_client.sampling.registry import make_sampler, sampler_names
+from gomin_client.sampling.registry import SAMPLERS, make_sampler
 from gomin_client.sampling.schedules import NoiseSchedule
 from tests.client.sampling.denoisers import LINEAR, MEL, NOISE, STEPS, clipping
 
@@ -25,7 +25,7 @@ def test_steps_start_with_the_noise_and_draw_once_a_step() -> None:
     assert drawn == [0, 1, 2, 3, 4]  # the last step adds none
 
 
-@pytest.mark.parametrize("name", sampler_names())
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_finds_the_signal_of_a_perfect_denoiser(name: str) -> None:
     signal = np.sin(np.arange(768, dtype=np.float32) / 10)[np.newaxis, np.newaxis] * 0.9
 
@@ -39,7 +39,7 @@ def test_every_sampler_finds_the_signal_of_a_perfect_denoiser(name: str) -> None
     np.testing.assert_allclose(result, np.broadcast_to(signal, result.shape), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sampler_names())
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_an_items_result_does_not_depend_on_the_batch(name: str) -> None:
     sampler = make_sampler(name, LINEAR, eta=1.0 if name == "ddim" else None)
 

@@ -11,7 +11,7 @@ from gomin_client.errors import UsageError
 from gomin_client.sampling import registry
 from gomin_client.sampling.base import Sampler
 from gomin_client.sampling.noise import NoiseField
-from gomin_client.sampling.registry import SCHEDULES, make_sampler, one_of, sampler_names, samplers
+from gomin_client.sampling.registry import SAMPLERS, SCHEDULES, make_sampler, one_of
 from gomin_client.sampling.settings import SamplerSettings
 from tests.client.sampling.denoisers import LINEAR, STEPS
 from tests.support import ROOT
@@ -21,7 +21,7 @@ TOY = ("toy", "one step", "tests.client.sampling.toy_sampler")
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_SAMPLERS", dict(registry._SAMPLERS))
+    monkeypatch.setattr(registry, "SAMPLERS", dict(registry.SAMPLERS))
     registry.register(*TOY)
 
 
@@ -37,8 +37,8 @@ def test_every_sampler_follows_the_protocol(name: str, steps: int) -> None:
 
 
 def test_names_and_summaries() -> None:
-    assert sampler_names() == tuple(sampler.name for sampler in samplers()) == ("ddpm", "fast", "ddim", "dpm++")
-    assert all(sampler.summary for sampler in samplers())
+    assert tuple(SAMPLERS) == tuple(sampler.name for sampler in SAMPLERS.values()) == ("ddpm", "fast", "ddim", "dpm++")
+    assert all(sampler.summary for sampler in SAMPLERS.values())
     assert choices.SAMPLERS.startswith("ddpm (all timesteps, as released), fast (6 large steps), ")
     assert choices.SCHEDULES == SCHEDULES
 
@@ -63,10 +63,10 @@ def test_parameters_that_a_sampler_does_not_take(name: str, steps: int | None, e
 def test_names_are_known_without_numpy() -> None:
     program = """
 import sys
-from gomin_client.sampling.registry import sampler_names
+from gomin_client.sampling.registry import SAMPLERS
 from gomin_client.sampling.settings import SamplerSettings
 assert SamplerSettings("ddim", 5).over(SamplerSettings(schedule="cosine")).schedule == "cosine"
-assert len(sampler_names()) == 4
+assert len(SAMPLERS) == 4
 print([name for name in sys.modules if name.startswith(("numpy", "gomin_client.sampling."))])
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import pytest
 from diffusers import DDIMScheduler
 
 from gomin_client.sampling.base import sample
-from gomin_client.sampling.registry import SCHEDULES, make_sampler, sampler_names
+from gomin_client.sampling.registry import SAMPLERS, SCHEDULES, make_sampler
 from gomin_client.sampling.schedules import NoiseSchedule
 from tests.client.sampling.denoisers import MEL, NOISE, STEPS, clipping
 from tests.support import golden
@@ -53,7 +53,7 @@ def test_noise_only_rises(name: str, total: int) -> None:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_sampler_ends_finite(name: str) -> None:
-    for sampler in sampler_names():
+    for sampler in SAMPLERS:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             result = sample(clipping, MEL, NOISE, make_sampler(sampler, NoiseSchedule.named(name, STEPS)))

@@ -69,7 +69,7 @@ def test_failures_are_counted(server: RunningServer, monkeypatch: pytest.MonkeyP
 
     with Vocoder(server.grpc) as vocoder:
         mel = load_test.make_mel(vocoder, 0.1)
-        monkeypatch.setattr(vocoder, "synthesize", fail)
+        monkeypatch.setattr(vocoder, "vocoded", fail)
         result = load_test.run_load(vocoder, mel, 2, duration_s=0)
 
     assert result.errors == ["out of order"] * 2
@@ -114,7 +114,7 @@ def test_failures_are_not_hurried(server: RunningServer, monkeypatch: pytest.Mon
 
     with Vocoder(server.grpc) as vocoder:
         mel = load_test.make_mel(vocoder, 0.1)
-        monkeypatch.setattr(vocoder, "synthesize", fail)
+        monkeypatch.setattr(vocoder, "vocoded", fail)
         result = load_test.run_load(vocoder, mel, 2, duration_s=1)
 
     assert 2 <= len(result.errors) <= 2 * (1 + 1 / load_test.PAUSE_AFTER_FAILURE_S)
