@@ -27,9 +27,10 @@ from gomin_gateway.negotiation import Representation, choose
 from gomin_gateway.page import Page
 from gomin_gateway.parameters import (
     AnalyzeParameters,
-    AudioParameters,
+    FormParameters,
     Parameters,
     ReconstructParameters,
+    ResampleParameters,
     SynthesizeParameters,
     message_of,
     names_of,
@@ -42,6 +43,7 @@ _PARAMETERS: dict[str, type[Parameters]] = {
     "/v1/reconstruct": ReconstructParameters,
     "/v1/synthesize": SynthesizeParameters,
     "/v1/analyze": AnalyzeParameters,
+    "/v1/resample": ResampleParameters,
 }
 
 
@@ -115,7 +117,7 @@ def _key_check(service: Service) -> list[Any]:
 def _add_tasks(app: FastAPI, service: Service) -> None:
     guarded = _key_check(service)
 
-    def form(request: Request, parameters: AudioParameters) -> Representation:
+    def form(request: Request, parameters: FormParameters) -> Representation:
         accept = request.headers.get("accept", "")
         return choose(parameters.format, parameters.subtype, accept, streamed=parameters.stream)
 
@@ -157,6 +159,19 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
     )
     async def analyze(parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
         return Answer(service, partial(tasks.analyze, parameters=parameters))
+
+    @app.post(
+        "/v1/resample",
+        summary="A recording → audio at the model's sample rate, as the model's mel is made from it",
+        tags=["audio"],
+        dependencies=guarded,
+        response_class=Response,
+        responses=schema.audio_responses(),
+        openapi_extra=schema.file_body("A recording in any format that gomin-client reads."),
+    )
+    async def resample(request: Request, parameters: Annotated[ResampleParameters, Query()]) -> Response:
+        chosen = form(request, parameters)
+        return Answer(service, partial(tasks.resample, parameters=parameters, form=chosen))
 
 
 def _add_reports(app: FastAPI, service: Service) -> None:

@@ -60,14 +60,25 @@ class MelReadingParameters(BaseModel):
         return MelReading(self.mel_convention, self.stft_norm == "window", transpose)
 
 
-class AudioParameters(VocodingParameters):
-    """The audio of an answer."""
+class FormParameters(BaseModel):
+    """The form of the audio of an answer."""
 
     format: str | None = Field(
         None, description=f"{', '.join(formats.names(formats.AUDIO))}. Default: by the header Accept.", max_length=20
     )
     subtype: str | None = Field(None, description=f"Encoding: {formats.subtypes_help()}.", max_length=20)
     stream: bool = Field(False, description="Answer while the audio is being computed, as wav or raw samples.")
+
+
+class AudioParameters(FormParameters, VocodingParameters):
+    """The audio of an answer, which a model makes."""
+
+
+class ResampleParameters(FormParameters, Parameters):
+    """Parameters of /v1/resample."""
+
+    channels: Literal["mono", "all"] = Field("mono", description="Mix all channels down to one, or keep every channel.")
+    force: bool = Field(False, description="Accept audio far beyond full scale.")
 
 
 class ReconstructParameters(AudioParameters):

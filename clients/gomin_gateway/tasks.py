@@ -1,4 +1,4 @@
-"""The three tasks on an uploaded file, as generators that run in threads: first the headers of the answer, then bytes.
+"""The tasks on an uploaded file, as generators that run in threads: first the headers of the answer, then bytes.
 
 They are made of the parts that `gomin_client.batch.tasks` is made of, so the audio is that of `gomin-client`.
 """
@@ -21,7 +21,13 @@ from gomin_client.mel.resampling import resample_blocks
 from gomin_client.vocoder import Vocoder
 from gomin_gateway.backend import Backend
 from gomin_gateway.negotiation import BINARY, Representation
-from gomin_gateway.parameters import AnalyzeParameters, ReconstructParameters, SynthesizeParameters, VocodingParameters
+from gomin_gateway.parameters import (
+    AnalyzeParameters,
+    ReconstructParameters,
+    ResampleParameters,
+    SynthesizeParameters,
+    VocodingParameters,
+)
 from gomin_gateway.problems import GoneError, ProblemError
 
 UPLOAD = "upload"  # name of the file in the job's directory
@@ -177,6 +183,17 @@ def analyze(job: Job, parameters: AnalyzeParameters) -> Iterator[Head | bytes]:
     yield from _file(target, BINARY, headers)
 
 
+def resample(job: Job, parameters: ResampleParameters, form: Representation) -> Iterator[Head | bytes]:
+    """A recording → audio at the sample rate of the model, of which `analyze` makes the mel; see `reconstruct`."""
+    with job.backend.open(parameters.model, parameters.version) as vocoder:
+        job.model = f"{vocoder.model} {vocoder.version}"
+        rate = vocoder.sample_rate
+    with audio.AudioReader(job.source) as reader:
+        channels = job.channels(reader, parameters.channels, force=parameters.force)
+        waves = resample_blocks(channels, reader.rate, rate)
+        yield from _encoded(job, job.until_ended(waves), rate, form, {}, lambda: reader.warning)
+
+
 def _audio(
     job: Job,
     vocoder: Vocoder,
@@ -185,23 +202,36 @@ def _audio(
     form: Representation,
     warning: Callable[[], str],
 ) -> Iterator[Head | bytes]:
-    """The head and the bytes of audio."""
-    headers = {"Gomin-Model": job.model}
+    """The head and the bytes of audio that a model makes."""
+    headers = {}
     if seed is not None:
         headers["Gomin-Seed"] = str(seed)
     if vocoder.sampling is not None:
         chain = vocoder.sampling.to_parameters()
         headers["Gomin-Sampling"] = ", ".join(f"{name}={value}" for name, value in chain.items())
-    waves = job.until_ended(waves)
+    yield from _encoded(job, job.until_ended(waves), vocoder.sample_rate, form, headers, warning, vocoder.comment(seed))
+
+
+def _encoded(
+    job: Job,
+    waves: Iterator[Wave],
+    rate: int,
+    form: Representation,
+    headers: dict[str, str],
+    warning: Callable[[], str],
+    comment: str = "",
+) -> Iterator[Head | bytes]:
+    """The head and the bytes of audio, (channels, samples) a block."""
+    headers = {"Gomin-Model": job.model, **headers}
     if form.streamed:
-        encoded = streams.encode(waves, vocoder.sample_rate, form.format.extension, form.subtype)
+        encoded = streams.encode(waves, rate, form.format.extension, form.subtype)
         first = next(encoded)
         yield Head(form.media_type, headers)
         yield first
         yield from encoded
         return
     target = job.directory / f"audio{form.format.extension}"
-    audio.write_blocks(target, waves, vocoder.sample_rate, form.subtype, vocoder.comment(seed))
+    audio.write_blocks(target, waves, rate, form.subtype, comment)
     yield from _file(target, form.media_type, headers | _warning(job, warning()))
 
 

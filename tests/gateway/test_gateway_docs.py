@@ -12,7 +12,13 @@ import pytest
 import soundfile
 
 from gomin_gateway.options import AddressOptions, LimitOptions
-from gomin_gateway.parameters import AnalyzeParameters, ReconstructParameters, SynthesizeParameters, names_of
+from gomin_gateway.parameters import (
+    AnalyzeParameters,
+    ReconstructParameters,
+    ResampleParameters,
+    SynthesizeParameters,
+    names_of,
+)
 from gomin_gateway.problems import KINDS
 from gomin_gateway.settings import Limits
 from tests.gateway.running import Gateway
@@ -30,8 +36,8 @@ def test_the_table_of_problems() -> None:
 def test_the_table_of_parameters() -> None:
     table = PAGE.partition("| parameter | of | value |")[2].partition("\n\n")[0]
     named = {name for row in table.splitlines()[2:] for name in re.findall(r"`([\w-]+)`", row.split("|")[1])}
-    known = {*names_of(ReconstructParameters), *names_of(SynthesizeParameters), *names_of(AnalyzeParameters)}
-    assert named == known
+    tasks = (ReconstructParameters, SynthesizeParameters, AnalyzeParameters, ResampleParameters)
+    assert named == {name for parameters in tasks for name in names_of(parameters)}
 
 
 def test_the_table_of_limits() -> None:

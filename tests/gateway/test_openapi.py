@@ -36,6 +36,7 @@ OPERATIONS = [
     ("POST", "/v1/reconstruct"),
     ("POST", "/v1/synthesize"),
     ("POST", "/v1/analyze"),
+    ("POST", "/v1/resample"),
     ("GET", "/v1/models"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -62,7 +63,8 @@ def test_a_fuzzer_finds_no_contradiction(
     fuzzed: Gateway, method: str, path: str, mode: schemathesis.GenerationMode
 ) -> None:
     """No status, content type or body but those that are described; wrong requests are refused; no internal errors."""
-    valid = {"/v1/reconstruct": wav(0.1), "/v1/analyze": wav(0.1), "/v1/synthesize": npy(np.zeros((128, 9)))}
+    recordings = dict.fromkeys(("/v1/reconstruct", "/v1/analyze", "/v1/resample"), wav(0.1))
+    valid = {**recordings, "/v1/synthesize": npy(np.zeros((128, 9)))}
     schema = schemathesis.openapi.from_dict(fuzzed.call("GET", "/openapi.json").json)
     schema.config.update(base_url=fuzzed.url)
     operation = schema[path][method]

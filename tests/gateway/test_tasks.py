@@ -12,6 +12,7 @@ import soundfile
 from gomin_client import Vocoder, to_gomin
 from gomin_client.cli.main import app as client
 from gomin_client.files import mels
+from gomin_client.mel.resampling import resample
 from tests.gateway.running import Gateway, multipart
 from tests.gateway.test_answers import wav
 from tests.support import EXAMPLES, RunningServer, invoke
@@ -54,6 +55,31 @@ def test_a_form_and_parameters(gateway: Gateway, crow: bytes, made_by_client: Pa
     assert soundfile.info(io.BytesIO(answer.body)).format == "FLAC"
     assert len(samples(answer.body)) % 256 == 0
     np.testing.assert_array_equal(samples(plain.body), samples((made_by_client / "a.wav").read_bytes()))
+
+
+@pytest.mark.parametrize("form", [{}, {"stream": 1, "format": "raw", "subtype": "float"}])
+def test_resample_gives_the_audio_that_mels_are_made_of(gateway: Gateway, form: dict[str, object]) -> None:
+    guitar, rate = soundfile.read(EXAMPLES[2], dtype="float32")
+    body = EXAMPLES[2].read_bytes()
+    answer = gateway.post("/v1/resample", body, **form)
+    found = np.frombuffer(answer.body, "<f4") if form else samples(answer.body)
+
+    assert answer.headers["gomin-model"] == "gomin_gan 1"
+    expected = resample(guitar.mean(axis=1), rate, 24000)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 if form else 4e-5)
+    again = io.BytesIO()
+    soundfile.write(again, found, 24000, format="WAV", subtype="FLOAT")
+    mel, other = (np.load(io.BytesIO(gateway.post("/v1/analyze", sound).body)) for sound in (body, again.getvalue()))
+    if form:
+        np.testing.assert_allclose(other, mel, rtol=0, atol=1e-4)
+
+
+def test_resample_keeps_channels_and_names_defects(gateway: Gateway) -> None:
+    body = EXAMPLES[2].read_bytes()
+
+    assert samples(gateway.post("/v1/resample", body, channels="all").body).shape == (144000, 2)
+    cut = gateway.post("/v1/resample", wav(1)[:20_000])
+    assert "truncated" in cut.headers["gomin-warning"]
 
 
 def test_streamed_equals_whole(gateway: Gateway) -> None:

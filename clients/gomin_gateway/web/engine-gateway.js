@@ -1,0 +1,125 @@
+// The engine that a page talks to: here, the gateway that the page comes from. Another engine has the same methods:
+//
+//   models()                          -> [model], as /v1/models has them
+//   original(file, model, signal)     -> {samples, rate}: mono Float32Array at the model's rate
+//   reconstruct(file, settings, model, onSamples, signal) -> {samples, rate, model, seed, sampling}; calls
+//                                     onSamples(part) while it is being computed
+//   mel(samples, rate, model, signal) -> {values, bands, frames}: Float32Array, bands x frames, 0 to 1
+//
+// `settings` are {model, sampler, steps, schedule, eta, seed}; empty ones are left out. Methods throw EngineError.
+
+import { parseNpy } from "./npy.js";
+import { encodeWav } from "./wav.js";
+
+export class EngineError extends Error {
+  constructor(detail, kind = "") {
+    super(detail);
+    this.kind = kind;
+  }
+}
+
+const KEY = "gomin-key";
+
+export class GatewayEngine {
+  get key() {
+    return sessionStorage.getItem(KEY) ?? "";
+  }
+
+  set key(value) {
+    if (value) sessionStorage.setItem(KEY, value);
+    else sessionStorage.removeItem(KEY);
+  }
+
+  async models() {
+    const response = await this.#ask("v1/models");
+    return (await response.json()).models;
+  }
+
+  async original(file, model, signal) {
+    const query = new URLSearchParams({ model: model.name, stream: "1", format: "raw", subtype: "float" });
+    const response = await this.#ask(`v1/resample?${query}`, file, signal);
+    return { samples: await readSamples(response), rate: model.sample_rate };
+  }
+
+  async reconstruct(file, settings, model, onSamples, signal) {
+    const given = Object.entries(settings).filter(([, value]) => value !== "");
+    const query = new URLSearchParams([...given, ["stream", "1"], ["format", "raw"], ["subtype", "float"]]);
+    const response = await this.#ask(`v1/reconstruct?${query}`, file, signal);
+    return {
+      samples: await readSamples(response, onSamples),
+      rate: model.sample_rate,
+      model: response.headers.get("Gomin-Model") ?? "",
+      seed: response.headers.get("Gomin-Seed") ?? "",
+      sampling: response.headers.get("Gomin-Sampling") ?? "",
+    };
+  }
+
+  async mel(samples, rate, model, signal) {
+    const query = new URLSearchParams({ model: model.name });
+    const response = await this.#ask(`v1/analyze?${query}`, encodeWav(samples, rate), signal);
+    const { shape, values } = parseNpy(await response.arrayBuffer());
+    const [bands, frames] = shape.slice(-2);
+    return { bands, frames, values };
+  }
+
+  async #ask(path, body, signal) {
+    const headers = this.key ? { Authorization: `Bearer ${this.key}` } : {};
+    let response;
+    try {
+      response = await fetch(path, { method: body ? "POST" : "GET", body, headers, signal });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new EngineError("the gateway cannot be reached; see whether it still runs", "unreachable");
+    }
+    if (!response.ok) throw await problemOf(response);
+    return response;
+  }
+}
+
+async function problemOf(response) {
+  try {
+    const problem = await response.json();
+    return new EngineError(problem.detail, problem.type.replace("urn:gomin:problem:", ""));
+  } catch {
+    return new EngineError(`the gateway answered with status ${response.status}`);
+  }
+}
+
+// Little-endian float32 samples of a response, which may be split anywhere.
+async function readSamples(response, onSamples = () => {}) {
+  const reader = response.body.getReader();
+  const parts = [];
+  let rest = new Uint8Array(0);
+  let length = 0;
+  for (;;) {
+    let read;
+    try {
+      read = await reader.read();
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new EngineError("the answer was broken off; the log of the gateway has the reason", "broken-off");
+    }
+    if (read.done) break;
+    const bytes = new Uint8Array(rest.length + read.value.length);
+    bytes.set(rest);
+    bytes.set(read.value, rest.length);
+    const whole = bytes.length - (bytes.length % 4);
+    rest = bytes.slice(whole);
+    const part = new Float32Array(bytes.buffer, 0, whole / 4);
+    if (!part.length) continue;
+    parts.push(part);
+    length += part.length;
+    onSamples(part);
+  }
+  return joined(parts, length);
+}
+
+function joined(parts, length) {
+  const samples = new Float32Array(length);
+  let at = 0;
+  for (const part of parts) {
+    samples.set(part, at);
+    at += part.length;
+  }
+  return samples;
+}

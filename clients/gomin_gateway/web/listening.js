@@ -1,0 +1,139 @@
+// What is shown of a result: the controls of the player, spectrograms with a cursor, and the table of distances.
+import { DIFFERENCE_DB, clear, drawDifference, drawMel, drawScale } from "./spectrogram.js";
+import { ORIGINAL, RECONSTRUCTION } from "./player.js";
+import { RANGE_DB } from "./distances.js";
+
+const find = (id) => document.getElementById(id);
+const CALM_MS = 500; // between positions of the cursor, for those who asked for less motion
+
+// name, unit, digits and meaning of each distance
+const ROWS = [
+  ["log_mel_l1_db", "Log-mel L1", " dB", 2, "Mean difference of the mel spectrograms. 0 is equal."],
+  ["spectral_convergence", "Spectral convergence", "", 3, "Difference of the magnitudes, relative to the original. 0 is equal."],
+  ["log_magnitude_l1", "Log-magnitude L1", "", 3, "Mean difference of the log magnitudes, in nepers. 0 is equal."],
+  ["snr_db", "SNR", " dB", 1, "Compares waveforms, with their phases, which a mel does not have. Low values say little."],
+];
+
+export class Listening {
+  #player;
+  #worker = null;
+  #calm = matchMedia("(prefers-reduced-motion: reduce)");
+  #drawn = 0; // when the cursor was last moved, in ms
+
+  constructor(player) {
+    this.#player = player;
+    player.addEventListener("change", () => this.#showState());
+    find("play").addEventListener("click", () => this.togglePlay());
+    find("switch").addEventListener("click", () => {
+      player.side = player.side === ORIGINAL ? RECONSTRUCTION : ORIGINAL;
+    });
+    find("seek").addEventListener("input", ({ target }) => player.seek(target.value * player.rate));
+    for (const plot of document.querySelectorAll(".plot")) {
+      plot.addEventListener("pointerdown", (event) => {
+        const { left, width } = plot.getBoundingClientRect();
+        player.seek(((event.clientX - left) / width) * player.length);
+      });
+    }
+    drawScale(find("level-scale"), false);
+    drawScale(find("difference-scale"), true);
+    find("level-ends").textContent = `−${RANGE_DB} to 0 dB`;
+    find("difference-ends").textContent = `−${DIFFERENCE_DB} to +${DIFFERENCE_DB} dB`;
+  }
+
+  togglePlay() {
+    if (this.#player.playing) this.#player.pause();
+    else this.#player.play();
+  }
+
+  clear() {
+    this.#worker?.terminate();
+    find("result").hidden = true;
+    find("distances").hidden = true;
+    for (const name of ["original", "reconstruction", "difference"]) clear(find(`mel-${name}`));
+  }
+
+  showOriginal(mel) {
+    find("result").hidden = false;
+    drawMel(find("mel-original"), mel);
+    this.#showState();
+  }
+
+  async showComparison(original, made, signal) {
+    drawMel(find("mel-reconstruction"), made.mel);
+    drawDifference(find("mel-difference"), original.mel, made.mel);
+    const found = await this.#distances(original, made, signal);
+    find("rows").replaceChildren(...ROWS.map(([name, title, unit, digits, meaning]) => {
+      const row = document.createElement("tr");
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = title;
+      const value = document.createElement("td");
+      value.className = "number";
+      value.dataset.distance = name;
+      value.dataset.value = found[name];
+      value.textContent = shown(found[name], digits, unit);
+      const note = document.createElement("td");
+      note.textContent = meaning;
+      row.append(head, value, note);
+      return row;
+    }));
+    const facts = [made.model, made.sampling, made.seed && `seed ${made.seed}`].filter(Boolean);
+    find("made").textContent = `Made by ${facts.join(", ")}.`;
+    find("distances").hidden = false;
+  }
+
+  #distances(original, made, signal) {
+    const worker = (this.#worker = new Worker("distances-worker.js", { type: "module" }));
+    const part = ({ samples, mel }) => ({ samples, mel });
+    return new Promise((resolve, reject) => {
+      signal.addEventListener("abort", () => reject(new DOMException("cancelled", "AbortError")));
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.onerror = (event) => reject(new Error(`the distances cannot be computed: ${event.message ?? ""}`));
+      worker.postMessage({ original: part(original), reconstruction: part(made) });
+    }).finally(() => worker.terminate());
+  }
+
+  #showState() {
+    const { playing, side, length, rate } = this.#player;
+    const play = find("play");
+    play.setAttribute("aria-label", playing ? "Pause" : "Play");
+    play.classList.toggle("playing", playing);
+    find("switch").setAttribute("aria-checked", side === RECONSTRUCTION);
+    find("seek").max = length / rate;
+    this.#move();
+    if (playing && !this.#isMoving) {
+      this.#isMoving = true;
+      requestAnimationFrame((now) => this.#follow(now));
+    }
+  }
+
+  #isMoving = false;
+
+  #follow(now) {
+    if (!this.#player.playing) {
+      this.#isMoving = false;
+      return;
+    }
+    if (!this.#calm.matches || now - this.#drawn >= CALM_MS) {
+      this.#drawn = now;
+      this.#move();
+    }
+    requestAnimationFrame((next) => this.#follow(next));
+  }
+
+  // Show the position of the player.
+  #move() {
+    const { position, length, rate, available } = this.#player;
+    const seconds = position / rate;
+    find("seek").value = seconds;
+    find("seek").setAttribute("aria-valuetext", `${seconds.toFixed(1)} of ${(length / rate).toFixed(1)} seconds`);
+    find("time").textContent = `${seconds.toFixed(1)} / ${(length / rate).toFixed(1)} s`;
+    find("figures").style.setProperty("--position", length ? position / length : 0);
+    find("figures").style.setProperty("--available", length ? available / length : 0);
+  }
+}
+
+function shown(value, digits, unit) {
+  if (!Number.isFinite(value)) return value < 0 ? "−∞" : "∞";
+  return `${value.toFixed(digits).replace("-", "−")}${unit}`;
+}

@@ -1,0 +1,169 @@
+import { ORIGINAL, Player, RECONSTRUCTION } from "./player.js";
+import { GatewayEngine } from "./engine-gateway.js";
+import { Listening } from "./listening.js";
+import { Settings } from "./settings.js";
+import { Sound } from "./sound.js";
+import { encodeWav } from "./wav.js";
+
+const find = (id) => document.getElementById(id);
+
+const engine = new GatewayEngine();
+const player = new Player();
+const settings = new Settings();
+const listening = new Listening(player);
+const sound = new Sound({ onChosen: showChosen, onProblem: showProblem });
+let running = null; // the AbortController of the work in progress
+let download = "";
+
+// What a script may read: the player has the samples.
+globalThis.gomin = { player };
+
+async function start() {
+  const fragment = location.hash.slice(1);
+  const refused = await loadModels(fragment);
+  const example = new URLSearchParams(fragment).get("example");
+  if (example) await sound.takeExample(example);
+  if (refused.length) showProblem(refused.join(" "));
+}
+
+async function loadModels(fragment) {
+  try {
+    const models = await engine.models();
+    find("key-form").hidden = !engine.key;
+    const refused = settings.offer(models, fragment);
+    ready();
+    return refused;
+  } catch (error) {
+    if (error.kind === "unauthorized") {
+      find("key-form").hidden = false;
+      const wrong = engine.key !== "";
+      engine.key = "";
+      return wrong ? [error.message] : [];
+    }
+    return [error.message];
+  }
+}
+
+function ready() {
+  find("run").disabled = !(sound.file && settings.model);
+}
+
+function showChosen(text) {
+  find("chosen").textContent = text;
+  showProblem("");
+  ready();
+}
+
+function showProblem(text) {
+  find("problem").textContent = text;
+  find("problem").hidden = !text;
+}
+
+function showStatus(text) {
+  find("status").textContent = text;
+}
+
+find("key-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  engine.key = find("key").value.trim();
+  find("key").value = "";
+  showProblem((await loadModels(location.hash.slice(1))).join(" "));
+});
+
+find("settings").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!running && sound.file && settings.model) run();
+});
+
+find("cancel").addEventListener("click", () => running?.abort());
+
+find("link").addEventListener("click", async () => {
+  const fragment = new URLSearchParams(settings.fragment);
+  if (sound.example) fragment.set("example", sound.example);
+  history.replaceState(null, "", `#${fragment}`);
+  try {
+    await navigator.clipboard.writeText(location.href);
+    showStatus("The link is in the clipboard.");
+  } catch {
+    showStatus("The address bar has the link.");
+  }
+});
+
+// From the sound to everything that is shown of it.
+async function run() {
+  running = new AbortController();
+  const { signal } = running;
+  const { model, values } = settings;
+  const { file } = sound;
+  begin();
+  try {
+    showStatus("Reading the sound …");
+    const original = await engine.original(file, model, signal);
+    player.load(original.samples, original.rate);
+    original.mel = await engine.mel(original.samples, original.rate, model, signal);
+    listening.showOriginal(original.mel);
+    showStatus("Computing …");
+    const made = await engine.reconstruct(file, values, model, arrived, signal);
+    player.finish();
+    offerDownload(made, file.name);
+    showStatus("Comparing …");
+    made.mel = await engine.mel(player.samples, made.rate, model, signal);
+    await listening.showComparison(original, made, signal);
+    showStatus(`Done: ${(made.samples.length / made.rate).toFixed(2)} s of audio.`);
+  } catch (error) {
+    if (error.name === "AbortError") showStatus("Cancelled.");
+    else {
+      showStatus("");
+      showProblem(error.message);
+    }
+  } finally {
+    running = null;
+    find("cancel").hidden = true;
+    find("progress").hidden = true;
+    find("settings").removeAttribute("aria-busy");
+    ready();
+  }
+}
+
+function begin() {
+  player.pause();
+  showProblem("");
+  listening.clear();
+  find("download").hidden = true;
+  find("run").disabled = true;
+  find("cancel").hidden = false;
+  find("progress").hidden = false;
+  find("progress").value = 0;
+  find("settings").setAttribute("aria-busy", "true");
+}
+
+// Called with each part of the reconstruction.
+function arrived(part) {
+  const isFirst = player.available === 0;
+  player.append(part);
+  find("progress").value = player.available / player.length;
+  showStatus(`Computing: ${Math.floor(player.available / player.rate)} of ${Math.ceil(player.length / player.rate)} s`);
+  if (isFirst && find("early").checked) player.play();
+}
+
+function offerDownload(made, name) {
+  URL.revokeObjectURL(download);
+  download = URL.createObjectURL(encodeWav(made.samples, made.rate));
+  const link = find("download");
+  link.href = download;
+  link.download = `${name.replace(/\.[^.]*$/, "")}_${made.model.split(" ")[0].replace(/^gomin_/, "")}.wav`;
+  link.hidden = false;
+}
+
+document.addEventListener("keydown", (event) => {
+  const isTaken = event.target.closest("input:not([type=range]), select, textarea, button, a");
+  if (event.ctrlKey || event.metaKey || event.altKey || find("result").hidden) return;
+  if (event.key === " " && !isTaken) {
+    event.preventDefault();
+    listening.togglePlay();
+  } else if (event.key.toLowerCase() === "x" && !event.target.closest("input:not([type=range]), select")) {
+    player.side = player.side === ORIGINAL ? RECONSTRUCTION : ORIGINAL;
+  }
+});
+
+start();

@@ -1,0 +1,103 @@
+// The choice of a sound: a file, dropped or picked, a recording, or an example.
+import { Recorder } from "./recorder.js";
+
+const find = (id) => document.getElementById(id);
+
+export class Sound {
+  #onChosen;
+  #onProblem;
+  #recorder = null;
+  #isStarting = false;
+  file = null;
+  example = "";
+
+  // onChosen(text): a description of what is chosen; onProblem(text)
+  constructor({ onChosen, onProblem }) {
+    this.#onChosen = onChosen;
+    this.#onProblem = onProblem;
+    find("file").addEventListener("change", ({ target }) => {
+      if (target.files.length) this.#take(target.files[0]);
+      target.value = ""; // the same file may be chosen again
+    });
+    find("record").addEventListener("click", () => this.#toggleRecording());
+    for (const button of document.querySelectorAll("[data-example]")) {
+      button.addEventListener("click", () => this.takeExample(button.dataset.example));
+    }
+    this.#acceptDrops();
+  }
+
+  async takeExample(name) {
+    const known = [...document.querySelectorAll("[data-example]")].some((button) => button.dataset.example === name);
+    const response = known ? await fetch(`examples/${name}.flac`).catch(() => null) : null;
+    if (!response?.ok) {
+      this.#onProblem(`The example “${name}” cannot be loaded.`);
+      return;
+    }
+    this.#take(new File([await response.blob()], `${name}.flac`), name);
+  }
+
+  #take(file, example = "") {
+    this.file = file;
+    this.example = example;
+    this.#onChosen(`${file.name}, ${sizeOf(file.size)}`);
+  }
+
+  // Anywhere on the page: a file that misses the box would otherwise replace the page.
+  #acceptDrops() {
+    const box = find("drop");
+    document.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      box.classList.add("over");
+    });
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) box.classList.remove("over");
+    });
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      box.classList.remove("over");
+      if (event.dataTransfer.files.length) this.#take(event.dataTransfer.files[0]);
+    });
+  }
+
+  async #toggleRecording() {
+    if (this.#isStarting) return;
+    if (this.#recorder) {
+      const file = this.#recorder.stop();
+      this.#recorder = null;
+      this.#showRecording(false);
+      if (file) this.#take(file);
+      else this.#onProblem("The microphone gave no sound.");
+      return;
+    }
+    if (!Recorder.available) {
+      this.#onProblem("Browsers record only on pages from https:// or localhost.");
+      return;
+    }
+    this.#isStarting = true;
+    const recorder = new Recorder();
+    try {
+      await recorder.start();
+      this.#recorder = recorder;
+      this.#showRecording(true);
+    } catch (error) {
+      const reason = error.name === "NotAllowedError" ? "the browser does not allow it" : error.message;
+      this.#onProblem(`The microphone cannot be used: ${reason}.`);
+    } finally {
+      this.#isStarting = false;
+    }
+  }
+
+  #showRecording(isOn) {
+    const button = find("record");
+    button.setAttribute("aria-pressed", isOn);
+    button.textContent = isOn ? "Stop" : "Record";
+    clearInterval(this.timer);
+    if (!isOn) return;
+    find("chosen").textContent = "Recording …";
+    this.timer = setInterval(() => { button.textContent = `Stop (${this.#recorder.seconds.toFixed(0)} s)`; }, 250);
+  }
+}
+
+function sizeOf(bytes) {
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
