@@ -127,7 +127,8 @@ def test_the_map_names_every_module() -> None:
         ROOT / "gomin_export",
         ROOT / "gomin_server",
     )
-    modules = {path.relative_to(ROOT).as_posix() for package in packages for path in package.rglob("*.py")}
+    found = [path for package in packages for kind in ("*.py", "*.js") for path in package.rglob(kind)]
+    modules = {path.relative_to(ROOT).as_posix() for path in found}
     modules = {path for path in modules if not path.endswith("__init__.py")} | {"clients/gomin_client/__init__.py"}
 
     assert sorted(modules - named) == [], "add these to docs/architecture.md"

@@ -128,7 +128,8 @@ def test_a_file_becomes_what_the_client_makes_of_it(
                 canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size] }""",
             f"mel-{name}",
         )
-        assert colours[:2] == [len(found) // 256 + 1, 128] and colours[2] > 50, colours
+        assert colours[:2] == [len(found) // 256 + 1, 128]
+        assert colours[2] > 50
 
 
 def test_a_link_has_the_settings(open_page: Open, gateway: Gateway, server: RunningServer) -> None:
@@ -168,7 +169,7 @@ def test_a_problem_is_shown_in_the_words_of_the_gateway(open_page: Open, gateway
 
 
 def test_audio_begins_while_it_is_computed_and_can_be_cancelled(open_page: Open, tmp_path: Path) -> None:
-    (tmp_path / "long.wav").write_bytes(wav(20))
+    (tmp_path / "long.wav").write_bytes(wav(10))
     model = Gated(max_frames=256)
     try:
         with running(model.transport) as gateway:
@@ -185,7 +186,7 @@ def test_audio_begins_while_it_is_computed_and_can_be_cancelled(open_page: Open,
             expect(page.get_by_role("button", name="Reconstruct", exact=True)).to_be_enabled()
             model.let_all()
             gateway.wait_until_idle()
-            assert reconstruct(page).shape == (480_000,)
+            assert reconstruct(page).shape == (240_000,)
     finally:
         model.let_all()
 
@@ -238,7 +239,8 @@ def test_the_switch_keeps_the_position(open_page: Open, gateway: Gateway) -> Non
     state = "[gomin.player.position, gomin.player.playing, gomin.player.side]"
     page.locator(".plot").first.click(position={"x": 1, "y": 5})
     began, playing, side = page.evaluate(state)
-    assert (playing, side) == (False, "reconstruction") and 0 < began < 2000
+    assert (playing, side) == (False, "reconstruction")
+    assert 0 < began < 2000
 
     switch.click()
     assert page.evaluate(state) == [began, False, "original"]
