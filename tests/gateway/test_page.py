@@ -13,9 +13,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from gomin_client import Vocoder
-from gomin_client.contract.model import MelConfig
 from gomin_client.sampling.settings import SamplerSettings
-from gomin_client.tools.compare import compare_files
+from gomin_client.tools.compare import compare_paths
 from gomin_gateway.page import WEB
 from gomin_gateway.settings import ApiKeys
 from tests.gateway.running import WAIT_S, Gated, Gateway, running
@@ -117,10 +116,10 @@ def test_a_file_becomes_what_the_client_makes_of_it(
     assert (downloading.value.suggested_filename, rate) == ("crow_gan.wav", 24000)
     np.testing.assert_array_equal(downloaded, found)
 
-    distance = compare_files(CROW, tmp_path / "a.wav", MelConfig())
+    (compared,) = compare_paths(CROW, tmp_path / "a.wav")
     for name in ("log_mel_l1_db", "spectral_convergence", "log_magnitude_l1", "snr_db"):
         shown = float(page.locator(f"[data-distance={name}]").get_attribute("data-value"))
-        assert shown == pytest.approx(getattr(distance, name), rel=1e-3), name
+        assert shown == pytest.approx(getattr(compared.distance, name), rel=1e-3), name
     for name in ("original", "reconstruction", "difference"):
         colours = page.evaluate(
             """id => { const canvas = document.getElementById(id);
