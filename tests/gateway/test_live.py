@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from gomin_client import MockModel, MockTransport, Vocoder
 from gomin_gateway.settings import ApiKeys, Limits
-from tests.gateway.running import WAIT_S, Gated, Gateway, running, wait_for
+from tests.gateway.running import TWO_ROUNDINGS, WAIT_S, Gated, Gateway, running, wait_for
 from tests.gateway.test_answers import wav
 from tests.support import EXAMPLES, RunningServer
 
@@ -69,7 +69,7 @@ def test_mel_frames_make_what_synthesize_makes(gateway: Gateway, server: Running
     made = np.frombuffer(early + audio, "<f4")
     assert end == {"type": "end", "samples": len(made)}
     with Vocoder(server.grpc) as vocoder:
-        np.testing.assert_allclose(made, vocoder.synthesize(mel), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(made, vocoder.synthesize(mel), rtol=0, atol=TWO_ROUNDINGS)
 
 
 def test_audio_makes_what_reconstruct_makes(gateway: Gateway, server: RunningServer) -> None:

@@ -13,7 +13,7 @@ from gomin_client import Vocoder, to_gomin
 from gomin_client.cli.main import app as client
 from gomin_client.files import mels
 from gomin_client.mel.resampling import resample
-from tests.gateway.running import Gateway, multipart
+from tests.gateway.running import TWO_ROUNDINGS, Gateway, multipart
 from tests.gateway.test_answers import wav
 from tests.support import EXAMPLES, RunningServer, invoke
 
@@ -91,8 +91,8 @@ def test_streamed_equals_whole(gateway: Gateway) -> None:
     assert streamed.headers["transfer-encoding"] == "chunked"
     made = np.frombuffer(bare.body, "<f4")
     assert len(made) == 2 * 24000
-    np.testing.assert_allclose(samples(streamed.body), made, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(made, samples(whole.body), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(samples(streamed.body), made, rtol=0, atol=TWO_ROUNDINGS)
+    np.testing.assert_allclose(made, samples(whole.body), rtol=0, atol=TWO_ROUNDINGS)
 
 
 def test_channels(gateway: Gateway, crow: bytes) -> None:
@@ -135,7 +135,7 @@ def test_analyze_and_synthesize(
 
     audio = gateway.post("/v1/synthesize", analyzed.body, subtype="float")
     with Vocoder(server.grpc) as vocoder:
-        np.testing.assert_allclose(samples(audio.body), vocoder.synthesize(made.mel[0]), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(samples(audio.body), vocoder.synthesize(made.mel[0]), rtol=0, atol=TWO_ROUNDINGS)
 
 
 def test_mels_of_other_programs(gateway: Gateway, crow: bytes) -> None:
@@ -147,7 +147,7 @@ def test_mels_of_other_programs(gateway: Gateway, crow: bytes) -> None:
     converted = gateway.post("/v1/synthesize", other.getvalue(), transpose="true", mel_convention="db", subtype="float")
     plain = gateway.post("/v1/synthesize", mel_file(to_gomin(100 * mel - 100, "db")), subtype="float")
 
-    np.testing.assert_allclose(samples(converted.body), samples(plain.body), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(samples(converted.body), samples(plain.body), rtol=0, atol=TWO_ROUNDINGS)
 
 
 def mel_file(mel: np.ndarray) -> bytes:
