@@ -182,6 +182,7 @@ def test_audio_begins_while_it_is_computed_and_can_be_cancelled(open_page: Open,
             expect(page.get_by_role("link", name="Download")).to_be_hidden()
             page.get_by_role("button", name="Cancel").click()
             expect(page.locator("#status")).to_have_text("Cancelled.")
+            until(page, "!gomin.player.playing")  # it plays what there is, and ends
             expect(page.get_by_role("button", name="Reconstruct", exact=True)).to_be_enabled()
             model.let_all()
             gateway.wait_until_idle()

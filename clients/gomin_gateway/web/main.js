@@ -117,6 +117,7 @@ async function run() {
       showProblem(error.message);
     }
   } finally {
+    if (!player.complete) player.finish();
     running = null;
     find("cancel").hidden = true;
     find("progress").hidden = true;

@@ -10,7 +10,7 @@ const FADE_S = 0.008; // time constant of the crossfade
 export const ORIGINAL = "original";
 export const RECONSTRUCTION = "reconstruction";
 
-// Events: "change" when playing, waiting, complete or side change.
+// Events: "change" when playing, position by a jump, or side change.
 export class Player extends EventTarget {
   #makeContext;
   #context = null;
@@ -32,7 +32,6 @@ export class Player extends EventTarget {
   }
 
   get playing() { return this.#playing; }
-  get waiting() { return this.#playing && !this.complete && this.position >= this.available; }
   get side() { return this.#side; }
   get original() { return this.#tracks[ORIGINAL]; }
   get samples() { return this.#tracks[RECONSTRUCTION]?.subarray(0, this.available); }
@@ -60,17 +59,20 @@ export class Player extends EventTarget {
     if (this.#playing) this.#schedule();
   }
 
-  // No more follows.
+  // No more follows, be it the whole or what there was before a problem.
   finish() {
     this.complete = true;
-    if (this.#playing) this.#schedule();
+    if (this.#playing) {
+      this.#schedule();
+      if (this.#pieces.every(({ isOver }) => isOver)) this.#stop();
+    }
     this.#changed();
   }
 
   async play() {
-    if (this.#playing || !this.length) return;
+    if (this.#playing || !this.available) return;
     this.#prepare();
-    if (this.#position >= this.length) this.#position = 0;
+    if (this.complete && this.#position >= this.available) this.#position = 0;
     this.#playing = true;
     this.#changed();
     if (this.#context.state === "suspended" && this.#context instanceof AudioContext) await this.#context.resume();
@@ -87,11 +89,11 @@ export class Player extends EventTarget {
 
   // To a sample; beyond what there is so far, to its end.
   seek(sample) {
-    const end = this.complete ? this.length : this.available;
-    this.#position = Math.max(0, Math.min(Math.round(sample), end));
+    this.#position = Math.max(0, Math.min(Math.round(sample), this.available));
     if (this.#playing) {
       this.#unschedule();
       this.#schedule();
+      if (this.complete && !this.#pieces.length) this.#stop();
     }
     this.#changed();
   }
@@ -141,19 +143,22 @@ export class Player extends EventTarget {
       source.start(at);
       return source;
     });
-    const piece = { at, from, length, sources };
+    const piece = { at, from, length, sources, isOver: false };
     sources[0].onended = () => this.#ended(piece);
     this.#pieces.push(piece);
   }
 
   #ended(piece) {
-    if (piece !== this.#pieces.at(-1)) return;
-    if (this.complete && piece.from + piece.length >= this.available) {
-      this.#unschedule();
-      this.#position = this.length;
-      this.#playing = false;
-    }
+    piece.isOver = true;
+    if (piece !== this.#pieces.at(-1) || !this.complete) return;
+    this.#stop();
     this.#changed();
+  }
+
+  #stop() {
+    this.#unschedule();
+    this.#position = this.available;
+    this.#playing = false;
   }
 
   #unschedule() {
