@@ -24,9 +24,9 @@ install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name yours with make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "== setting up .venv with $$($(PYTHON) --version); the first time this downloads PyTorch and takes minutes"
+	@echo "== setting up .venv with $$($(PYTHON) --version); the first time this downloads PyTorch, takes minutes and 3 GB, or more with PyTorch for CUDA"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,gateway,plot,formats,dev]'
+	@[ -t 1 ] || quiet=--quiet; $(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,gateway,plot,formats,dev]'
 	@touch $@
 
 demo: install

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ from gomin_client.cli.console import Version, run
 from gomin_client.cli.options import ConnectionOptions
 from gomin_client.cli.records import with_records
 from gomin_client.contract.model import SHORT_NAMES
-from gomin_client.errors import UsageError
+from gomin_client.errors import GominError, ServerError, UsageError
 from gomin_export import options as o
 from gomin_export.errors import ParityError
 from gomin_export.network_options import OwnOptions
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from gomin_export.parity.gate import Report
     from gomin_export.plan import ExportPlan
     from gomin_export.verify import Criteria, Reference
+
+_LOADING = (
+    "If the server was started before the export: in poll mode it loads new versions by itself, in explicit mode "
+    "request it to load the models, otherwise restart it"
+)
 
 app = typer.Typer(
     name="gomin-export",
@@ -82,10 +87,14 @@ def _command(architecture: Architecture) -> Callable[..., None]:
             return
         _so_far.append(lambda: "the models are in place" if export.placed else "nothing was placed")
         exported = export.run()
+        if exported.plan.exists:
+            _say("the recorded results of its export:")
         for report in exported.reports:
             _show_report(report, _say)
         for path in exported.plan.paths:
             typer.echo(str(path))
+        if not export.placed:
+            _say(f"version {exported.plan.version} was already there: nothing was written")
 
     command.__annotations__["own"] = architecture.option_record
     return with_records(command)
@@ -109,7 +118,8 @@ def verify(
     """Repeat the parity gate with deployed models: in a repository, or on a live server.
 
     The reference is the cases that the export recorded in the repository, or PyTorch itself (--ckpt). Exit status 4 if
-    a model is missing, is another model, has another version or precision, or gives other outputs.
+    a model is another one, has a newer version or another precision, or gives other outputs. Exit status 3 if nothing
+    differs, but the server has not loaded a model or its version.
 
     Examples:
 
@@ -147,11 +157,21 @@ def verify(
         typer.echo(json.dumps([report.to_dict() for report in reports], indent=2, ensure_ascii=False))
     failed = [report for report in reports if report.failed]
     if failed:
-        worst = failed[0].worst
-        raise ParityError(
-            f"{url or home}: {len(failed)} of {len(reports)} models failed; {failed[0].model}: "
-            f"{worst.name}: {worst.problem or f'off by {worst.max_abs_error:.2e}'}"
-        )
+        raise _verdict(str(url or home), failed, len(reports), on_server=directory is None)
+
+
+def _verdict(where: str, failed: Sequence[Report], count: int, *, on_server: bool) -> GominError:
+    """The error of a verification in which some models failed: whether they differ, or are only not loaded."""
+    worst = failed[0].worst
+    said = (
+        f"{where}: {len(failed)} of {count} models failed; {failed[0].model}: {worst.name}: "
+        f"{worst.problem or f'off by {worst.max_abs_error:.2e}'}"
+    )
+    if len(failed) > 1:
+        said += f"; failed too: {', '.join(report.model for report in failed[1:])}"
+    if on_server and not any(report.facts["deployed"] for report in failed):
+        return ServerError(f"{said}. These models were not compared. {_LOADING}")
+    return ParityError(said)
 
 
 def _checkpoint_reference(ckpt: str, source: o.CheckpointOptions, criteria: Criteria) -> Reference:

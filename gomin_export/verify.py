@@ -214,7 +214,8 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
         repository: the target's directory, if it is a repository on disk: its files are compared too.
 
     Returns:
-        A report. Everything that differs, not only outputs, is a failed case.
+        A report. Everything that differs, not only outputs, is a failed case. If the fact `deployed` is false, the
+        target does not have the model or the version, and nothing was compared.
 
     Raises:
         ServerError: the server cannot be reached.
@@ -222,28 +223,32 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
     try:
         info = target.describe(model)
     except (UnknownModelError, ModelNotReadyError, ContractError) as error:
-        return Report(model, [_failed("deployed", str(error))], expected.tolerance, {})
+        facts = {"deployed": isinstance(error, ContractError), "reference": expected.reference}
+        return Report(model, [_failed("deployed", str(error))], expected.tolerance, facts)
     version = expected.version or info.versions[-1]
+    if version not in info.versions:
+        there = ", ".join(map(str, info.versions))
+        problem = f"version {version} is not available; available: {there}"
+        facts = {"deployed": False, "version": version, "reference": expected.reference}
+        return Report(model, [_failed("deployed", problem)], expected.tolerance, facts)
     problems = _check_identity(info, version, expected)
-    if repository is not None and version in info.versions:
+    if repository is not None:
         problems += _check_files(repository / model / str(version), expected.files)
-    outcomes: list[CaseResult] = []
-    if version in info.versions:
-        output = contract.OUTPUTS[expected.contract.kind]
+    output = contract.OUTPUTS[expected.contract.kind]
 
-        def infer(inputs: gate.Inputs) -> Any:
-            answer = target.infer(model, version, inputs, parameters=expected.parameters)
-            if output not in answer:
-                raise ContractError(f"answered without the tensor {output}; it gave {', '.join(answer)}")
-            return answer[output]
+    def infer(inputs: gate.Inputs) -> Any:
+        answer = target.infer(model, version, inputs, parameters=expected.parameters)
+        if output not in answer:
+            raise ContractError(f"answered without the tensor {output}; it gave {', '.join(answer)}")
+        return answer[output]
 
-        try:
-            outcomes = gate.compare(infer, expected.cases, info.max_batch_size or None)
-        except ServerError as error:
-            if repository is None:
-                raise
-            outcomes = [_failed("runs", str(error))]  # there is no server: a file cannot be loaded
-    facts = {"version": version, "reference": expected.reference}
+    try:
+        outcomes = gate.compare(infer, expected.cases, info.max_batch_size or None)
+    except ServerError as error:
+        if repository is None:
+            raise
+        outcomes = [_failed("runs", str(error))]  # there is no server: a file cannot be loaded
+    facts = {"deployed": True, "version": version, "reference": expected.reference}
     return Report(f"{model} version {version}", [*problems, *outcomes], expected.tolerance, facts)
 
 
@@ -264,9 +269,6 @@ def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[CaseRe
 
 def _check_identity(info: ModelInfo, version: int, expected: Expectation) -> list[CaseResult]:
     """Compare version, contract and provenance of a deployed model with the expectation."""
-    if version not in info.versions:
-        serves = ", ".join(map(str, info.versions))
-        return [_failed("version", f"{version} is not deployed; deployed: {serves}")]
     problems = []
     if expected.newest and info.versions[-1] > version:
         problems.append(_failed("version", f"{info.versions[-1]} is deployed, the reference is {version}"))

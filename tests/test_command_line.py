@@ -217,5 +217,7 @@ def test_url_from_the_environment(server: RunningServer) -> None:
     assert "\n\ngomin_gan: mel spectrogram to waveform, in one pass\n  kind: gan\n" in result.stdout
     assert "  version 1:\n    checkpoint: sha256 35f3a1ed0ed5" in result.stdout  # as checkpoints/README.md has it
     assert "    precision: fp32\n    parity: 21 of 21 cases passed, max abs error " in result.stdout
-    assert "  halo: " in result.stdout
+    assert "  halo: 13 frames\n  reach: 15 frames, which a window of a longer recording needs" in result.stdout
+    assert "  halo: 0 frames\n  reach: 2 frames, which " in result.stdout
+    assert "  halo of one denoiser step: 1 frame\n" in result.stdout
     assert "  trained with 50 timesteps\n" in result.stdout

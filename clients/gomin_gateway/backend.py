@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gomin_client.contract.model import VOCODER_KINDS
-from gomin_client.errors import ContractError, ServerError, UnknownModelError
+from gomin_client.errors import ContractError, ServerError
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.tools.description import describe_model
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, ServerInfo, Tensors, Transport
@@ -18,6 +18,7 @@ from gomin_client.transports.connection import Connection
 from gomin_client.transports.registry import Location, connect_once
 from gomin_client.transports.statistics import Statistics
 from gomin_client.vocoder import Vocoder
+from gomin_gateway.problems import UnsuitableModelError
 from gomin_gateway.schema import Model
 
 
@@ -108,12 +109,12 @@ def model_errors() -> Iterator[None]:
     """Errors about a model that is opened: here it is the choice that is wrong, and no input.
 
     Raises:
-        UnknownModelError: the model is not one that makes audio.
+        UnsuitableModelError: the model is not one that makes audio from a mel.
     """
     try:
         yield
     except ContractError as error:
-        raise UnknownModelError(str(error)) from error
+        raise UnsuitableModelError(str(error)) from error
 
 
 class _Lease(Transport):

@@ -136,7 +136,7 @@ def message_of(errors: Sequence[Mapping[str, Any]], known: Sequence[str]) -> str
         name = str(error["loc"][-1])[:50]
         given = str(error.get("input"))[:50]
         if error["type"] == "extra_forbidden":
-            sentences.append(f"unknown parameter {name}: expected {one_of(known)}")
+            sentences.append(f"unknown parameter {name}: expected {one_of(sorted(known))}")
         elif error["type"] == "missing":
             sentences.append(f"{name} is missing")
         else:

@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "foreign-origin": (403, "Pages of this origin are not allowed"),
     "not-found": (404, "There is no such address"),
     "unknown-model": (404, "There is no such model"),
+    "unsuitable-model": (404, "This model cannot be used here"),
     "method-not-allowed": (405, "The address does not have this method"),
     "not-acceptable": (406, "No acceptable format"),
     "slow-upload": (408, "The body of the request did not arrive in time"),
@@ -50,9 +51,15 @@ KINDS: dict[str, tuple[int, str]] = {
     "no-space": (507, "The gateway cannot store the request"),
 }
 
+
+class UnsuitableModelError(GominError):
+    """A model that the server has, but that the gateway's tasks cannot use."""
+
+
 # in order: the first class that fits
 _OF_ERRORS: tuple[tuple[type[GominError], str], ...] = (
     (UnknownModelError, "unknown-model"),
+    (UnsuitableModelError, "unsuitable-model"),
     (UsageError, "bad-parameter"),
     (SuspiciousMelError, "suspicious-input"),
     (SuspiciousAudioError, "suspicious-input"),

@@ -112,7 +112,12 @@ def front_end_cases(config: MelConfig) -> list[Case]:
             audio = np.stack([_wave(rng, config, samples, sound) for _ in range(batch)])
             mel = np.stack([mel_spectrogram(wave, config) for wave in audio]).astype(np.float64)
             cases.append(
-                Case(f"{batch} × {samples} samples, {sound}", {contract.AUDIO: audio[:, np.newaxis]}, mel, 0.0)
+                Case(
+                    f"{batch} × {_counted(samples, 'sample')}, {sound}",
+                    {contract.AUDIO: audio[:, np.newaxis]},
+                    mel,
+                    0.0,
+                )
             )
     return cases
 
@@ -188,7 +193,11 @@ def _mels(
     for batch, frames in grid:
         for sound in sounds:
             mels = [_mel(rng, config, frames, sound) for _ in range(batch)]
-            yield f"{batch} × {frames} frames, {sound}", np.stack(mels)
+            yield f"{batch} × {_counted(frames, 'frame')}, {sound}", np.stack(mels)
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def _mel(rng: np.random.Generator, config: MelConfig, frames: int, sound: str) -> NDArray[np.float32]:
@@ -226,7 +235,9 @@ def _recordings(config: MelConfig) -> list[NamedInputs]:
         (1, 8 * config.hop_length, [MUSIC]),
     ):
         audio = np.stack([_wave(rng, config, samples, sound) for sound in sounds])
-        named.append((f"{batch} × {samples} samples, {', '.join(sounds)}", {contract.AUDIO: audio[:, np.newaxis]}))
+        named.append(
+            (f"{batch} × {_counted(samples, 'sample')}, {', '.join(sounds)}", {contract.AUDIO: audio[:, np.newaxis]})
+        )
     return named
 
 

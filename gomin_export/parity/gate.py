@@ -172,7 +172,10 @@ class Report:
         for outcome in self.outcomes:
             verdict = "pass" if outcome.passes(self.tolerance) else "FAIL"
             figures = f"{outcome.max_abs_error:13.1e}  {outcome.torch_error:15.1e}  {outcome.snr_db:9.1f}  {verdict}"
-            lines.append(f"{outcome.name:<{width}}  {outcome.problem or figures}{'  FAIL' if outcome.problem else ''}")
+            if outcome.problem:
+                lines.append(f"{outcome.name}: {outcome.problem}  FAIL")
+            else:
+                lines.append(f"{outcome.name:<{width}}  {figures}")
         return "\n".join(lines)
 
     def require(self, consequence: str) -> None:

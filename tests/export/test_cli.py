@@ -93,6 +93,9 @@ def test_a_target_is_another_graph(tmp_path: Path) -> None:
     assert any("convs1.0/analysis/Conv" in node.name for node in model.graph.node)
     again = invoke(app, *arguments)
     assert "same recipe" in again.stderr
+    assert "\nthe recorded results of its export:\n" in again.stderr
+    assert again.stderr.endswith("\nversion 1 was already there: nothing was written\n")
+    assert "already there" not in exported.stderr
     other = invoke(app, *arguments[:-2], "--dry-run")
     assert "gomin_gan/2" in other.stdout, other.stderr
 

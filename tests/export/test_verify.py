@@ -224,11 +224,26 @@ class TestServer:
         assert_fails(invoke(app, "verify", *arguments), 4, "gomin_denoiser version 1", "off by")
 
     def test_catches_a_stale_version(self, server: RunningServer, copy: Path) -> None:
-        (copy / "gomin_gan/1").rename(copy / "gomin_gan/2")  # as if there had been another export
+        for model in ("gomin_gan", "gomin_reconstruct"):
+            (copy / model / "1").rename(copy / model / "2")  # as if there had been another export
+        arguments = ("verify", "--url", server.grpc, "--repository", copy)
 
-        result = invoke(app, "verify", "--url", server.grpc, "--repository", copy, "--model", "gan")
+        result = invoke(app, *arguments)
+        as_json = json.loads(invoke(app, *arguments, "--model", "gan", "--json").stdout)
 
-        assert_fails(result, 4, "gomin_gan version 2: version: 2 is not deployed; deployed: 1")
+        problem = "deployed: version 2 is not available; available: 1"
+        assert_fails(
+            result, 3, f"2 of 7 models failed; gomin_gan: {problem}; failed too: gomin_reconstruct. ", "restart"
+        )
+        assert f"\n{problem}  FAIL\n" in result.stdout
+        assert [report["deployed"] for report in as_json] == [False]
+
+    def test_a_difference_counts_more_than_a_missing_version(self, bad_server: RunningServer, copy: Path) -> None:
+        (copy / "gomin_mel/1").rename(copy / "gomin_mel/2")
+
+        result = invoke(app, "verify", "--url", bad_server.grpc, "--repository", copy)
+
+        assert_fails(result, 4, "gomin_denoiser version 1", "failed too: ", "gomin_mel")
 
     def test_catches_a_missing_model(self, server: RunningServer, copy: Path) -> None:
         (copy / "gomin_gan").rename(copy / "gomin_gan_large")
@@ -237,7 +252,7 @@ class TestServer:
 
         result = invoke(app, "verify", "--url", server.grpc, "--repository", copy, "--model", "gomin_gan_large")
 
-        assert_fails(result, 4, "deployed: ", "has no model gomin_gan_large")
+        assert_fails(result, 3, "deployed: ", "has no model gomin_gan_large")
 
     def test_catches_a_model_that_does_not_load(self, copy: Path, repository: Path, tmp_path: Path) -> None:
         (copy / "gomin_gan/1/model.onnx").write_bytes(b"not a model")
@@ -245,7 +260,7 @@ class TestServer:
         with serving(copy, tmp_path / "log", "--exit-on-error=false", "--strict-readiness=false") as running:
             result = invoke(app, "verify", "--url", running.grpc, "--repository", repository)
 
-        assert_fails(result, 4, "2 of 7 models failed; gomin_gan: deployed: ", "model gomin_gan is not ready")
+        assert_fails(result, 3, "2 of 7 models failed; gomin_gan: deployed: ", "model gomin_gan is not ready")
         assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
 
     def test_no_server_is_status_3(self, repository: Path) -> None:

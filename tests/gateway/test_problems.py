@@ -48,7 +48,7 @@ def npy(mel: np.ndarray) -> bytes:
         ("channels=left", "channels 'left': expected mono or all"),
         ("window=0", "window '0': expected at least 1"),
         ("seed=-1", "seed '-1': expected at least 0"),
-        ("tempo=3", "unknown parameter tempo: expected model, version"),
+        ("tempo=3", "unknown parameter tempo: expected channels, eta"),
         ("format=xyz", "format xyz: expected wav, flac, ogg, mp3"),
         ("subtype=24&stream=1", "stream: subtype 24: expected 16 or float"),
         ("format=ogg&stream=1", "stream: .ogg needs to be complete; expected format wav or raw"),

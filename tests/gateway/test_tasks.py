@@ -175,8 +175,14 @@ def test_models(gateway: Gateway) -> None:
 
 
 def test_a_model_that_makes_no_audio(gateway: Gateway, crow: bytes) -> None:
-    answer = gateway.post("/v1/reconstruct", crow, model="gomin_denoiser")
-    answer.assert_problem(404, "unknown-model", "gomin_denoiser", "it does not make audio")
+    for model, words in (
+        ("gomin_denoiser", "it does not make audio"),
+        ("gomin_mel", "it does not make audio"),
+        ("gomin_reconstruct", "takes audio and computes the mel on the Triton server"),
+    ):
+        answer = gateway.post("/v1/reconstruct", crow, model=model)
+        answer.assert_problem(404, "unsuitable-model", model, words)
+        assert answer.json["title"] == "This model cannot be used here"
 
 
 def test_health_and_counters(gateway: Gateway, crow: bytes) -> None:

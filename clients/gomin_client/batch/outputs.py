@@ -263,10 +263,13 @@ def _beside(source: Source, naming: Naming) -> Path:
 def _task(source: Source, target: Path, naming: Naming) -> str:
     """The task that makes the one file from the other, by their extensions; streams are what the command says."""
     read, written = _KINDS[naming.task] if naming.task else (AUDIO, naming.kind)
+    readable, writable = (
+        (formats.readable(read), formats.writable(written)) if naming.task else (formats.readable(), formats.writable())
+    )
     if source.path != STREAM:
-        read = _kind(source.path, formats.to_read(source.path), f"read {_what(source.path)}", formats.readable())
+        read = _kind(source.path, formats.to_read(source.path), f"read {_what(source.path)}", readable)
     if target != STREAM:
-        written = _kind(target, formats.to_write(target), f"write {_what(target)}", formats.writable())
+        written = _kind(target, formats.to_write(target), f"write {_what(target)}", writable)
     task = _TASKS.get((read, written))
     if task is None:
         raise UsageError(f"{source.path} -> {target}: both are mel files; there is nothing to do between mels")

@@ -90,7 +90,7 @@ def _lines(model: dict[str, Any]) -> Iterator[str]:
         yield f"    precision: {version['precision']}"
         yield f"    parity: {version['parity']}"
     example = model["example"]
-    yield f"  example: {example['curl'] or example['command'] or 'in the output of --json'}"
+    yield f"  example: {example['curl'] or example['command'] or 'a request over HTTP, in the output of --json'}"
 
 
 def _settings(model: dict[str, Any]) -> Iterator[str]:
@@ -101,7 +101,14 @@ def _settings(model: dict[str, Any]) -> Iterator[str]:
         f"{mel['win_length']}, FFT {mel['n_fft']} samples"
     )
     steps = model["num_diffusion_steps"]
-    yield f"  halo{'' if steps is None else ' of one denoiser step'}: {model['halo_frames']} frames"
+    halo = model["halo_frames"]
+    yield f"  halo{'' if steps is None else ' of one denoiser step'}: {_frames(halo)}"
+    reach = model["reach_frames"]
+    if reach is None:
+        yield "  reach: not known; it takes whole recordings only"
+    else:
+        chain = "" if model["sampling"] is None else " (default chain)"
+        yield f"  reach{chain}: {_frames(reach)}, which a window of a longer recording needs to either side"
     if steps is not None:
         yield f"  trained with {steps} timesteps"
     if model["sampling"] is not None:
@@ -115,6 +122,10 @@ def _settings(model: dict[str, Any]) -> Iterator[str]:
         limits.append(f"{frames} frames in one request, of all its items together ({frames * hop / rate:.1f} s)")
     if limits:
         yield f"  limits: {'; '.join(limits)}"
+
+
+def _frames(number: int) -> str:
+    return f"{number} {'frame' if number == 1 else 'frames'}"
 
 
 def _curl(url: str, example: dict[str, Any], settings: Connection) -> str | None:

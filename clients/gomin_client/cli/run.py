@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gomin_client.cli.options import ModelOptions, QuietReportOptions, ReportOptions
-from gomin_client.errors import GominError, ServerError, UsageError
+from gomin_client.errors import FileError, GominError, ServerError, UsageError
 
 if TYPE_CHECKING:
     from gomin_client.batch.outputs import BatchPlan, FileJob
@@ -93,7 +93,11 @@ def run_batch(
         settings = replace(settings, pictures=_check_plot(plot, jobs))
     verbose = isinstance(report, ReportOptions) and report.verbose
     with ExitStack() as stack:
-        vocoder, config = vocoding.open(stack)
+        try:
+            vocoder, config = vocoding.open(stack)
+        except ServerError:
+            _check_existence(jobs)
+            raise
         _check_seed(settings.seed, vocoder)
         display = stack.enter_context(
             Display(len(jobs), quiet=report.quiet, as_json=report.as_json, to_stderr=to_stderr)
@@ -142,6 +146,14 @@ def _check_files(jobs: Sequence[FileJob], settings: BatchSettings) -> None:
     is_read = any(job.task == SYNTHESIZE for job in jobs)
     if settings.reading is not None and not is_read and settings.reading != MelReading():
         raise UsageError("--mel-convention, --stft-norm and --transpose are for mel files: there are none")
+
+
+def _check_existence(jobs: Sequence[FileJob]) -> None:
+    """Refuse inputs that are all missing: with a server that is missing too, the files are what the user can mend."""
+    from gomin_client.batch.inputs import STREAM
+
+    if not any(job.source == STREAM or job.source.exists() for job in jobs):
+        raise FileError(f"{jobs[0].source}: no such file")
 
 
 def _check_packages(jobs: Sequence[FileJob]) -> None:

@@ -97,9 +97,11 @@ class PinnedModel:
         self._max_batch_size = described.max_batch_size
         self.contract = ModelContract.from_parameters(self.model, described.parameters)
         if self.contract.kind in contract.ENSEMBLE_KINDS:
+            vocoder = "gan" if self.contract.kind == contract.RECONSTRUCT else "diffusion"
             raise ContractError(
-                f"model {self.model} makes audio from audio, for callers without this client, which computes the mel "
-                "itself: choose the model that the ensemble calls, such as gan"
+                f"model {self.model} takes audio and computes the mel on the Triton server. It is for programs that "
+                "send audio to Triton themselves. A model that takes a mel is needed here, because the mel is "
+                f"computed before: choose {vocoder}"
             )
         if self.contract.kind not in VOCODER_KINDS:
             raise ContractError(

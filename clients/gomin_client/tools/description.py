@@ -69,6 +69,7 @@ def describe_model(info: ModelInfo) -> dict[str, Any]:
             "f_max": mel.f_max,
         },
         "halo_frames": described.halo_frames,
+        "reach_frames": _reach(described, sampling),
         "num_diffusion_steps": described.num_diffusion_steps,
         "sampling": sampling,
         "limits": {"max_batch_size": info.max_batch_size, "max_frames": described.max_frames},
@@ -126,6 +127,16 @@ def _sampling(info: ModelInfo, described: ModelContract) -> dict[str, Any] | Non
         "samplers": [{"name": sampler.name, "summary": sampler.summary} for sampler in registry.SAMPLERS.values()],
         "schedules": list(registry.SCHEDULES),
     }
+
+
+def _reach(described: ModelContract, sampling: dict[str, Any] | None) -> int | None:
+    """Frames that a window needs to either side, see docs/http.md; None for an ensemble whose chain is not known."""
+    if sampling is not None and sampling["default"] is None:
+        return None
+    steps = 1 if sampling is None else sampling["default"]["steps"]
+    takes_audio = described.kind in (contract.FRONT_END, *contract.ENSEMBLE_KINDS)
+    transform = math.ceil(described.mel.n_fft / 2 / described.mel.hop_length) if takes_audio else 0
+    return int(described.halo_frames * steps + transform)
 
 
 def _example_inputs(signature: Signature, described: ModelContract) -> list[dict[str, Any]]:

@@ -87,6 +87,8 @@ class TestPlan:
             (["a.wav"], ["x.aiff"], WAV, "x.aiff: cannot write .aiff files; known are .wav"),
             (["a.xyz"], ["x.wav"], WAV, "a.xyz: cannot read .xyz files; known are .wav"),
             (["a"], ["x.wav"], WAV, "a: cannot read files without extension"),
+            (["a"], ["x.wav"], Naming(".wav", "", "synthesize"), "files without extension; known are .npz, .npy, .pt"),
+            (["a.wav"], ["x.xyz"], Naming(".npz", "", "analyze"), "cannot write .xyz files; known are .npz, .npy, .pt"),
             (["a.pt"], ["x.npz"], ANY, "both are mel files"),
             (["a.pt"], ["x.wav"], WAV, "use the command synthesize, which makes audio from mel"),
             (["a.wav"], ["x.npz"], WAV, "use the command analyze, which makes mel from audio"),

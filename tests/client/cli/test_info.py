@@ -85,6 +85,7 @@ def test_the_commands_work(protocol: str, server: RunningServer, repository: Pat
     assert commands["gomin_denoiser"] is None
     for name, made in (("gomin_gan", "a_gan.wav"), ("gomin_diffusion", "a_diffusion.wav")):
         if protocol != "http":
+            assert examples(info(url))["gomin_mel"] == "a request over HTTP, in the output of --json"
             assert examples(info(url))[name] == commands[name]
         result = shell(commands[name], tmp_path)
         assert result.returncode == 0, result.stderr

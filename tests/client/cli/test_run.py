@@ -12,7 +12,7 @@ from gomin_client.cli.main import app
 from gomin_client.cli.progress import Display
 from gomin_client.errors import InferenceError
 from gomin_client.vocoder import Vocoder
-from tests.support import RunningServer, assert_fails, invoke
+from tests.support import RunningServer, assert_fails, free_ports, invoke
 
 
 def test_verbose_needs_no_statistics(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +58,13 @@ def test_options_that_make_no_sense(tree: Path) -> None:
         (("synthesize", "a.wav"), "use the command reconstruct, which makes audio from audio"),
     ]:
         assert_fails(invoke(app, *arguments), 2, words)
+
+
+def test_a_missing_file_is_reported_before_a_missing_server(tree: Path) -> None:
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+
+    assert_fails(invoke(app, "reconstruct", "missing.wav", "--url", url), 1, "missing.wav: no such file")
+    assert_fails(invoke(app, "reconstruct", "missing.wav", "a.wav", "--url", url), 3, url)
 
 
 def test_what_is_left_out_of_a_folder_is_reported(tree: Path) -> None:

@@ -37,6 +37,22 @@ def test_each_transport_describes_the_same(server: RunningServer, repository: Pa
 
 
 @pytest.mark.server
+def test_the_reach_is_that_of_the_documentation(server: RunningServer) -> None:
+    """docs/http.md, recordings of any length."""
+    with connect(server.http) as transport:
+        found = {
+            model["name"]: (model["halo_frames"], model["reach_frames"]) for model in describe(transport)["models"]
+        }
+
+    assert found["gomin_mel"] == (0, 2)
+    assert found["gomin_gan"] == (13, 13)
+    assert found["gomin_reconstruct"] == (13, 15)
+    assert found["gomin_denoiser"] == (1, 1)
+    assert found["gomin_diffusion"] == (1, 50)
+    assert found["gomin_reconstruct_diffusion"] == (1, None)
+
+
+@pytest.mark.server
 def test_the_example_of_every_model_is_answered(url: str) -> None:
     """With outputs of the shape and type that the description gives."""
     with connect(url) as transport:

@@ -134,8 +134,8 @@ class TestEnsemble:
             transport.infer("gomin_reconstruct", 1, {"audio": self.AUDIO})
 
     def test_is_not_a_model_for_the_client(self, repository: Path) -> None:
-        for model in ("gomin_reconstruct", "gomin_reconstruct_diffusion"):
-            with pytest.raises(ContractError, match=f"{model} makes audio from audio, for callers without this client"):
+        for model, instead in (("gomin_reconstruct", "gan"), ("gomin_reconstruct_diffusion", "diffusion")):
+            with pytest.raises(ContractError, match=f"{model} takes audio and .*: choose {instead}$"):
                 Vocoder(f"local:{repository}", model=model)
         with pytest.raises(ContractError, match="gomin_mel is of kind mel: it does not make audio from a mel"):
             Vocoder(f"local:{repository}", model="gomin_mel")

@@ -27,7 +27,7 @@ def test_parity_json_tells_what_was_compared(repository: Path) -> None:
     assert report["tolerance"] == {"atol": 1e-5, "min_snr_db": None, "times_torch_float32_error": 4}
     names = [case["name"] for case in report["cases"]]
     assert len(names) == len(set(names)) == 21  # the last is windows against the whole
-    for word in ("1 × 1 frames, silence", "clipped noise", "music", "uniform in 0 … 1.2", "normal"):
+    for word in ("1 × 1 frame, silence", "clipped noise", "music", "uniform in 0 … 1.2", "normal"):
         assert any(word in name for name in names)
     assert all(case["passed"] and case["snr_db"] > 40 and case["max_abs_error"] > 0 for case in report["cases"])
 
