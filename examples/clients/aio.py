@@ -59,7 +59,14 @@ async def reconstruct(client: InferenceServerClient, wave: np.ndarray, settings:
 async def run(options: argparse.Namespace) -> None:
     """Send the windows and write the joined answers."""
     async with InferenceServerClient(options.url.removeprefix("grpc://")) as client:
-        answer = await client.get_model_config(MODEL, as_json=True, client_timeout=TIMEOUT_S)
+        try:
+            answer = await client.get_model_config(MODEL, as_json=True, client_timeout=TIMEOUT_S)
+        except InferenceServerException as error:
+            # this call does not wait in a queue, so the server is not just busy
+            if error.status() != "StatusCode.UNAVAILABLE":
+                raise
+            reason = f"{error.message()}. Is the server running, with gRPC on this port?"
+            raise ConnectionError(f"{options.url}: {reason}") from error
         parameters = answer["config"]["parameters"]
         names = ("sample_rate", "hop_length", "n_fft", "halo_frames")
         settings = {name: int(parameters[f"gomin.{name}"]["string_value"]) for name in names}
@@ -87,6 +94,8 @@ def main() -> int:
     if options.in_flight < 1:
         parser.error("--in-flight: expected at least 1")
     try:
+        if not options.input.exists():
+            raise FileNotFoundError(f"{options.input}: no such file")
         asyncio.run(run(options))
     except (InferenceServerException, OSError, ValueError, soundfile.SoundFileError) as error:
         print(f"aio.py: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,14 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--model", default="gomin_reconstruct", help="takes audio; default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of a diffusion model; default %(default)s")
+    options = parser.parse_args()
     try:
-        run(parser.parse_args())
+        if not options.input.exists():
+            raise FileNotFoundError(f"{options.input}: no such file")
+        run(options)
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        print(f"client.py: {options.url}: {error}. Is the server running, with HTTP on this port?", file=sys.stderr)
+        return 1
     except (InferenceServerException, OSError, ValueError, soundfile.SoundFileError) as error:
         print(f"client.py: {error}", file=sys.stderr)
         return 1

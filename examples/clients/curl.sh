@@ -4,7 +4,7 @@
 #   curl.sh URL IN OUT.wav
 #
 # URL  the server, as http://localhost:8000
-# IN   a recording in any format that sox or ffmpeg reads, or a mel: NAME.f32, little-endian float32 values, all frames
+# IN   a recording in any format that sox reads, or ffmpeg if sox does not, or a mel: NAME.f32, little-endian float32 values, all frames
 #      of the lowest band first
 set -eu
 
@@ -34,6 +34,23 @@ number() {
     sed -n "s/.*\"gomin\.$1\":{\"string_value\":\"\([0-9]*\)\"}.*/\1/p" "$work/config"
 }
 
+# decode: the recording's samples are in $work/request
+decode() {
+    if command -v sox >/dev/null; then
+        if sox "$input" -t f32 -L -r "$rate" -c 1 "$work/request" 2>"$work/messages"; then
+            cat "$work/messages" >&2
+            return 0
+        fi
+        if ! command -v ffmpeg >/dev/null; then
+            cat "$work/messages" >&2
+            fail "$input: sox cannot read it; ffmpeg, which reads more formats, is not installed"
+        fi
+    fi
+    # without this filter, the mean of two channels would be louder by a factor of √2
+    ffmpeg -nostdin -v error -y -i "$input" -af aresample=rematrix_maxval=1 -f f32le -ar "$rate" -ac 1 \
+        "$work/request" || fail "$input: ffmpeg cannot read it"
+}
+
 case $input in *.f32) model=gomin_gan ;; *) model=gomin_reconstruct ;; esac
 request "$url/v2/models/$model/config"
 mv "$work/answer" "$work/config"
@@ -48,13 +65,7 @@ case $input in
     kept=$bytes
     ;;
 *)
-    if command -v sox >/dev/null; then
-        sox "$input" -t f32 -L -r "$rate" -c 1 "$work/request" || fail "$input: sox cannot read it"
-    else
-        # without this filter, the mean of two channels would be louder by a factor of √2
-        ffmpeg -nostdin -v error -i "$input" -af aresample=rematrix_maxval=1 -f f32le -ar "$rate" -ac 1 "$work/request" ||
-            fail "$input: ffmpeg cannot read it"
-    fi
+    decode
     kept=$(($(wc -c <"$work/request")))
     # 1 + samples / hop frames of hop samples, 4 bytes each
     bytes=$(((1 + kept / 4 / hop) * hop * 4))

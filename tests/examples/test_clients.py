@@ -139,6 +139,34 @@ def test_a_reconstruction_is_the_python_clients(
     np.testing.assert_allclose(samples, reconstruction, rtol=0, atol=TOLERANCE)
 
 
+def test_a_recording_that_only_ffmpeg_reads(
+    example: Callable[[str], Example],
+    server: RunningServer,
+    recording: Path,
+    reconstruction: np.ndarray,
+    tmp_path: Path,
+    out: Path,
+) -> None:
+    """Sox is installed, but has no reader for Matroska."""
+    source = tmp_path / "a.mka"
+    command = [tool("ffmpeg"), "-nostdin", "-v", "error", "-i", str(recording), "-c:a", "flac", str(source)]
+    subprocess.run(command, check=True, timeout=60)
+
+    result = example("curl.sh")(server, source, out / "b.wav")
+
+    np.testing.assert_allclose(succeeded(result, out / "b.wav"), reconstruction, rtol=0, atol=TOLERANCE)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["curl.sh", "curl.sh with ffmpeg", "client.py", "aio.py"])
+def test_a_file_without_audio_is_an_error(
+    name: str, example: Callable[[str], Example], server: RunningServer, tmp_path: Path, out: Path
+) -> None:
+    (tmp_path / "text.wav").write_text("not audio")
+
+    failed(example(name)(server, tmp_path / "text.wav", out / "b.wav"), out, "text.wav")
+
+
 @pytest.mark.parametrize("name", ["curl.sh", "curl.sh with ffmpeg", "client.py"])
 def test_audio_from_a_mel_is_the_python_clients(
     name: str, example: Callable[[str], Example], server: RunningServer, vocoder: Vocoder, tmp_path: Path, out: Path
@@ -253,9 +281,12 @@ def test_no_server_and_no_input(
     result = example(name)(nobody, recording, out / "b.wav")
     assert result.returncode == 1
     assert "refused" in result.stderr.lower() or "connect" in result.stderr.lower(), result.stderr
+    if name.endswith(".py"):
+        assert f"127.0.0.1:{port}: " in result.stderr
+        assert "Is the server running" in result.stderr
     assert os.listdir(out) == []
 
-    failed(example(name)(server, tmp_path / "absent.wav", out / "b.wav"), out, "absent.wav")
+    failed(example(name)(server, tmp_path / "absent.wav", out / "b.wav"), out, "absent.wav", "no such file")
 
 
 def test_a_mel_with_another_number_of_bands_is_an_error(

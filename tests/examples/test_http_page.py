@@ -143,9 +143,11 @@ REQUESTS: list[tuple[str, bytes | None, dict[str, str]]] = [
     ("gomin_reconstruct", bytes(1002), BINARY),
     ("gomin_reconstruct", bytes(4 * 256 * 10922), BINARY),
     ("gomin_gan", bytes(512 * 10923), BINARY),
+    ("gomin_gan", one_tensor(shape=[1, 128, 0], data=[]), JSON),
     ("gomin_reconstruct_diffusion", bytes(1000), BINARY),
     ("gomin_mel", bytes(1000), BINARY),
     ("gomin_gan", one_tensor(name="mal"), JSON),
+    ("gomin_gan", b'{"inputs": []}', JSON),
     ("gomin_gan", one_tensor(datatype="INT32"), JSON),
     ("gomin_gan", one_tensor(shape=[1, 64, 2]), JSON),
     ("gomin_gan", one_tensor(shape=[17, 128, 1], data=[0] * 128 * 17), JSON),
@@ -155,6 +157,8 @@ REQUESTS: list[tuple[str, bytes | None, dict[str, str]]] = [
     ("gomin_gan/versions/9", bytes(512), BINARY),
     ("gomin_gan", None, {}),
     ("gomin_gan", one_tensor(data=[0]), JSON),
+    ("gomin_gan", one_tensor(shape=[1, -128, 1]), JSON),
+    ("gomin_gan", one_tensor().replace(b"[0, ", b"[1e999, "), JSON),
     ("gomin_gan", bytes(512), {"Content-Type": "application/octet-stream"}),
     ("gomin_gan", b"\xff" * 512, BINARY),
 ]
@@ -210,6 +214,23 @@ class Page:
             part = infer(first, kept + WINDOW + reach)
             parts.append(part[:, (kept - first) * per_frame : (kept - first + WINDOW) * per_frame])
         return np.concatenate(parts, axis=1)
+
+
+def test_models_without_a_chain_ignore_parameters_of_requests(server: RunningServer) -> None:
+    audio = np.sin(np.arange(2000, dtype=np.float32) / 20)[np.newaxis] / 3
+    for model, output in (("gomin_reconstruct", "reconstruction"), ("gomin_mel", "mel")):
+        page = Page(server, model, output)
+        answer = page.infer({"sampler": "ddim", "steps": 3, "no-such": 1}, audio=audio)
+        np.testing.assert_array_equal(answer, page.infer(audio=audio))
+
+
+def test_the_front_end_takes_more_items_than_the_networks(server: RunningServer) -> None:
+    page = Page(server, "gomin_mel", "mel")
+    audio = np.zeros((17, 1, 300), np.float32)
+    tensor = triton.InferInput("audio", list(audio.shape), "FP32")
+    tensor.set_data_from_numpy(audio)
+
+    assert page.client.infer("gomin_mel", [tensor]).as_numpy("mel").shape == (17, int(page.settings["n_mels"]), 2)
 
 
 @pytest.mark.parametrize("model", ["gomin_reconstruct", "gomin_mel", "gomin_gan", "gomin_diffusion"])

@@ -99,13 +99,9 @@ class TritonPythonModel:
                 responses[index] = self._error("cancelled", pb_utils.TritonError.CANCELLED)
                 continue
             arrays = {name: tensor.as_numpy() for name, tensor in tensors.items()}
-            frames = self._frames(arrays)
-            if self.max_frames is not None and frames > self.max_frames:
-                responses[index] = self._error(
-                    f"at most {self.max_frames} frames in one request, this one has {frames}, all items together: "
-                    f"send windows of it, or raise {MAX_FRAMES} in config.pbtxt",
-                    pb_utils.TritonError.INVALID_ARG,
-                )
+            defect = self._defect(arrays)
+            if defect:
+                responses[index] = self._error(defect, pb_utils.TritonError.INVALID_ARG)
                 continue
             key = index if not self.batching else tuple(array.shape[1:] for array in arrays.values())
             groups.setdefault(key, []).append((index, arrays))
@@ -113,6 +109,18 @@ class TritonPythonModel:
             for part in self._bounded(group):
                 self._run_group(part, responses)
         return responses
+
+    def _defect(self, arrays):
+        """What is wrong with the length of a request, or None."""
+        if "mel" in arrays and arrays["mel"].shape[-1:] == (0,):
+            return f"input mel has no frames: shape {list(arrays['mel'].shape)}"
+        frames = self._frames(arrays)
+        if self.max_frames is not None and frames > self.max_frames:
+            return (
+                f"at most {self.max_frames} frames in one request, this one has {frames}, all items together: "
+                f"send windows of it, or raise {MAX_FRAMES} in config.pbtxt"
+            )
+        return None
 
     def _frames(self, arrays):
         """Number of mel frames of a request, all its items together; its longest tensor counts."""
