@@ -137,7 +137,8 @@ def test_the_peak_of_a_server(server: RunningServer) -> None:
 
     assert {server.process.pid, server.tritonserver} < before.keys()
     assert before.keys() == after.keys()
-    assert sum(before.values()) <= measured <= sum(after.values())
+    rounding = 1e-6  # the sums are made in different orders
+    assert sum(before.values()) - rounding <= measured <= sum(after.values()) + rounding
 
 
 def test_operations_of_a_denoiser_are_counted() -> None:

@@ -20,6 +20,7 @@ from gomin_export.repository.fingerprint import sampling_modules
 from tests.support import BIN, DEMO_CHECKPOINT, ROOT, run
 
 ONNX_MODELS = [contract.GAN_MODEL, contract.DENOISER_MODEL]
+RECORDED = ("config.pbtxt", "1/parity.json", "1/reference.npz")
 
 
 def onnx_file(repository: Path, model: str) -> Path:
@@ -45,6 +46,8 @@ def test_the_repository_holds_complete_models_and_nothing_else(repository: Path)
         "gomin_diffusion/1/sampling/__pycache__",
         "gomin_diffusion/1/parity.json",
         "gomin_diffusion/1/reference.npz",
+        *(f"{model}/{name}" for model in ("gomin_mel", "gomin_mel_diffusion") for name in (*RECORDED, "1/model.onnx")),
+        *(f"{model}/{name}" for model in ("gomin_reconstruct", "gomin_reconstruct_diffusion") for name in RECORDED),
     }
     assert not list(repository.parent.glob(".*"))  # no staging left
 
@@ -169,7 +172,8 @@ def test_from_an_installed_wheel_outside_the_source_tree(tmp_path: Path) -> None
     result = run("python", "-c", main.format(site=str(site)), "diffusion", "--ckpt", checkpoint, cwd=elsewhere, env=env)
 
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["model_repository/gomin_denoiser/1", "model_repository/gomin_diffusion/1"]
+    models = ("gomin_mel", "gomin_denoiser", "gomin_diffusion", "gomin_reconstruct_diffusion")
+    assert result.stdout.split() == [f"model_repository/{model}/1" for model in models]
     assert (elsewhere / "model_repository/gomin_diffusion/1/sampling/jobs.py").is_file()
     assert "gomin_diffusion: 1 of 1 cases passed" in result.stderr
     assert (site / "gomin_server/backends/onnxruntime/model.py").is_file()
