@@ -246,34 +246,6 @@ def test_a_damaged_config_is_refused_or_overwritten(tmp_path: Path) -> None:
     assert provenance(home, "gomin_gan") == {2: "bb"}
 
 
-def test_tensorrt_does_not_round_float32_models(tmp_path: Path) -> None:
-    home = tmp_path / "models"
-    place(home, [GAN], "aa", deployment=Deployment(accelerator="tensorrt"))
-    path = home / "gomin_gan/config.pbtxt"
-
-    def choose(precision: str) -> str | None:
-        text = config_text(SERVED["gomin_gan"], GAN, DEFAULTS)
-        return placing.choose_config(home, "gomin_gan", text, DEFAULTS, precision, overwrite=False)
-
-    assert choose("fp32") is choose("fp16") is None
-    path.write_text(path.read_text().replace('"precision_mode" value: "FP32"', '"precision_mode" value: "FP16"'))
-    assert choose("fp16") is None
-    with pytest.raises(RepositoryError, match="precision_mode FP16 for all versions, but this version is fp32"):
-        choose("fp32")
-
-
-def test_settings_of_tensorrt_that_differ_are_refused(tmp_path: Path) -> None:
-    home = tmp_path / "models"
-    place(home, [GAN], "aa", deployment=Deployment(accelerator="tensorrt", tensorrt_cache="/var/engines"))
-
-    same = Deployment(accelerator="tensorrt", tensorrt_cache="/var/engines", tensorrt_opt=(4, 512))
-    assert place(home, [GAN], "bb", deployment=same) == 2
-    with pytest.raises(RepositoryError, match=r"tensorrt_cache is /var/engines, asked for /other"):
-        place(home, [GAN], "cc", deployment=Deployment(accelerator="tensorrt", tensorrt_cache="/other"))
-    with pytest.raises(RepositoryError, match="tensorrt_opt is mel:4x128x512, asked for mel:1x128x512"):
-        place(home, [GAN], "cc", deployment=Deployment(accelerator="tensorrt", tensorrt_opt=(1, 512)))
-
-
 def test_old_versions_go_last_and_a_chain_before_its_denoiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "models"
     place(home, [DENOISER, DIFFUSION], "aa")
