@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 SECONDS ?= 30
-WORKERS ?= 2
+WORKERS ?= 3
 MINUTES ?= 20
 FILES ?= 150
 KILLS ?= 5
@@ -11,7 +11,7 @@ KILLS ?= 5
 
 help:
 	@echo "make demo    export the demo checkpoint, serve it with Triton, reconstruct examples/ into demo/"
-	@echo "make test    run all tests, with real Triton servers, WORKERS=2 processes at a time"
+	@echo "make test    run all tests, with real Triton servers, WORKERS=3 processes at a time"
 	@echo "make bench   measure our export against its peers on this machine, into bench/; 20 minutes, no other work"
 	@echo "make check   ruff, formatting, mypy"
 	@echo "make soak    a real server under mixed load, with cancellations and killed processes, for MINUTES=20"
