@@ -57,7 +57,7 @@ def build(described: ModelContract) -> onnx.ModelProto:
 
 
 def serialized(described: ModelContract) -> bytes:
-    """The ONNX file: the same bytes for the same contract, and the same versions of librosa and numpy."""
+    """The ONNX file: the same bytes for the same contract and the same version of numpy."""
     return bytes(build(described).SerializeToString(deterministic=True))
 
 

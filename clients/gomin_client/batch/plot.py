@@ -13,7 +13,7 @@ import numpy as np
 from gomin_client.batch.inputs import STREAM
 from gomin_client.errors import UsageError
 from gomin_client.files.atomic import atomic_write
-from gomin_client.mel.features import RANGE_DB, Mel, MelConfig, Wave, mel_spectrogram
+from gomin_client.mel.features import RANGE_DB, Mel, MelConfig, Wave, band_edges, mel_spectrogram
 
 MAX_COLUMNS = 8
 _TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
@@ -131,11 +131,9 @@ def save(path: Path, columns: Sequence[PlotColumn], config: MelConfig) -> None:
 
 def frequency_ticks(config: MelConfig) -> list[tuple[str, float]]:
     """Labels of a frequency axis, in kHz, and the bands that they belong to, counted from 0 and between two bands."""
-    import librosa
-
-    bands = librosa.mel_frequencies(config.n_mels + 2, fmin=config.f_min, fmax=config.f_max, htk=False)[1:-1]
+    centres = band_edges(config)[1:-1]
     ticks = [hertz for hertz in _TICKS_HZ if hertz < config.f_max]
-    positions = np.interp(ticks, bands, np.arange(config.n_mels))
+    positions = np.interp(ticks, centres, np.arange(config.n_mels))
     return [(f"{hertz / 1000:g}", float(position)) for hertz, position in zip(ticks, positions, strict=True)]
 
 

@@ -29,6 +29,12 @@ RANGE_DB = 100.0
 _BLOCK = 1 << 18
 _BLOCK_FRAMES = 1024
 
+# Slaney's mel scale: a mel is 200/3 Hz below 1 kHz, and 27 mels above it are a factor of 6.4
+_LINEAR_HZ = 200 / 3
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _LINEAR_HZ
+_LOG_STEP = float(np.log(6.4)) / 27
+
 
 @dataclass(frozen=True)
 class MelConfig:
@@ -163,15 +169,34 @@ def mel_blocks(waves: Iterable[NDArray[np.floating[Any]]], config: MelConfig) ->
 
 def _mel(padded: NDArray[np.floating[Any]], config: MelConfig) -> MelBatch:
     """(channels, samples), at least n_fft → (channels, n_mels, frames): all frames that fit, the first at sample 0."""
-    starts = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft, axis=-1)[:, :: config.hop_length]
     window, filters = hann_window(config), mel_filters(config)
-    mel = np.empty((len(padded), config.n_mels, starts.shape[1]), dtype=np.float32)
-    for channel, first in np.ndindex(len(padded), -(-starts.shape[1] // _BLOCK_FRAMES)):
-        part = slice(first * _BLOCK_FRAMES, (first + 1) * _BLOCK_FRAMES)
-        spectrum = np.fft.rfft(starts[channel, part].astype(np.float64) * window)  # (frames, n_fft // 2 + 1)
-        power = spectrum.real**2 + spectrum.imag**2
-        mel[channel, :, part] = from_power(filters @ power.T)
+    frames = 1 + (padded.shape[-1] - config.n_fft) // config.hop_length
+    mel = np.empty((len(padded), config.n_mels, frames), dtype=np.float32)
+    for channel, wave in enumerate(padded):
+        for part, spectrum in stft_blocks(wave, window, config.hop_length):
+            power = spectrum.real**2 + spectrum.imag**2
+            mel[channel, :, part] = from_power(filters @ power.T)
     return mel
+
+
+def stft_blocks(
+    wave: NDArray[np.floating[Any]], window: NDArray[np.float64], hop_length: int
+) -> Iterator[tuple[slice, NDArray[np.complex128]]]:
+    """The short-time Fourier transform of a waveform, in blocks of frames, which limit the memory.
+
+    Args:
+        wave: (samples,), at least as many as the window has.
+        window: (n_fft,).
+        hop_length: samples between frames.
+
+    Yields:
+        Which frames, counted from 0, and their spectra: (frames, n_fft // 2 + 1). Frame 0 begins with sample 0, and
+        the last one ends with the last sample or less than a hop before it.
+    """
+    starts = np.lib.stride_tricks.sliding_window_view(wave, len(window))[::hop_length]
+    for first in range(0, len(starts), _BLOCK_FRAMES):
+        part = slice(first, min(first + _BLOCK_FRAMES, len(starts)))
+        yield part, np.fft.rfft(starts[part].astype(np.float64) * window)
 
 
 def from_power(power: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -181,29 +206,45 @@ def from_power(power: NDArray[np.float64]) -> NDArray[np.float64]:
     return values
 
 
+def hann(length: int) -> NDArray[np.float64]:
+    """(length,) periodic Hann window."""
+    window: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    return window
+
+
+def centred(window: NDArray[np.float64], n_fft: int) -> NDArray[np.float64]:
+    """(n_fft,): the window in the middle of the frame and zeros around it, as in torch.stft."""
+    left = (n_fft - len(window)) // 2
+    return np.pad(window, (left, n_fft - len(window) - left))
+
+
 @lru_cache(maxsize=8)
 def hann_window(config: MelConfig) -> NDArray[np.float64]:
-    """(n_fft,) periodic Hann window of unit energy, centred in the frame and padded with zeros, as in torch.stft."""
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.win_length) / config.win_length)
-    window /= np.sqrt(np.sum(window**2))
-    left = (config.n_fft - config.win_length) // 2
-    return np.pad(window, (left, config.n_fft - config.win_length - left))
+    """(n_fft,) periodic Hann window of unit energy, centred in the frame."""
+    window = hann(config.win_length)
+    return centred(window / np.sqrt(np.sum(window**2)), config.n_fft)
 
 
 @lru_cache(maxsize=8)
 def mel_filters(config: MelConfig) -> NDArray[np.float64]:
-    """(n_mels, n_fft // 2 + 1) mel filters on Slaney's scale, with Slaney's normalisation."""
-    import librosa.filters  # takes a second, so it is imported only when mels are computed
+    """(n_mels, n_fft // 2 + 1) triangular filters, equidistant on Slaney's mel scale, each of unit area over Hz."""
+    edges = band_edges(config)[:, np.newaxis]
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    bins = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)  # in Hz
+    triangles = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+    filters: NDArray[np.float64] = triangles * (2 / (high - low))
+    return filters
 
-    return np.asarray(
-        librosa.filters.mel(
-            sr=config.sample_rate,
-            n_fft=config.n_fft,
-            n_mels=config.n_mels,
-            fmin=config.f_min,
-            fmax=config.f_max,
-            htk=False,
-            norm="slaney",
-            dtype=np.float64,
-        )
-    )
+
+def band_edges(config: MelConfig) -> NDArray[np.float64]:
+    """(n_mels + 2,) frequencies in Hz: band i begins at edge i, has its centre at edge i + 1 and ends at edge i + 2."""
+    mels = np.linspace(_slaney_mel(config.f_min), _slaney_mel(config.f_max), config.n_mels + 2)
+    linear = mels * _LINEAR_HZ
+    return np.where(mels < _BREAK_MEL, linear, _BREAK_HZ * np.exp((mels - _BREAK_MEL) * _LOG_STEP))
+
+
+def _slaney_mel(hertz: float) -> float:
+    """A frequency on Slaney's mel scale (Auditory Toolbox, 1998): linear below 1 kHz, logarithmic above."""
+    if hertz < _BREAK_HZ:
+        return hertz / _LINEAR_HZ
+    return _BREAK_MEL + float(np.log(hertz / _BREAK_HZ)) / _LOG_STEP

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePath
@@ -18,7 +17,7 @@ from gomin_client.errors import FileError, GominError, UsageError
 from gomin_client.files import audio
 from gomin_client.files.formats import AUDIO
 from gomin_client.mel import resampling
-from gomin_client.mel.features import RANGE_DB, MelConfig, Wave, mel_spectrogram
+from gomin_client.mel.features import RANGE_DB, MelConfig, Wave, centred, hann, mel_spectrogram, stft_blocks
 
 # Transform, hop and window lengths in samples: Yamamoto et al. 2020, Parallel WaveGAN, table 1.
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
@@ -292,10 +291,9 @@ def _row(distance: Distance) -> str:
 
 
 def _magnitudes(wave: NDArray[np.float64], n_fft: int, hop_length: int, win_length: int) -> NDArray[np.float64]:
-    import librosa
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about recordings shorter than the transform, which are padded with zeros
-        spectrum = librosa.stft(wave, n_fft=n_fft, hop_length=hop_length, win_length=win_length, pad_mode="constant")
-    magnitudes: NDArray[np.float64] = np.abs(spectrum)
+    """(samples,) → (1 + samples // hop_length, n_fft // 2 + 1): frames centred on every hop, zeros at both ends."""
+    padded = np.pad(wave, n_fft // 2)
+    magnitudes = np.empty((1 + len(wave) // hop_length, n_fft // 2 + 1))
+    for part, spectrum in stft_blocks(padded, centred(hann(win_length), n_fft), hop_length):
+        magnitudes[part] = np.abs(spectrum)
     return magnitudes

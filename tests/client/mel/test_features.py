@@ -1,12 +1,14 @@
+import warnings
 from typing import Any
 
+import librosa
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gomin_client.errors import SuspiciousAudioError
-from gomin_client.mel.features import MelConfig, mel_blocks, mel_spectrogram, refuse_excess
+from gomin_client.mel.features import MelConfig, band_edges, mel_blocks, mel_filters, mel_spectrogram, refuse_excess
 from tests.client.inference.pieces import pieces
 from tests.support import golden
 
@@ -60,6 +62,22 @@ def test_long_recordings_are_the_same_as_short_ones() -> None:
 def test_what_has_no_mel_is_refused(wave: np.ndarray) -> None:
     with pytest.raises(ValueError, match="waveform"):
         mel_spectrogram(wave)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [MelConfig(), MelConfig(44100, 2048, 512, 80), MelConfig(16000, 800, 160, 40), MelConfig(1000, 64, 16, 10)],
+    ids=lambda config: f"{config.sample_rate} Hz",
+)
+def test_the_bands_are_librosas(config: MelConfig) -> None:
+    with warnings.catch_warnings(action="ignore"):  # about bands so narrow that no bin falls into them
+        filters = librosa.filters.mel(
+            sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, htk=False, norm="slaney", dtype=np.float64
+        )
+    edges = librosa.mel_frequencies(config.n_mels + 2, fmax=config.sample_rate / 2, htk=False)
+
+    np.testing.assert_allclose(band_edges(config), edges, rtol=1e-14)
+    np.testing.assert_allclose(mel_filters(config), filters, rtol=0, atol=1e-13 * filters.max())
 
 
 BLOCKS = st.lists(st.integers(1, 50), min_size=1, max_size=5)

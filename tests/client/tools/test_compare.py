@@ -1,7 +1,9 @@
 """Distances between recordings: values that are known in advance."""
 
+import warnings
 from pathlib import Path, PurePath
 
+import librosa
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from gomin_client.errors import FileError, UsageError
 from gomin_client.files import audio
 from gomin_client.mel.features import MelConfig
 from gomin_client.tools.compare import (
+    RESOLUTIONS,
     Comparison,
     Distance,
     Versions,
@@ -33,6 +36,25 @@ def test_a_recording_at_half_the_amplitude() -> None:
     assert measured.log_magnitude_l1 == pytest.approx(np.log(2), abs=1e-3)
     assert measured.snr_db == pytest.approx(half_db, abs=1e-4)
     assert (measured.seconds, measured.length_difference) == (1.0, 0)
+
+
+@pytest.mark.parametrize("samples", [1, 700, RATE])
+def test_the_magnitudes_are_librosas(samples: int) -> None:
+    recordings = WAVE[:samples].astype(np.float64), WAVE[-samples:].astype(np.float64)
+    convergences, differences = [], []
+    for n_fft, hop, window in RESOLUTIONS:
+        with warnings.catch_warnings(action="ignore"):  # about recordings shorter than the transform
+            one, two = (
+                np.abs(librosa.stft(wave, n_fft=n_fft, hop_length=hop, win_length=window, pad_mode="constant"))
+                for wave in recordings
+            )
+        convergences.append(np.linalg.norm(two - one) / np.linalg.norm(one))
+        differences.append(np.abs(np.log(np.maximum(one, 1e-7)) - np.log(np.maximum(two, 1e-7))).mean())
+
+    measured = distance(*(wave.astype(np.float32) for wave in recordings), MelConfig())
+
+    assert measured.spectral_convergence == pytest.approx(np.mean(convergences), rel=1e-12)
+    assert measured.log_magnitude_l1 == pytest.approx(np.mean(differences), rel=1e-12, abs=1e-12)
 
 
 def test_the_longer_recording_is_cut() -> None:
