@@ -87,10 +87,6 @@ def _command(architecture: Architecture) -> Callable[..., None]:
             return
         _so_far.append(lambda: "the models are in place" if export.placed else "nothing was placed")
         exported = export.run()
-        if exported.plan.exists:
-            _say("the recorded results of its export:")
-        for report in exported.reports:
-            _show_report(report, _say)
         for path in exported.plan.paths:
             typer.echo(str(path))
         if not export.placed:
@@ -150,9 +146,8 @@ def verify(
     with connect(url or f"local:{home}", connection.build()) as target:
         directory = Path(target.url.removeprefix("local:")) if target.url.startswith("local:") else None
         for name in known if wanted == "all" else [wanted]:
-            reports.append(verify(target, name, source_of_truth.expectation(name), directory))
-            if not as_json:
-                _show_report(reports[-1], typer.echo)
+            expected = source_of_truth.expectation(name)
+            reports.append(verify(target, name, expected, directory, (lambda _: None) if as_json else typer.echo))
     if as_json:
         typer.echo(json.dumps([report.to_dict() for report in reports], indent=2, ensure_ascii=False))
     failed = [report for report in reports if report.failed]
@@ -204,13 +199,6 @@ def _show_plan(plan: ExportPlan) -> None:
             typer.echo(f"# {home / str(number)}: would be removed")
         typer.echo(f"# {home / 'config.pbtxt'}:")
         typer.echo(text)
-
-
-def _show_report(report: Report, say: Callable[[str], None]) -> None:
-    say(report.table())
-    say(f"{report.model}: {report.summary}")
-    if "note" in report.facts:
-        say(f"{report.model}: {report.facts['note']}")
 
 
 def _say(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -106,6 +106,7 @@ class Export:
     def _run(self, plan: ExportPlan) -> Exported:
         if plan.exists:
             self._say(f"version {plan.version} was made by the same recipe: nothing to export{plan.newer}")
+            self._say("the recorded results of its export:")
             reports = [self._recorded(model) for model in plan.models]
             if not plan.changes:
                 return Exported(plan, reports)
@@ -171,12 +172,33 @@ class Export:
         model.served.write(files, self._network, graph, facts)
 
     def _test(self, transport: LocalTransport, model: PlannedModel, files: Path) -> Report:
-        """Compare a model's answers with the network's outputs; some of the cases are recorded beside the model."""
+        """Compare a model's answers with the network's outputs, and say each outcome as soon as it is known.
+
+        Some of the cases are recorded beside the model.
+        """
         served = model.served
         gate_cases = served.gate_cases(self._network, model.parameters)
+        window_cases = served.window_cases(self._network)
+        providers = served.inspect(files, model.contract, gate_cases[0].inputs)
+
+        def infer(inputs: gate.Inputs) -> Any:
+            answer = transport.infer(model.name, model.version, inputs, parameters=model.parameters)
+            return answer[contract.OUTPUTS[served.kind]]
+
+        origin = self._origin(served)
+        tolerance = self._tolerance(served)
+        table = gate.Table(tolerance, [case.name for case in (*gate_cases, *window_cases)])
+
+        def show(outcome: gate.CaseResult) -> None:
+            self._say(table.row(outcome))
+
+        self._say_all(table.head(model.name, Report.reference_of(origin)))
+        outcomes = gate.compare(infer, gate_cases, report=show)
+        in_windows = windows.in_windows(infer, model.contract.mel.hop_length, model.contract.halo_frames)
+        outcomes += gate.compare(in_windows, window_cases, report=show)
         record.write_vectors(files, cases.to_record(gate_cases))
         facts: dict[str, Any] = {
-            **self._origin(served),
+            **origin,
             "contract": model.contract.to_parameters(),
             "files": record.file_digests(files),
             "recipe": model.recipe,
@@ -184,20 +206,17 @@ class Export:
             "onnxruntime": onnxruntime.__version__,
             "python": platform.python_version(),
         }
-        providers = served.inspect(files, model.contract, gate_cases[0].inputs)
         if providers:
             facts["execution_providers"] = providers  # execution provider → number of operators that it ran
             if facts["precision"] == FP16 and set(providers) == {"CPUExecutionProvider"}:
                 facts["note"] = "float16 on the CPU is emulated by casts around float32 operators; a GPU rounds more"
+        report = Report(model.name, outcomes, tolerance, facts)
+        self._say_all(report.conclusion())
+        return report
 
-        def infer(inputs: gate.Inputs) -> Any:
-            answer = transport.infer(model.name, model.version, inputs, parameters=model.parameters)
-            return answer[contract.OUTPUTS[served.kind]]
-
-        outcomes = gate.compare(infer, gate_cases)
-        in_windows = windows.in_windows(infer, model.contract.mel.hop_length, model.contract.halo_frames)
-        outcomes += gate.compare(in_windows, served.window_cases(self._network))
-        return Report(model.name, outcomes, self._tolerance(served), facts)
+    def _say_all(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._say(line)
 
     def _origin(self, served: ServedModel) -> dict[str, str]:
         """What a model was made of: the checkpoint, or no checkpoint for the front end, which is always in float32."""
@@ -217,6 +236,7 @@ class Export:
         """The report of an earlier export, judged by the tolerance of this one."""
         files = self.plan.repository / model.name / str(model.version)
         report = replace(record.read_report(files), tolerance=self._tolerance(model.served))
+        self._say_all(report.lines())
         report.require(f"These are the results of its export; {files} stays in place")
         return report
 

@@ -19,7 +19,7 @@ from gomin_client.transports.base import ModelInfo, Parameters, Transport
 from gomin_export.errors import RepositoryError
 from gomin_export.networks.registry import Architecture
 from gomin_export.parity import gate, record
-from gomin_export.parity.gate import Case, CaseResult, Report, Tolerance
+from gomin_export.parity.gate import Case, CaseResult, Report, Table, Tolerance
 from gomin_export.repository.config import Deployment
 
 if TYPE_CHECKING:
@@ -204,7 +204,13 @@ class CheckpointReference:
         )
 
 
-def verify(target: Transport, model: str, expected: Expectation, repository: Path | None = None) -> Report:
+def verify(
+    target: Transport,
+    model: str,
+    expected: Expectation,
+    repository: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:
     """Compare one deployed model with the expectation.
 
     Args:
@@ -212,6 +218,7 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
         model: its name.
         expected: what it must be.
         repository: the target's directory, if it is a repository on disk: its files are compared too.
+        say: called with the lines of the report, with each outcome as soon as it is known.
 
     Returns:
         A report. Everything that differs, not only outputs, is a failed case. If the fact `deployed` is false, the
@@ -220,20 +227,51 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
     Raises:
         ServerError: the server cannot be reached.
     """
+    facts: dict[str, Any] = {"deployed": False, "reference": expected.reference}
+
+    def not_compared(problem: str) -> Report:
+        report = Report(model, [_failed("deployed", problem)], expected.tolerance, facts)
+        for line in report.lines():
+            say(line)
+        return report
+
     try:
         info = target.describe(model)
     except (UnknownModelError, ModelNotReadyError, ContractError) as error:
-        facts = {"deployed": isinstance(error, ContractError), "reference": expected.reference}
-        return Report(model, [_failed("deployed", str(error))], expected.tolerance, facts)
-    version = expected.version or info.versions[-1]
+        facts["deployed"] = isinstance(error, ContractError)
+        return not_compared(str(error))
+    version = facts["version"] = expected.version or info.versions[-1]
     if version not in info.versions:
-        there = ", ".join(map(str, info.versions))
-        problem = f"version {version} is not available; available: {there}"
-        facts = {"deployed": False, "version": version, "reference": expected.reference}
-        return Report(model, [_failed("deployed", problem)], expected.tolerance, facts)
-    problems = _check_identity(info, version, expected)
+        return not_compared(f"version {version} is not available; available: {', '.join(map(str, info.versions))}")
+    facts["deployed"] = True
+    outcomes = _check_identity(info, version, expected)
     if repository is not None:
-        problems += _check_files(repository / model / str(version), expected.files)
+        outcomes += _check_files(repository / model / str(version), expected.files)
+    named = f"{model} version {version}"
+    names = [outcome.name for outcome in outcomes] + [case.name for case in expected.cases]
+    table = Table(expected.tolerance, names)
+    for line in (*table.head(named, expected.reference), *map(table.row, outcomes)):
+        say(line)
+
+    def show(outcome: CaseResult) -> None:
+        say(table.row(outcome))
+
+    try:
+        outcomes += gate.compare(
+            _caller(target, model, version, expected), expected.cases, info.max_batch_size or None, show
+        )
+    except ServerError as error:
+        if repository is None:
+            raise
+        outcomes.append(_failed("runs", str(error)))  # there is no server: a file cannot be loaded
+        show(outcomes[-1])
+    report = Report(named, outcomes, expected.tolerance, facts)
+    for line in report.conclusion():
+        say(line)
+    return report
+
+
+def _caller(target: Transport, model: str, version: int, expected: Expectation) -> gate.Infer:
     output = contract.OUTPUTS[expected.contract.kind]
 
     def infer(inputs: gate.Inputs) -> Any:
@@ -242,14 +280,7 @@ def verify(target: Transport, model: str, expected: Expectation, repository: Pat
             raise ContractError(f"answered without the tensor {output}; it gave {', '.join(answer)}")
         return answer[output]
 
-    try:
-        outcomes = gate.compare(infer, expected.cases, info.max_batch_size or None)
-    except ServerError as error:
-        if repository is None:
-            raise
-        outcomes = [_failed("runs", str(error))]  # there is no server: a file cannot be loaded
-    facts = {"deployed": True, "version": version, "reference": expected.reference}
-    return Report(f"{model} version {version}", [*problems, *outcomes], expected.tolerance, facts)
+    return infer
 
 
 def _check_files(files: Path, expected: Mapping[str, str] | None) -> list[CaseResult]:

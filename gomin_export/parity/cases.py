@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from gomin_client.sampling.settings import SamplerSettings
 from gomin_export.networks.base import MelInverter
 from gomin_export.networks.diffusion import DiffusionWrapper
 from gomin_export.parity import windows
-from gomin_export.parity.gate import Case, Inputs
+from gomin_export.parity.gate import Case, Expected, Inputs
 
 Grid = Sequence[tuple[int, int]]
 
@@ -50,7 +51,7 @@ def vocoder_cases(network: MelInverter, grid: Grid = GRID, sounds: Sequence[str]
 
     rng = np.random.default_rng(_SEED)
     mels = _mels(rng, network.mel_config, grid, sounds)
-    return _expected([(name, {contract.MEL: mel}) for name, mel in mels], compute)
+    return _cases([(name, {contract.MEL: mel}) for name, mel in mels], compute)
 
 
 def denoiser_cases(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequence[str] = SOUNDS) -> list[Case]:
@@ -77,7 +78,7 @@ def denoiser_cases(network: DiffusionWrapper, grid: Grid = GRID, sounds: Sequenc
             contract.MEL: mel,
         }
         named.append((f"{name}, t = {words}", inputs))
-    return _expected(named, compute)
+    return _cases(named, compute)
 
 
 def chain_cases(network: DiffusionWrapper, settings: SamplerSettings) -> list[Case]:
@@ -98,7 +99,7 @@ def chain_cases(network: DiffusionWrapper, settings: SamplerSettings) -> list[Ca
         contract.FIRST_SAMPLE: np.zeros((2, 1), np.int64),
     }
     name = f"2 × {CHAIN_FRAMES} frames, music and clipped noise, {settings.sampler}, {len(sampler.timesteps)} steps"
-    return _expected([(name, inputs)], compute)
+    return _cases([(name, inputs)], compute)
 
 
 def front_end_cases(config: MelConfig) -> list[Case]:
@@ -110,16 +111,14 @@ def front_end_cases(config: MelConfig) -> list[Case]:
     for batch, samples in lengths:
         for sound in WAVES:
             audio = np.stack([_wave(rng, config, samples, sound) for _ in range(batch)])
-            mel = np.stack([mel_spectrogram(wave, config) for wave in audio]).astype(np.float64)
-            cases.append(
-                Case(
-                    f"{batch} × {_counted(samples, 'sample')}, {sound}",
-                    {contract.AUDIO: audio[:, np.newaxis]},
-                    mel,
-                    0.0,
-                )
-            )
+            inputs = {contract.AUDIO: audio[:, np.newaxis]}
+            name = f"{batch} × {_counted(samples, 'sample')}, {sound}"
+            cases.append(Case(name, inputs, partial(_expected_mels, inputs, config)))
     return cases
+
+
+def _expected_mels(inputs: Inputs, config: MelConfig) -> Expected:
+    return Expected(_mels_of(inputs[contract.AUDIO], config).astype(np.float64), 0.0)
 
 
 def reconstruction_cases(network: MelInverter) -> list[Case]:
@@ -130,7 +129,7 @@ def reconstruction_cases(network: MelInverter) -> list[Case]:
         mel = torch.from_numpy(_mels_of(inputs[contract.AUDIO], network.mel_config)).to(dtype)
         return networks[dtype](mel).numpy()  # type: ignore[no-any-return]
 
-    return _expected(_recordings(network.mel_config), compute)
+    return _cases(_recordings(network.mel_config), compute)
 
 
 def chain_reconstruction_cases(network: DiffusionWrapper, settings: SamplerSettings) -> list[Case]:
@@ -149,7 +148,7 @@ def chain_reconstruction_cases(network: DiffusionWrapper, settings: SamplerSetti
     audio = np.stack([_wave(rng, config, samples, sound) for sound in (MUSIC, CLIPPED)])
     inputs: Inputs = {contract.AUDIO: audio[:, np.newaxis], contract.SEED: np.array([[1], [2**40]], np.uint64)}
     name = f"2 × {samples} samples, music and clipped noise, {settings.sampler}, {len(sampler.timesteps)} steps"
-    return _expected([(name, inputs)], compute)
+    return _cases([(name, inputs)], compute)
 
 
 def windowed(cases: Callable[..., list[Case]], network: MelInverter) -> list[Case]:
@@ -171,15 +170,15 @@ def to_record(cases: list[Case]) -> list[Case]:
     return [cases[index] for index in (0, 6, 7, -2, -1)]  # 1 × 1 silence, 2 × 7 sounds, 1 × 17 random
 
 
-def _expected(named: Sequence[NamedInputs], compute: Compute) -> list[Case]:
+def _cases(named: Sequence[NamedInputs], compute: Compute) -> list[Case]:
     """Cases with the network's output in float64, and the error of its output in float32."""
-    cases = []
+    return [Case(name, inputs, partial(_expected, inputs, compute)) for name, inputs in named]
+
+
+def _expected(inputs: Inputs, compute: Compute) -> Expected:
     with torch.no_grad():
-        for name, inputs in named:
-            exact = compute(inputs, torch.float64).astype(np.float64)
-            torch_error = float(np.abs(compute(inputs, torch.float32) - exact).max())
-            cases.append(Case(name, inputs, exact, torch_error))
-    return cases
+        exact = compute(inputs, torch.float64).astype(np.float64)
+        return Expected(exact, float(np.abs(compute(inputs, torch.float32) - exact).max()))
 
 
 def _in_both_precisions(network: Any) -> dict[torch.dtype, Any]:

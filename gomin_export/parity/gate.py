@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,20 +33,52 @@ Infer = Callable[[Inputs], NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True)
+class Expected:
+    """The answer of the network to one request.
+
+    Attributes:
+        output: (B, 1, N) or (B, n_mels, T) float64, the reference's output in float64.
+        torch_error: max abs error of the network in float32.
+    """
+
+    output: NDArray[np.float64]
+    torch_error: float
+
+
+@dataclass(frozen=True)
 class Case:
     """One request to a model, and the answer of the network in float64.
 
     Attributes:
         name: describes the inputs.
         inputs: tensor name → array, batch axis first.
-        output: (B, 1, N) or (B, n_mels, T) float64, the reference's output in float64.
-        torch_error: max abs error of the network in float32.
+        compute: computes the answer. It is called once, when the answer is needed: the outcomes of the cases before
+            can be printed by then.
     """
 
     name: str
     inputs: Inputs
-    output: NDArray[np.float64]
-    torch_error: float
+    compute: Callable[[], Expected]
+
+    @classmethod
+    def known(cls, name: str, inputs: Inputs, expected: Expected) -> Case:
+        """A case whose answer is there already."""
+        return cls(name, inputs, lambda: expected)
+
+    @cached_property
+    def expected(self) -> Expected:
+        """The answer."""
+        return self.compute()
+
+    @property
+    def output(self) -> NDArray[np.float64]:
+        """See `Expected`."""
+        return self.expected.output
+
+    @property
+    def torch_error(self) -> float:
+        """See `Expected`."""
+        return self.expected.torch_error
 
 
 @dataclass(frozen=True)
@@ -118,6 +151,35 @@ class CaseResult:
         return max(by_error, by_snr)
 
 
+class Table:
+    """Lays out outcomes in lines. Its columns are known before the first outcome is."""
+
+    def __init__(self, tolerance: Tolerance, names: Sequence[str]) -> None:
+        """Args: names: of all cases."""
+        self._tolerance = tolerance
+        self._width = max(map(len, names))
+
+    def head(self, model: str, reference: str) -> list[str]:
+        """The lines above the rows.
+
+        Args:
+            model: its name.
+            reference: what computed the expected outputs.
+        """
+        return [
+            f"{model}, allowed: {self._tolerance}",
+            f"{'':<{self._width}}  max abs error  {reference + ' float32':>15}     SNR dB",
+        ]
+
+    def row(self, outcome: CaseResult) -> str:
+        """The line of one outcome."""
+        if outcome.problem:
+            return f"{outcome.name}: {outcome.problem}  FAIL"
+        verdict = "pass" if outcome.passes(self._tolerance) else "FAIL"
+        figures = f"{outcome.max_abs_error:13.1e}  {outcome.torch_error:15.1e}  {outcome.snr_db:9.1f}  {verdict}"
+        return f"{outcome.name:<{self._width}}  {figures}"
+
+
 @dataclass(frozen=True)
 class Report:
     """The gate's outcomes for one model.
@@ -137,7 +199,12 @@ class Report:
     @property
     def reference(self) -> str:
         """What computed the expected outputs."""
-        return str(self.facts.get("reference", "PyTorch"))
+        return self.reference_of(self.facts)
+
+    @staticmethod
+    def reference_of(facts: Mapping[str, Any]) -> str:
+        """What computed the expected outputs of a report with these facts."""
+        return str(facts.get("reference", "PyTorch"))
 
     @property
     def failed(self) -> list[CaseResult]:
@@ -162,21 +229,21 @@ class Report:
         own = f"{self.reference} float32: {torch_error:.1e}"
         return f"{verdict}, max abs error {largest:.1e} ({own}), least SNR {snr:.1f} dB"
 
-    def table(self) -> str:
-        """A table with one line for each case."""
-        width = max(len(outcome.name) for outcome in self.outcomes)
-        lines = [
-            f"{self.model}, allowed: {self.tolerance}",
-            f"{'':<{width}}  max abs error  {self.reference + ' float32':>15}     SNR dB",
-        ]
-        for outcome in self.outcomes:
-            verdict = "pass" if outcome.passes(self.tolerance) else "FAIL"
-            figures = f"{outcome.max_abs_error:13.1e}  {outcome.torch_error:15.1e}  {outcome.snr_db:9.1f}  {verdict}"
-            if outcome.problem:
-                lines.append(f"{outcome.name}: {outcome.problem}  FAIL")
-            else:
-                lines.append(f"{outcome.name:<{width}}  {figures}")
-        return "\n".join(lines)
+    @property
+    def table(self) -> Table:
+        """The layout of its outcomes."""
+        return Table(self.tolerance, [outcome.name for outcome in self.outcomes])
+
+    def lines(self) -> list[str]:
+        """The table, with one line for each case, and what follows from it."""
+        table = self.table
+        rows = [table.row(outcome) for outcome in self.outcomes]
+        return [*table.head(self.model, self.reference), *rows, *self.conclusion()]
+
+    def conclusion(self) -> list[str]:
+        """What follows the rows of the table."""
+        note = [f"{self.model}: {self.facts['note']}"] if "note" in self.facts else []
+        return [f"{self.model}: {self.summary}", *note]
 
     def require(self, consequence: str) -> None:
         """Raise an error if a case failed.
@@ -249,18 +316,28 @@ class Report:
         return cls(report["model"], outcomes, tolerance, facts)
 
 
-def compare(infer: Infer, cases: Sequence[Case], max_batch_size: int | None = None) -> list[CaseResult]:
+def compare(
+    infer: Infer,
+    cases: Sequence[Case],
+    max_batch_size: int | None = None,
+    report: Callable[[CaseResult], None] = lambda _: None,
+) -> list[CaseResult]:
     """Send each case to a model and compare its answer with the expected output.
 
     Args:
         infer: calls the model with tensors by name. A request that fails is a failed case.
         cases: inputs and expected outputs.
         max_batch_size: the largest batch of one request, if the model has a limit.
+        report: called with each outcome as soon as it is known.
 
     Raises:
         ServerError: the server cannot be reached.
     """
-    return [_compare(infer, case, max_batch_size) for case in cases]
+    outcomes = []
+    for case in cases:
+        outcomes.append(_compare(infer, case, max_batch_size))
+        report(outcomes[-1])
+    return outcomes
 
 
 def _compare(infer: Infer, case: Case, max_batch_size: int | None) -> CaseResult:

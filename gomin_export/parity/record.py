@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gomin_client.contract.model import Provenance
 from gomin_export.errors import RepositoryError
-from gomin_export.parity.gate import Case, Report
+from gomin_export.parity.gate import Case, Expected, Report
 
 REPORT_FILE = "parity.json"
 VECTORS_FILE = "reference.npz"
@@ -100,11 +100,10 @@ def read_vectors(files: Path) -> list[Case]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         vectors = [
-            Case(
+            Case.known(
                 str(arrays[f"{index}.name"]),
                 {name.split(".", 2)[2]: arrays[name] for name in arrays if name.startswith(f"{index}.input.")},
-                arrays[f"{index}.output"],
-                float(arrays[f"{index}.torch_error"]),
+                Expected(arrays[f"{index}.output"], float(arrays[f"{index}.torch_error"])),
             )
             for index in range(sum(name.endswith(".name") for name in arrays))
         ]

@@ -9,14 +9,15 @@ import pytest
 
 from gomin_export.errors import ParityError
 from gomin_export.parity import gate
-from gomin_export.parity.gate import Case, CaseResult, Report, Tolerance
+from gomin_export.parity.gate import Case, CaseResult, Expected, Report, Tolerance
 
 FP32 = Tolerance.of("fp32")
 FP16 = Tolerance.of("fp16")
 
 
 def case(output: float = 0.5, torch_error: float = 0.0, items: int = 1) -> Case:
-    return Case("case", {"mel": np.zeros((items, 2, 3), np.float32)}, np.full((items, 1, 6), output), torch_error)
+    inputs = {"mel": np.zeros((items, 2, 3), np.float32)}
+    return Case.known("case", inputs, Expected(np.full((items, 1, 6), output), torch_error))
 
 
 def answer(value: float) -> Callable[[gate.Inputs], np.ndarray]:
@@ -75,6 +76,20 @@ class TestCases:
 
         assert "answered float64" in outcome.problem
 
+    def test_an_outcome_is_reported_before_the_next_case_is_computed(self) -> None:
+        said: list[str] = []
+
+        def computed(name: str) -> Case:
+            def compute() -> Expected:
+                said.append(f"computing {name}")
+                return case().expected
+
+            return Case(name, case().inputs, compute)
+
+        gate.compare(answer(0.5), [computed("a"), computed("b")], report=lambda outcome: said.append(outcome.name))
+
+        assert said == ["computing a", "a", "computing b", "b"]
+
 
 class TestReport:
     OUTCOMES = (
@@ -90,8 +105,11 @@ class TestReport:
             Report("m", self.OUTCOMES, FP32, {}).require("Nothing was placed")
 
     def test_table_has_a_line_for_every_case(self) -> None:
-        *_, fine, bad, worse = Report("m", self.OUTCOMES, FP32, {}).table().splitlines()
+        title, columns, fine, bad, worse, conclusion = Report("m", self.OUTCOMES, FP32, {}).lines()
 
+        assert title.startswith("m, allowed: max abs error")
+        assert conclusion.startswith("m: 1 of 3 cases passed")
+        assert len({columns.index("SNR dB") + len("SNR dB"), *(len(row) - len("  pass") for row in (fine, bad))}) == 1
         assert (fine.split()[0], fine.split()[-1]) == ("fine", "pass")
         assert bad.split() == ["bad", "1.0e-01", "1.0e-07", "10.0", "FAIL"]
         assert worse.split()[-1] == "FAIL"
