@@ -149,7 +149,7 @@ class Export:
                 files.mkdir()
                 (home / CONFIG).write_text(texts[model.name], encoding="utf-8")
                 self._write(model, files)
-                reference = "the client's front end" if model.served.is_shared else "PyTorch"
+                reference = "librosa" if model.served.is_shared else "PyTorch"
                 self._say(f"comparing {model.name} with {reference}")
                 report = self._test(transport, model, files)
                 report.require("Nothing was placed in the repository")
@@ -221,7 +221,7 @@ class Export:
     def _origin(self, served: ServedModel) -> dict[str, str]:
         """What a model was made of: the checkpoint, or no checkpoint for the front end, which is always in float32."""
         if served.is_shared:
-            return {"checkpoint_sha256": "", "source": "", "precision": FP32, "reference": "numpy"}
+            return {"checkpoint_sha256": "", "source": "", "precision": FP32, "reference": "librosa"}
         return {
             "checkpoint_sha256": self._source.sha256,
             "source": self._source.name,

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 MIN_GLIBC = (2, 35)
+MAX_PYTHON = (3, 12)  # the newest that numpy before 2 has packages for
 NATIVE_BACKEND = Path("onnxruntime") / "libtriton_onnxruntime.so"
 
 
@@ -117,6 +118,13 @@ def _pip_server_problems() -> list[str]:
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
         return [f"it exists for Linux on x86-64 only, and this is {system} on {machine}"]
+    numpy = _installed("numpy")
+    has_old_numpy = numpy is not None and int(numpy.split(".")[0]) < 2
+    if sys.version_info[:2] > MAX_PYTHON and not has_old_numpy:
+        return [
+            f"it needs numpy before 2, which has no packages for Python {_python_version()}: install "
+            "'gomin-triton[server]' into an environment with Python 3.11 or 3.12"
+        ]
     problems = []
     libc, libc_version = platform.libc_ver()
     if libc == "glibc" and tuple(int(part) for part in libc_version.split(".")[:2]) < MIN_GLIBC:
@@ -132,10 +140,9 @@ def _pip_server_problems() -> list[str]:
             f"{_libpython()} is missing: install your system's package of it (Debian, Ubuntu: libpython"
             f"{_python_version()}), or a Python built with --enable-shared"
         )
-    numpy = _installed("numpy")
     if numpy is None:
         problems.append("package numpy is missing: pip install 'numpy<2'")
-    elif int(numpy.split(".")[0]) >= 2:
+    elif not has_old_numpy:
         problems.append(
             f"numpy is {numpy}; with numpy 2 its Python backend returns empty outputs: pip install 'numpy<2'"
         )

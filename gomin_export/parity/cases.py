@@ -7,6 +7,7 @@ are those of recordings (silence, a tone, clipped noise, values up to 1.2), and 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from gomin_client.contract import model as contract
-from gomin_client.mel.features import MelConfig, mel_spectrogram
+from gomin_client.mel.features import MelConfig, from_power, mel_spectrogram
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_export.networks.base import MelInverter
 from gomin_export.networks.diffusion import DiffusionWrapper
@@ -103,7 +104,7 @@ def chain_cases(network: DiffusionWrapper, settings: SamplerSettings) -> list[Ca
 
 
 def front_end_cases(config: MelConfig) -> list[Case]:
-    """Cases of the mel front end: audio (B, 1, N) -> mel (B, n_mels, T), as the client computes it."""
+    """Cases of the mel front end: audio (B, 1, N) -> mel (B, n_mels, T), as librosa computes it."""
     hop, n_fft = config.hop_length, config.n_fft
     lengths = ((1, 1), (2, max(1, hop - 1)), (3, hop), (1, n_fft + 1), (2, 7 * hop + 3), (1, 17 * hop))
     rng = np.random.default_rng(_SEED)
@@ -118,7 +119,30 @@ def front_end_cases(config: MelConfig) -> list[Case]:
 
 
 def _expected_mels(inputs: Inputs, config: MelConfig) -> Expected:
-    return Expected(_mels_of(inputs[contract.AUDIO], config).astype(np.float64), 0.0)
+    return Expected(np.stack([_librosa_mel(wave, config) for wave in inputs[contract.AUDIO][:, 0]]), 0.0)
+
+
+def _librosa_mel(wave: NDArray[np.float32], config: MelConfig) -> NDArray[np.float64]:
+    """(samples,) -> (n_mels, frames) on GOMIN's scale, with the window, the STFT and the bands of librosa.
+
+    The client and the exported front end share a window and bands, so an error in them would not show between the two.
+    """
+    import librosa  # takes seconds: only where a front end is exported or verified
+
+    window = librosa.filters.get_window("hann", config.win_length)
+    with warnings.catch_warnings(action="ignore"):  # about short recordings, and bands so narrow that no bin is in them
+        spectrum = librosa.stft(
+            wave.astype(np.float64),
+            n_fft=config.n_fft,
+            hop_length=config.hop_length,
+            win_length=config.win_length,
+            window=window,
+            pad_mode="constant",
+        )
+        filters = librosa.filters.mel(
+            sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, htk=False, norm="slaney", dtype=np.float64
+        )
+    return from_power(filters @ (np.abs(spectrum) ** 2 / np.sum(window**2)))
 
 
 def reconstruction_cases(network: MelInverter) -> list[Case]:

@@ -12,6 +12,8 @@ import pytest
 
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import UsageError
+from gomin_client.mel import features
+from gomin_client.mel.features import MelConfig
 from gomin_export import pipeline, plan
 from gomin_export.errors import ParityError
 from gomin_export.networks import GomiGAN
@@ -117,8 +119,22 @@ def test_the_gate_catches_another_front_end(
         return bytes(model.SerializeToString())
 
     monkeypatch.setattr(front_end, "serialized", louder)
-    with pytest.raises(ParityError, match=r"gomin_mel differs from numpy in \d+ of 30 cases"):
+    with pytest.raises(ParityError, match=r"gomin_mel differs from librosa in \d+ of 30 cases"):
         tampered(lambda _: None, ExportOptions(atol=0.5))  # type: ignore[call-arg]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gate_catches_an_error_that_the_client_shares(
+    tampered: Callable[[Tamper], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    right = features.mel_filters
+
+    def shifted(config: MelConfig) -> np.ndarray:
+        return np.roll(right(config), 1, axis=1)
+
+    monkeypatch.setattr(features, "mel_filters", shifted)
+    with pytest.raises(ParityError, match=r"gomin_mel differs from librosa in \d+ of 30 cases"):
+        tampered(lambda _: None)  # type: ignore[call-arg]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -84,6 +84,17 @@ class TestMissingRequirements:
 
         assert "pip install 'gomin-triton[server]'" in self.problems()
 
+    @pytest.mark.parametrize("numpy", ["2.4.6", None])
+    def test_a_python_without_packages_of_numpy_1(self, monkeypatch: pytest.MonkeyPatch, numpy: str | None) -> None:
+        monkeypatch.setattr(installation, "_installed", {"numpy": numpy}.get)
+        monkeypatch.setattr(installation, "_python_version", lambda: "3.14")
+        monkeypatch.setattr(installation, "MAX_PYTHON", (3, 10))
+
+        (problem,) = [line for line in self.problems().splitlines() if line.startswith("  - ")]
+
+        assert "no packages for Python 3.14" in problem
+        assert "an environment with Python 3.11 or 3.12" in problem
+
     def test_another_platform(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(installation, "platform", SimpleNamespace(system=lambda: "Darwin", machine=lambda: "arm64"))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,15 @@ class LocalTransport(Transport):
     """A model repository on disk. `describe` reads it afresh; a model version that has been called stays as it was."""
 
     def __init__(self, repository: str | Path) -> None:
-        """Args: repository: the directory."""
+        """Args: repository: the directory.
+
+        Raises:
+            UsageError: ONNX Runtime is not installed.
+        """
+        if find_spec("onnxruntime") is None:  # before any work, and not at the first model that is run
+            raise UsageError(
+                f"local:{repository} needs the package onnxruntime: pip install 'gomin-triton[local]', or use a server"
+            )
         self._repository = Path(repository)
         self._opened: dict[tuple[str, int], _Opened] = {}
         self.after_fork()

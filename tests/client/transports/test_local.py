@@ -11,7 +11,8 @@ import pytest
 
 from gomin_client import Vocoder
 from gomin_client.contract import repository as model_repository
-from gomin_client.errors import ContractError, UnknownModelError
+from gomin_client.errors import ContractError, UnknownModelError, UsageError
+from gomin_client.transports import local
 from gomin_client.transports.local import LocalTransport
 
 INTRA_OP = 'key: "intra_op_thread_count" value: { string_value: '
@@ -43,6 +44,12 @@ def test_a_model_is_read_once_and_described_afresh(home: Path, monkeypatch: pyte
         with pytest.raises(UnknownModelError, match="has no model gomin_gan; it has gomin_mel, gomin_reconstruct"):
             transport.describe("gomin_gan")
         np.testing.assert_array_equal(transport.infer("gomin_gan", 1, mel)["audio"], first)
+
+
+def test_onnxruntime_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"needs the package onnxruntime: pip install 'gomin-triton\[local\]', or"):
+        Vocoder(f"local:{tmp_path}")
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
