@@ -1,8 +1,9 @@
 """Diffusion sampling: noise schedules, the noise field, samplers, and the chain that a request asks for.
 
-This package is the only implementation. `gomin-export` copies it, unchanged, beside the Triton model that runs the
-chain on the server. It therefore imports only numpy and the standard library, imports its own modules relatively, and
-runs on Python 3.10.
+This package is the only implementation in Python. `gomin-export` copies it, unchanged, beside the Triton model that
+runs the chain on the server. It therefore imports only numpy and the standard library, imports its own modules
+relatively, and runs on Python 3.10. Browsers have a second implementation, ``clients/gomin_gateway/web/sampling/``;
+tests compare it with this one.
 
 Axes: B batch, M mel bands, T mel frames, N = hop_length·T waveform samples. ᾱ_t is the share of the signal's power that
 is left at timestep t. The timesteps of a model are 0 … num_diffusion_steps - 1, in order of rising noise.
@@ -21,7 +22,8 @@ is left at timestep t. The timesteps of a model are 0 … num_diffusion_steps - 
 
 To add a sampler, write one file with a class that implements `base.Sampler` and a function ``make(schedule,
 steps=None)``, or ``make(schedule, steps=None, eta=...)`` if it has an eta, and add one line to the table in
-``registry.py``. Options, help texts, request parameters, the local transport and the next export include it then. A
-sampler of your own that lives outside this package is registered with `registry.register`; it runs in-process only,
-because a Triton server has the samplers that were exported with its model.
+``registry.py``. Options, help texts, request parameters, the local transport and the next export include it then. For
+pages without a server, write it in JavaScript too. A sampler of your own that lives outside this package is registered
+with `registry.register`; it runs in-process only, because a Triton server has the samplers that were exported with its
+model.
 """

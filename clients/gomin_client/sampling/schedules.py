@@ -36,8 +36,11 @@ class NoiseSchedule:
             ValueError: no betas, or one that is not within (0, 1).
         """
         rounded = np.asarray(betas, dtype=np.float32)
-        if rounded.ndim != 1 or not len(rounded) or not ((rounded > 0) & (rounded < 1)).all():
-            raise ValueError(f"betas {np.array2string(rounded, threshold=8)}: expected numbers between 0 and 1")
+        if rounded.ndim != 1 or not len(rounded):
+            raise ValueError(f"betas of shape {rounded.shape}: expected one or more, in one dimension")
+        wrong = np.flatnonzero(~((rounded > 0) & (rounded < 1)))
+        if len(wrong):
+            raise ValueError(f"betas[{wrong[0]}] is {rounded[wrong[0]]:g}: expected a number between 0 and 1")
         # float32 factors, multiplied in float64: to the bit what torch.cumprod gave the program the models come from
         return cls(np.cumprod((np.float32(1) - rounded).astype(np.float64)).astype(np.float32))
 

@@ -67,9 +67,18 @@ def test_by_betas() -> None:
     assert make_sampler("ddim", schedule, 2).timesteps == (1, 0)
 
 
-@pytest.mark.parametrize("betas", [[], [0.1, 0], [1.0], [float("nan")], [[0.1]]])
-def test_betas_out_of_range(betas: Sequence[float]) -> None:
-    with pytest.raises(ValueError, match="betas"):
+@pytest.mark.parametrize(
+    ("betas", "words"),
+    [
+        ([], r"betas of shape \(0,\): expected one or more, in one dimension"),
+        ([[0.1]], r"betas of shape \(1, 1\)"),
+        ([0.1, 0], r"betas\[1\] is 0: expected a number between 0 and 1"),
+        ([1.0], r"betas\[0\] is 1:"),
+        ([0.1, float("nan")], r"betas\[1\] is nan:"),
+    ],
+)
+def test_betas_out_of_range(betas: Sequence[float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         NoiseSchedule.from_betas(betas)
 
 
