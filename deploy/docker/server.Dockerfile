@@ -1,0 +1,16 @@
+# A Triton server on CPUs: pip's tritonserver and gomin-server, which watches it. For GPUs use NVIDIA's image as it is.
+# Build it in the project's directory:  docker build -f deploy/docker/server.Dockerfile -t gomin-server:0.1.0 .
+FROM python:3.11-slim-bookworm
+
+COPY . /src
+RUN pip install --no-cache-dir -c /src/constraints.txt '/src[server,local]' \
+    && rm -rf /src \
+    && useradd --system --uid 10001 gomin
+USER 10001
+
+# gRPC for clients, metrics for Prometheus. HTTP stays on the loopback address: one request there can end the server.
+EXPOSE 8001 8002
+VOLUME /models
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["gomin-server", "--model-repository", "/models"]
+CMD ["--host", "0.0.0.0", "--metrics-host", "0.0.0.0"]
