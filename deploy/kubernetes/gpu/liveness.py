@@ -21,6 +21,7 @@ ZERO = {"BOOL": False, "BYTES": ""}
 
 
 def main() -> int:
+    """The exit status."""
     try:
         index = json.loads(ask("/v2/repository/index", {"ready": True}))
     except OSError as error:
@@ -54,6 +55,7 @@ def smallest(metadata: dict) -> dict:
 
 
 def ask(path: str, body: dict | None = None) -> bytes:
+    """The body of an answer; a request with a body is a POST."""
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(ADDRESS + path, data), timeout=TIMEOUT_S) as answer:
         return answer.read()
