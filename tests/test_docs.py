@@ -197,6 +197,7 @@ def test_hosted_ci_calls_the_script_that_a_person_runs() -> None:
 
 # Options of tritonserver, docker, make, pip and GOMIN's own program that the pages name.
 OTHER_OPTIONS = {
+    "--build",  # docker compose
     *("--http-address", "--grpc-address", "--metrics-address", "--http-restricted-api", "--load-model"),
     *(
         "--backend-directory",
