@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+
+# Subprocesses, of which there are hundreds, would compile all modules of ours again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before numpy, torch or ONNX Runtime is imported, here and in every subprocess: threads that spin while they wait take
 # the two cores of a busy machine away from those that work. One call took 300 s instead of one.
@@ -27,10 +32,21 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the shared server; those that start their own are marked where they are written."""
+    """Mark the tests that use the shared server, and put files with slow tests first.
+
+    Tests that start their own server are marked where they are written. A long file that came last would run alone. Of
+    the slow ones, those that need the shared repository come later: one process exports it, and the others would wait.
+    """
+    slow, sharing = set(), set()
     for item in items:
-        if "server" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "server" in fixtures:
             item.add_marker(pytest.mark.server)
+        if item.get_closest_marker("slow"):
+            slow.add(item.path)
+        if "repository" in fixtures:
+            sharing.add(item.path)
+    items.sort(key=lambda item: (item.path not in slow, item.path in sharing))
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers import DPMSolverMultistepScheduler
 
 from gomin_client.sampling.base import Array
 from tests.client.sampling.denoisers import MEL, NOISE, STEPS, clipping
@@ -16,6 +14,9 @@ ATOL = 1e-5
 
 def run_scheduler(scheduler: Any, steps: int, **options: Any) -> Array:
     """The chain of a scheduler; in float64 where it would magnify the last bits of float32 a thousand times."""
+    import torch
+    from diffusers import DPMSolverMultistepScheduler
+
     dtype = torch.float32 if scheduler.alphas_cumprod[-1] > 0.1 else torch.float64
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(dtype)
     scheduler.set_timesteps(steps)

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from diffusers import DDIMScheduler
 
 from gomin_client.sampling import ddim
 from gomin_client.sampling.base import sample
@@ -16,6 +15,8 @@ from tests.client.sampling.diffusers_oracle import ATOL, betas_of, run_scheduler
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_it_equals_diffusers(schedule: str, spacing: str, eta: float) -> None:
+    from diffusers import DDIMScheduler  # takes seconds to import, here only in the process that runs this test
+
     for steps in (1, 2, 7, 25, 33, 50):
         scheduler = DDIMScheduler(**betas_of(schedule), clip_sample=True, timestep_spacing=spacing)
 

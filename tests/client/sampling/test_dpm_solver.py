@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from diffusers import DPMSolverMultistepScheduler
 
 from gomin_client.sampling import dpm_solver
 from gomin_client.sampling.base import sample
@@ -14,6 +13,8 @@ from tests.client.sampling.diffusers_oracle import ATOL, betas_of, run_scheduler
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_it_equals_diffusers(schedule: str, spacing: str) -> None:
+    from diffusers import DPMSolverMultistepScheduler  # takes seconds to import
+
     for steps in (1, 2, 3, 14, 20, 49):
         scheduler = DPMSolverMultistepScheduler(**betas_of(schedule), thresholding=True, timestep_spacing=spacing)
 
