@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-# Subprocesses, of which there are hundreds, would compile all modules of ours again.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
-
 # Before numpy, torch or ONNX Runtime is imported, here and in every subprocess: threads that spin while they wait take
 # the two cores of a busy machine away from those that work. One call took 300 s instead of one.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -25,6 +21,10 @@ from tests.support import DEMO_CHECKPOINT, GOLDEN, UNPROBED, RunningServer, serv
 
 if TYPE_CHECKING:
     from gomin_export.networks import DiffusionWrapper, GomiGAN
+
+# Subprocesses, of which there are hundreds, would compile all our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # No test may depend on how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -14,7 +14,6 @@ from gomin_client.cli.main import app
 from gomin_client.mel.features import mel_spectrogram
 from tests.support import invoke
 
-
 # VmHWM belongs to the program alone; ru_maxrss of a child begins with what the process that forked it has taken
 MEASURED = """
 import sys

@@ -158,12 +158,12 @@ def test_refuses_durations_without_an_end(server: RunningServer, seconds: float)
 
 
 def test_a_request_is_one_request_whatever_its_length(server: RunningServer) -> None:
-    arguments = ["bench", "--url", server.grpc, "--audio", "8", "--duration", "0", "-c", "1", "--json"]
+    arguments = ["bench", "--url", server.grpc, "--audio", "3", "--duration", "0", "-c", "1", "--json"]
     with Vocoder(server.grpc) as vocoder:
         before = settled(vocoder.statistics)
         whole = invoke(app, *arguments)
         between = settled(vocoder.statistics)
-        cut = invoke(app, *arguments, "--window", "256")
+        cut = invoke(app, *arguments, "--window", "64")
         after = settled(vocoder.statistics)
 
     assert (whole.returncode, cut.returncode) == (0, 0), whole.stderr + cut.stderr
@@ -178,7 +178,8 @@ def test_refuses_a_request_that_takes_much_memory(server: RunningServer) -> None
     asked = ["bench", "--url", server.grpc, "--duration", "0", "-c", "1", "--audio", "61"]
 
     assert_fails(invoke(app, *asked), 2, "61 s of audio in one request", "--window")
-    assert invoke(app, *asked, "--window", "512").returncode == 0
+    with Vocoder(server.grpc) as vocoder:
+        assert load_test.prepare(vocoder, 512, 61)[0].window == 512
 
 
 def test_refuses_a_request_that_the_model_does_not_take() -> None:
