@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import THREADS, machine, report
+from benchmarks.console import run, say
 from benchmarks.models import Models, build
 from benchmarks.timing import compare
 from benchmarks.worker import Worker
@@ -144,14 +143,5 @@ def measure(
     }
 
 
-def say(line: str) -> None:
-    """Print progress."""
-    print(line, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        say("interrupted; the completed parts have been written")
-        sys.exit(128 + signal.SIGINT)
+    run(main)

@@ -41,7 +41,9 @@ class Health:
         since: dict[tuple[int, str], float] = {}
         found = None
         alive: dict[int, Served] = {}
+        seen = []  # what has ended is forgotten: the kernel uses process ids again
         for process, name, state in [*helpers(self._server), *states([self._server])]:
+            seen.append(process)
             if state not in "ZT":
                 if name == HELPER:
                     if process not in self._served:
@@ -60,6 +62,7 @@ class Health:
             elif name == HELPER:
                 found = f"{what} died"
         self._since = since
+        self._served = {process: self._served[process] for process in seen if process in self._served}
         if found is None and not since and ready and self._prober is not None:
             silent = self._prober.silent(self._server, alive)
             if silent:

@@ -139,7 +139,7 @@ class Prober:
                 if watch is not None:
                     watch.close()
                 watch = self._watches[version] = _Watch(frozenset(own))
-            if self._is_stuck(version, watch, passed, [server, *helpers]):
+            if self._is_stuck(version, watch, passed, server, list(helpers)):
                 found.add(version.model)
         return sorted(found)
 
@@ -149,7 +149,7 @@ class Prober:
             watch.close()
         self._watches.clear()
 
-    def _is_stuck(self, version: Served, watch: _Watch, passed: float, everyone: Sequence[int]) -> bool:
+    def _is_stuck(self, version: Served, watch: _Watch, passed: float, server: int, helpers: Sequence[int]) -> bool:
         watch.idle_s += passed
         if watch.config is None:
             if watch.idle_s >= self._limit_s / 2:  # not sooner: a model that is being loaded shows none
@@ -158,9 +158,9 @@ class Prober:
             return False
         # others may do the work for which such a model waits; ours is the only backend known not to call models
         calls_models = watch.config.get("backend") != "onnxruntime"
-        processes = everyone if calls_models else list(watch.pids)
-        now_used = used(processes)
-        idle = watch.was_idle(now_used) and not any(map(waits_for_disk, processes))
+        now_used = used([server] if calls_models else watch.pids)  # the helpers are children of the server
+        disk_users = [server, *helpers] if calls_models else watch.pids
+        idle = watch.was_idle(now_used) and not any(map(waits_for_disk, disk_users))
         if not idle:
             watch.restart(now_used)
             watch.queue_full = False
@@ -180,7 +180,7 @@ class Prober:
             self._send(version, watch)
         elif not waits and watch.idle_s >= self._limit_s / 2:
             watch.restart(now_used)
-            if has_clients(everyone[0], self._service.client_ports):
+            if has_clients(server, self._service.client_ports):
                 watch.completed = self._completed(version)
                 self._send(version, watch)
         return False

@@ -43,7 +43,17 @@ def golden(name: str) -> dict[str, NDArray[np.float32]]:
 def run(
     program: str, *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of our programs as a user would; never raises."""
+    """Run one of our programs as a user would; never raises.
+
+    Args:
+        program: its name.
+        arguments: of the command line.
+        cwd: the folder in which it runs.
+        env: its environment variables; PYTHONPATH is added, so that it runs the code under test, and not an installed
+            copy.
+    """
+    if env is not None and "PYTHONPATH" in os.environ:
+        env = {"PYTHONPATH": os.environ["PYTHONPATH"], **env}
     command = [str(BIN / program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=env, check=False)
 

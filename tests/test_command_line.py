@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import gomin_client
 from gomin_client.files import audio
 from gomin_client.vocoder import Vocoder
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, run
@@ -208,6 +209,13 @@ def test_a_plot_overwrites_no_audio(repository: Path, tmp_path: Path) -> None:
 
     assert_fails(result, 2, "out.wav", "expected a file name that ends with .png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_programs_run_the_code_under_test() -> None:
+    """Also with an environment of their own: a checkout, and not the copy that is installed."""
+    where = run("python", "-c", "import gomin_client; print(gomin_client.__file__)", env={"PATH": ""})
+
+    assert Path(where.stdout.strip()) == Path(gomin_client.__file__), where.stderr
 
 
 def test_url_from_the_environment(server: RunningServer) -> None:

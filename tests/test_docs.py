@@ -197,6 +197,8 @@ def test_hosted_ci_calls_the_script_that_a_person_runs() -> None:
 
 # Options of tritonserver, docker, make, pip and GOMIN's own program that the pages name.
 OTHER_OPTIONS = {
+    "--array",
+    "--job-name",
     "--build",  # docker compose
     *("--http-address", "--grpc-address", "--metrics-address", "--http-restricted-api", "--load-model"),
     *(

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.console import run, say
 from benchmarks.gpu import report
 from benchmarks.gpu.requirements import PARTS as SKIPPABLE
 from benchmarks.gpu.requirements import PYTORCH, SERVER, TENSORRT, missing
@@ -338,14 +337,5 @@ def _load(plan: Plan, variant: Variant, instances: int) -> dict[str, Any]:
     return found
 
 
-def say(line: str) -> None:
-    """Print progress."""
-    print(line, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        say("interrupted; the completed parts have been written")
-        sys.exit(128 + signal.SIGINT)
+    run(main)

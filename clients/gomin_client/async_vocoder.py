@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
@@ -99,7 +99,7 @@ class AsyncVocoder:
             raise
         return result
 
-    async def _parts(self, parts: Iterator[Wave], source: _Source, cancelled: threading.Event) -> AsyncIterator[Wave]:
+    async def _parts(self, parts: Generator[Wave], source: _Source, cancelled: threading.Event) -> AsyncIterator[Wave]:
         source.loop = asyncio.get_running_loop()
         stepping = threading.Lock()  # a generator is not closed while it runs
 
@@ -109,9 +109,7 @@ class AsyncVocoder:
 
         def end() -> None:
             with stepping:
-                close = getattr(parts, "close", None)  # `map` of channels_last has none
-                if close is not None:
-                    close()
+                parts.close()
 
         try:
             while (part := await self._call(step)) is not None:
@@ -143,6 +141,8 @@ class _Source:
 
         while not self._cancelled:
             self._waiting = asyncio.run_coroutine_threadsafe(following(), self.loop)
+            if self._cancelled:  # meanwhile: `cancel` has not seen this block
+                self._waiting.cancel()
             if (block := self._waiting.result()) is ended:
                 return
             yield block

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -11,17 +10,9 @@ from numpy.typing import NDArray
 
 from gomin_client import DEFAULT_URL
 from gomin_client.errors import UsageError
-from gomin_client.inference.checks import (
-    Blocks,
-    checked_mel,
-    checked_rate,
-    checked_wave,
-    refuse_suspicion,
-)
+from gomin_client.inference.checks import checked_rate, checked_wave, checked_waves
 from gomin_client.inference.pinned import PinnedModel
-from gomin_client.mel import scales
-from gomin_client.mel.features import Mel, MelBatch, MelConfig, Wave, mel_blocks
-from gomin_client.mel.resampling import resample_blocks
+from gomin_client.mel.features import Mel, MelBatch, MelConfig, Wave
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import Transport
 from gomin_client.transports.connection import Connection
@@ -100,8 +91,7 @@ class Vocoder(PinnedModel):
             SuspiciousAudioError: samples far beyond full scale.
         """
         checked = checked_wave(wave, channels_last=channels_last, force=force)
-        resampled = resample_blocks([np.atleast_2d(checked)], checked_rate(sample_rate), self.sample_rate)
-        return _joined(mel_blocks(resampled, self.contract.mel), like=checked, ndim=1)
+        return _joined(self.analyzed([np.atleast_2d(checked)], checked_rate(sample_rate)), like=checked, ndim=1)
 
     def synthesize(
         self, mel: ArrayLike, seed: int | None = None, *, mel_config: MelConfig | None = None, force: bool = False
@@ -118,12 +108,7 @@ class Vocoder(PinnedModel):
             ContractError: a mel of another shape or other settings, or not finite; `SuspiciousMelError`: a mel that
                 does not look like one of GOMIN's.
         """
-        if not isinstance(mel_config, MelConfig | None):
-            raise UsageError(f"mel_config {mel_config!r}: expected a `MelConfig`")
-        if mel_config is not None:
-            self.contract.check_mel(self.model, mel_config)
-        checked = checked_mel(mel, self.contract, self.model)
-        refuse_suspicion(None if force else scales.suspicion(checked))
+        checked = self.checked_mel(mel, mel_config, force=force)
         items = checked[np.newaxis] if checked.ndim == 2 else checked
         return _joined(self.vocoded([items], seed), like=checked, ndim=2)
 
@@ -134,7 +119,7 @@ class Vocoder(PinnedModel):
         *,
         first_window: int | None = None,
         force: bool = False,
-    ) -> Iterator[Wave]:
+    ) -> Generator[Wave]:
         """Audio of a mel spectrogram that arrives block by block, as soon as it is made.
 
         It lags behind the mel by `chain_halo_frames` and the rest of a window: for live input choose a small `window`.
@@ -195,7 +180,7 @@ class Vocoder(PinnedModel):
         first_window: int | None = None,
         channels_last: bool = False,
         force: bool = False,
-    ) -> Iterator[Wave]:
+    ) -> Generator[Wave]:
         """`reconstruct` for a recording that arrives block by block, as soon as it is made; see `stream`.
 
         Blocks are (any number of samples,) each, or (channels, samples). Other arguments and errors are those of
@@ -204,12 +189,9 @@ class Vocoder(PinnedModel):
         Yields:
             (samples,) float32 each, or (channels, samples), at the model's sample rate.
         """
-        check = partial(checked_wave, channels_last=channels_last, force=force)
-        blocks = Blocks(waves, 1, check, "channels", time_first=channels_last)
+        blocks = checked_waves(waves, channels_last=channels_last, force=force)
         rate = checked_rate(sample_rate)
-        made = self.reconstructed(blocks, rate, trim=trim, seed=seed, first_window=first_window)
-        parts = blocks.restored(made)
-        return map(np.transpose, parts) if channels_last else parts
+        return blocks.restored(self.reconstructed(blocks, rate, trim=trim, seed=seed, first_window=first_window))
 
 
 def _joined(parts: Iterable[NDArray[np.float32]], like: NDArray[np.float32], ndim: int) -> NDArray[np.float32]:

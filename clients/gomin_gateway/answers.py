@@ -52,6 +52,7 @@ class Answer(Response):
             async with asyncio.timeout_at(ends_at):
                 await self._send(job, work, request.receive, send)
         except TimeoutError:
+            record_of(scope).problem = "deadline"
             work.refuse(ProblemError("deadline", f"the request took longer than {limits.deadline_s:g} s"))
         except GoneError:
             record_of(scope).is_gone = True

@@ -115,31 +115,26 @@ def _key_check(service: Service) -> list[Any]:
 
 
 def _add_tasks(app: FastAPI, service: Service) -> None:
-    guarded = _key_check(service)
+    post = partial(app.post, tags=["audio"], dependencies=_key_check(service), response_class=Response)
+    recording = schema.file_body("A recording in any format that gomin-client reads.")
 
     def form(request: Request, parameters: FormParameters) -> Representation:
         accept = request.headers.get("accept", "")
         return choose(parameters.format, parameters.subtype, accept, streamed=parameters.stream)
 
-    @app.post(
+    @post(
         "/v1/reconstruct",
         summary="A recording → mel → audio",
-        tags=["audio"],
-        dependencies=guarded,
-        response_class=Response,
         responses=schema.audio_responses(),
-        openapi_extra=schema.file_body("A recording in any format that gomin-client reads."),
+        openapi_extra=recording,
     )
     async def reconstruct(request: Request, parameters: Annotated[ReconstructParameters, Query()]) -> Response:
         chosen = form(request, parameters)
         return Answer(service, partial(tasks.reconstruct, parameters=parameters, form=chosen))
 
-    @app.post(
+    @post(
         "/v1/synthesize",
         summary="Mel → audio",
-        tags=["audio"],
-        dependencies=guarded,
-        response_class=Response,
         responses=schema.audio_responses(),
         openapi_extra=schema.file_body("A .npy or .npz mel file, as gomin-client writes it."),
     )
@@ -148,26 +143,20 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
         parameters.reading(transpose=parameters.transpose)
         return Answer(service, partial(tasks.synthesize, parameters=parameters, form=chosen))
 
-    @app.post(
+    @post(
         "/v1/analyze",
         summary="A recording → mel",
-        tags=["audio"],
-        dependencies=guarded,
-        response_class=Response,
         responses=schema.mel_responses(),
-        openapi_extra=schema.file_body("A recording in any format that gomin-client reads."),
+        openapi_extra=recording,
     )
     async def analyze(parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
         return Answer(service, partial(tasks.analyze, parameters=parameters))
 
-    @app.post(
+    @post(
         "/v1/resample",
         summary="A recording → audio at the model's sample rate, as the model's mel is made from it",
-        tags=["audio"],
-        dependencies=guarded,
-        response_class=Response,
         responses=schema.audio_responses(),
-        openapi_extra=schema.file_body("A recording in any format that gomin-client reads."),
+        openapi_extra=recording,
     )
     async def resample(request: Request, parameters: Annotated[ResampleParameters, Query()]) -> Response:
         chosen = form(request, parameters)

@@ -13,10 +13,10 @@ from gomin_client.contract.model import VOCODER_KINDS
 from gomin_client.errors import ContractError, ServerError
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.tools.description import describe_model
-from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, ServerInfo, Tensors, Transport
+from gomin_client.transports.base import LONGEST_S, Parameters, Tensors, Transport
 from gomin_client.transports.connection import Connection
 from gomin_client.transports.registry import Location, connect_once
-from gomin_client.transports.statistics import Statistics
+from gomin_client.transports.wrapper import TransportWrapper
 from gomin_client.vocoder import Vocoder
 from gomin_gateway.problems import UnsuitableModelError
 from gomin_gateway.schema import Model
@@ -117,35 +117,13 @@ def model_errors() -> Iterator[None]:
         raise UnsuitableModelError(str(error)) from error
 
 
-class _Lease(Transport):
+class _Lease(TransportWrapper):
     """Another transport, for one of its callers."""
 
     def __init__(self, inner: Transport) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._idle = threading.Condition()
         self._in_flight = 0
-
-    @property
-    def url(self) -> str:
-        """See `Transport.url`."""
-        return self._inner.url
-
-    @property
-    def servers(self) -> int:
-        """See `Transport.servers`."""
-        return self._inner.servers
-
-    def server(self) -> ServerInfo | None:
-        """See `Transport.server`."""
-        return self._inner.server()
-
-    def models(self) -> list[str]:
-        """See `Transport.models`."""
-        return self._inner.models()
-
-    def describe(self, model: str) -> ModelInfo:
-        """See `Transport.describe`."""
-        return self._inner.describe(model)
 
     def infer(
         self,
@@ -159,15 +137,11 @@ class _Lease(Transport):
         with self._idle:
             self._in_flight += 1
         try:
-            return self._inner.infer(model, version, inputs, timeout_s, parameters)
+            return super().infer(model, version, inputs, timeout_s, parameters)
         finally:
             with self._idle:
                 self._in_flight -= 1
                 self._idle.notify_all()
-
-    def statistics(self, model: str, version: int) -> Statistics | None:
-        """See `Transport.statistics`."""
-        return self._inner.statistics(model, version)
 
     def close(self) -> None:
         """Wait for the requests in flight; the transport itself stays open."""

@@ -6,12 +6,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gomin_client import AsyncVocoder, MockModel, MockTransport, UsageError, Vocoder
+from gomin_client import AsyncVocoder, MockModel, MockTransport, UsageError, Vocoder, async_vocoder
 from gomin_client.transports.mock import Call
 from tests.support import RunningServer
 
@@ -140,3 +141,26 @@ def test_errors_of_the_source_and_of_the_model_arrive() -> None:
 def test_without_its_block() -> None:
     with pytest.raises(UsageError, match="async with AsyncVocoder"):
         AsyncVocoder("local:x").vocoder  # noqa: B018
+
+
+def test_a_source_that_is_cancelled_between_two_blocks_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cancel` in the moment when the next block is being asked for."""
+
+    async def never() -> AsyncIterator[NDArray[np.float32]]:
+        await asyncio.Event().wait()
+        yield MEL
+
+    async def use() -> None:
+        source = async_vocoder._Source(never())
+        source.loop = asyncio.get_running_loop()
+        ask = asyncio.run_coroutine_threadsafe
+
+        def ask_after_the_end(*arguments: Any) -> Any:
+            source.cancel()
+            return ask(*arguments)
+
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", ask_after_the_end)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.to_thread(list, source)
+
+    asyncio.run(asyncio.wait_for(use(), LONGEST_S))

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from http.client import IncompleteRead
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import soundfile
 
 from gomin_client import Vocoder
 from gomin_client.transports.statistics import settled
+from gomin_gateway import access
 from gomin_gateway.settings import Limits
 from tests.gateway.running import Gated, Gateway, running, wait_for
 from tests.support import RunningServer
@@ -111,6 +113,23 @@ def test_a_deadline_is_kept_before_the_model_answers() -> None:
         assert busy.headers["retry-after"] == "1"
         model.let_all()
         gateway.wait_until_idle()
+
+
+def test_the_log_names_the_deadline_that_broke_an_answer_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    records: list[Any] = []
+    monkeypatch.setattr(access.logger, "info", lambda *_, extra: records.append(extra["facts"]))
+    model = Gated()
+    with running(model.transport, Limits(deadline_s=3)) as gateway:
+        connection = gateway.connect()
+        connection.request("POST", "/v1/reconstruct?stream=1&window=100", wav(20))
+        model.let(1)
+        response = connection.getresponse()
+        assert response.status == 200
+        with pytest.raises(IncompleteRead):
+            response.read()
+        model.let_all()
+        gateway.wait_until_idle()
+    assert [(facts["status"], facts["problem"]) for facts in records] == [(200, "deadline")]
 
 
 def test_places_are_free_when_an_answer_has_been_read() -> None:

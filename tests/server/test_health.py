@@ -14,6 +14,7 @@ import pytest
 
 from gomin_server import health
 from gomin_server.health import LASTING_S, Health
+from gomin_server.processes import Served
 
 SERVER = '''
 import subprocess, sys, threading
@@ -96,6 +97,16 @@ def test_a_helper_that_the_server_has_reaped_is_not(server: Imitation) -> None:
     server.reap()
 
     assert server.problem(within=2 * LASTING_S) is None
+
+
+def test_what_has_ended_is_forgotten(server: Imitation) -> None:
+    """The kernel gives its process id to another helper."""
+    server.health._served[server.helper] = Served("gone", "1")
+    os.kill(server.helper, signal.SIGTERM)
+    server.reap()
+
+    assert server.health.problem() is None
+    assert server.health._served == {}
 
 
 @pytest.mark.parametrize(("part", "name"), [("helper", "the helper process of a model"), ("server", "tritonserver")])

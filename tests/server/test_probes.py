@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from gomin_server.probes import LARGEST_INPUT, small_request
+from gomin_server import probes
+from gomin_server.probes import LARGEST_INPUT, Prober, Service, small_request
+from gomin_server.processes import Served, Used
 from tests.support import RunningServer, serving
 
 TIMEOUT_S = 2  # of the helper processes
@@ -199,3 +201,26 @@ class TestSmallRequest:
     )
     def test_other_models_get_none(self, config: dict[str, Any]) -> None:
         assert self.request(**config) is None
+
+
+@pytest.mark.parametrize(("backend", "processes"), [("python", [1]), ("onnxruntime", [2])])
+def test_what_processes_use_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch, backend: str, processes: list[int]
+) -> None:
+    """Use of a server includes that of its helpers, which are its children."""
+    counted = []
+
+    def used(given: list[int]) -> Used:
+        counted.append(sorted(given))
+        return Used(0.0, 0.0)
+
+    monkeypatch.setattr(probes, "used", used)
+    monkeypatch.setattr(probes, "waits_for_disk", lambda _: False)
+    monkeypatch.setattr(probes, "has_clients", lambda *_: False)
+    prober = Prober(Service("127.0.0.1", 1, [1], {}), limit_s=0.0)
+    monkeypatch.setattr(prober, "_config", lambda _: {"backend": backend})
+
+    for _ in range(2):  # the first reads the configuration
+        assert prober.silent(1, {2: Served("model", "1")}) == []
+
+    assert counted == [processes]

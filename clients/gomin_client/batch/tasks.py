@@ -17,6 +17,7 @@ from gomin_client.batch import plot
 from gomin_client.batch.inputs import STREAM
 from gomin_client.batch.outputs import ANALYZE, RECONSTRUCT, SYNTHESIZE, FileJob
 from gomin_client.batch.plot import PlotColumn
+from gomin_client.batch.shards import Shard
 from gomin_client.files import audio, stdio
 from gomin_client.files import mels as mel_files
 from gomin_client.inference.pinned import PinnedModel
@@ -48,6 +49,8 @@ class BatchSettings:
         strict: refuse a batch that leaves out files of the folders that were searched.
         parallel: number of files that are processed at the same time.
         live: read standard input and write standard output while the audio is still being computed.
+        shard: the part of the batch to do; None for all of it.
+        results: the file to which the result of every file is appended, if any.
     """
 
     trim: bool = True
@@ -63,6 +66,8 @@ class BatchSettings:
     strict: bool = False
     parallel: int = 1
     live: bool = False
+    shard: Shard | None = None
+    results: Path | None = None
 
 
 @dataclass(frozen=True)

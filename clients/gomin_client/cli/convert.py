@@ -141,9 +141,7 @@ def convert(
         reading=mels.build(),
         all_channels=o.all_channels(audio.channels),
         subtype=audio.subtype,
-        skip_existing=batch.skip_existing,
-        strict=batch.strict,
-        parallel=batch.jobs,
+        **batch.settings(),
     )
     inputs = [*(files.inputs or []), *(files.input_files or [])]
     naming = Naming(settings.extension, label=model.model)

@@ -14,6 +14,7 @@ from gomin_client.cli.convert import ListsOfFiles, convert
 from gomin_client.cli.info import info
 from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelReadingOptions, MelSettingsOptions
 from gomin_client.cli.records import with_records
+from gomin_client.cli.results import results
 from gomin_client.cli.run import Vocoding, run_batch
 from gomin_client.files.formats import AUDIO, MEL
 
@@ -60,9 +61,7 @@ def analyze(
         force=force,
         all_channels=o.all_channels(channels),
         extension=naming.extension,
-        skip_existing=batch.skip_existing,
-        strict=batch.strict,
-        parallel=batch.jobs,
+        **batch.settings(),
     )
     plan = plan_batch(inputs, output.output or [], [AUDIO], naming)
     run_batch(plan, settings, vocoding, report)
@@ -100,10 +99,8 @@ def synthesize(
         reading=mels.build(),
         subtype=output.subtype,
         extension=naming.extension,
-        skip_existing=batch.skip_existing,
-        strict=batch.strict,
-        parallel=batch.jobs,
         live=output.stream,
+        **batch.settings(),
     )
     plan = plan_batch(inputs, output.output or [], [MEL], naming)
     run_batch(plan, settings, Vocoding(model), report)
@@ -144,10 +141,8 @@ def reconstruct(
         subtype=output.subtype,
         extension=naming.extension,
         plot=plot is not None,
-        skip_existing=batch.skip_existing,
-        strict=batch.strict,
-        parallel=batch.jobs,
         live=output.stream,
+        **batch.settings(),
     )
     plan = plan_batch(inputs, output.output or [], [AUDIO], naming)
     run_batch(plan, settings, Vocoding(model), report, plot)
@@ -213,6 +208,7 @@ def compare(
         raise typer.Exit(1)
 
 
+app.command()(results)
 app.command()(info)
 app.command()(bench)
 

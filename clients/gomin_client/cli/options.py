@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -132,6 +132,39 @@ class BatchOptions:
         bool,
         typer.Option("--strict", help="Refuse folders and patterns with files that would be left out."),
     ] = False
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Process part I of N of the files, from 1/N to N/N, for several processes or machines. Parts are "
+            "balanced by bytes, and the same wherever the files are.",
+            show_default=False,
+        ),
+    ] = None
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Append the result of every file to FILE, in JSON Lines; `gomin-client results` merges such files.",
+            show_default=False,
+        ),
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """The fields of `BatchSettings` that these options set.
+
+        Raises:
+            UsageError: the shard is not I/N.
+        """
+        from gomin_client.batch.shards import Shard
+
+        return {
+            "parallel": self.jobs,
+            "skip_existing": self.skip_existing,
+            "strict": self.strict,
+            "shard": None if self.shard is None else Shard.parse(self.shard),
+            "results": self.results,
+        }
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from gomin_client.errors import FileError, GominError, ServerError, UsageError
 if TYPE_CHECKING:
     from gomin_client.batch.outputs import BatchPlan, FileJob
     from gomin_client.batch.run import Outcome
+    from gomin_client.batch.shards import ShardPlan
     from gomin_client.batch.tasks import BatchSettings
     from gomin_client.cli.progress import Display
     from gomin_client.inference.pinned import PinnedModel
@@ -79,26 +80,30 @@ def run_batch(
         typer.Exit: some files failed.
     """
     from gomin_client.batch.inputs import STREAM
+    from gomin_client.batch.results import ResultsFile
     from gomin_client.batch.run import run_jobs
     from gomin_client.cli.progress import Display, to_json
+    from gomin_client.mel.features import MelConfig
 
-    jobs = plan.jobs
-    to_stderr = any(job.target == STREAM for job in jobs)
+    to_stderr = any(job.target == STREAM for job in plan.jobs)
     if settings.strict:
         plan.require_all()
-    _check_files(jobs, settings)
+    _check_files(plan.jobs, settings)
     if to_stderr and report.as_json:
         raise UsageError("--json and -o - would both write to standard output")
     if plot is not None:
-        settings = replace(settings, pictures=_check_plot(plot, jobs))
+        settings = replace(settings, pictures=_check_plot(plot, plan.jobs))
+    part = _part(plan.jobs, settings)
+    jobs = plan.jobs if part is None else [named.job for named in part.jobs]
     verbose = isinstance(report, ReportOptions) and report.verbose
     with ExitStack() as stack:
         try:
-            vocoder, config = vocoding.open(stack)
+            vocoder, config = vocoding.open(stack) if jobs else (None, MelConfig())
         except ServerError:
             _check_existence(jobs)
             raise
-        _check_seed(settings.seed, vocoder)
+        if jobs:
+            _check_seed(settings, vocoder)
         display = stack.enter_context(
             Display(len(jobs), quiet=report.quiet, as_json=report.as_json, to_stderr=to_stderr)
         )
@@ -106,7 +111,12 @@ def run_batch(
             display.print_error(f"warning: {problem}")
         settings = _with_seed(settings, vocoder, display)
         before = _statistics(vocoder, display) if verbose else None
-        outcomes = run_jobs(jobs, vocoder, config, settings, display.print_outcome)
+        receivers = [display.print_outcome]
+        if settings.results is not None and part is not None:
+            facts = {"model": vocoder and f"{vocoder.model} {vocoder.version}", "seed": settings.seed}
+            results = stack.enter_context(ResultsFile(settings.results, part, facts))
+            receivers.append(results.add)
+        outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers))
         failures = [outcome.error for outcome in outcomes if outcome.error is not None]
         server_lost = any(isinstance(error, ServerError) for error in failures)
         try:
@@ -118,8 +128,11 @@ def run_batch(
         if verbose and not server_lost:
             typer.echo(_timings(vocoder, before, _statistics(vocoder, display)), err=True)
     display.print_summary(outcomes, plan.left_out)
+    if part is not None and not jobs:
+        display.print(f"shard {part.shard}: no files, there are {part.total}")
     if report.as_json:
-        typer.echo(to_json(outcomes, plan, model=vocoder.model if vocoder else None, seed=settings.seed))
+        facts = {"model": vocoder and vocoder.model, "seed": settings.seed}
+        typer.echo(to_json(outcomes, plan, **facts, **({"shard": str(settings.shard)} if settings.shard else {})))
     if failures:
         # one file: the status of its failure; many files: 1, or the status of a server that is gone
         raise typer.Exit(ServerError.exit_code if server_lost else failures[0].exit_code if len(jobs) == 1 else 1)
@@ -185,8 +198,37 @@ def _check_plot(path: Path, jobs: Sequence[FileJob]) -> dict[Path, Path]:
     return pictures
 
 
-def _check_seed(seed: int | None, vocoder: PinnedModel | None) -> None:
+def _part(jobs: Sequence[FileJob], settings: BatchSettings) -> ShardPlan | None:
+    """The part of a batch that this process does; None without --shard and --results."""
+    from gomin_client.batch.outputs import check_extra_outputs
+    from gomin_client.batch.shards import Shard, plan_shard
+
+    if settings.shard is None and settings.results is None:
+        return None
+    if settings.results is not None:
+        check_extra_outputs([settings.results], jobs)
+    if settings.shard is not None and settings.plot:
+        raise UsageError(f"--plot with --shard {settings.shard}: plots are of whole batches; draw them without --shard")
+    return plan_shard(jobs, settings.shard or Shard())
+
+
+def _to_all(receivers: Sequence[Callable[[Outcome], None]]) -> Callable[[Outcome], None]:
+    """A function that passes an outcome on to all of them."""
+
+    def pass_on(outcome: Outcome) -> None:
+        for receive in receivers:
+            receive(outcome)
+
+    return pass_on
+
+
+def _check_seed(settings: BatchSettings, vocoder: PinnedModel | None) -> None:
+    seed = settings.seed
     if seed is None:
+        if settings.shard is not None and vocoder is not None and vocoder.takes_seed:
+            raise UsageError(
+                f"--shard {settings.shard}: model {vocoder.model} draws noise; give all parts the same --seed"
+            )
         return
     if vocoder is None:
         raise UsageError("--seed: nothing is synthesized")

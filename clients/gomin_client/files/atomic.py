@@ -112,7 +112,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rename(old)
             try:
                 part.rename(path)
-            except OSError:
+            except BaseException:  # an interrupt too: `old` is about to be removed
                 old.rename(path)
                 raise
 

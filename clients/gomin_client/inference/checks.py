@@ -5,8 +5,9 @@ from __future__ import annotations
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,12 @@ def checked_wave(wave: object, *, channels_last: bool = False, force: bool = Fal
             f"{MOST_CHANNELS} channels; if it is {turned}, {other}"
         )
     return array if force else refuse_excess(array)
+
+
+def checked_waves(waves: Iterable[Any], *, channels_last: bool = False, force: bool = False) -> Blocks:
+    """A recording that arrives block by block; see `checked_wave` for its blocks, and `Blocks`."""
+    check = partial(checked_wave, channels_last=channels_last, force=force)
+    return Blocks(waves, 1, check, "channels", time_first=channels_last)
 
 
 def checked_mel(mel: object, contract: ModelContract, model: str) -> Mel | MelBatch:
@@ -193,7 +200,7 @@ class Blocks:
         self._ndim = ndim
         self._check = check
         self._rows = rows
-        self._time = slice(0, 1) if time_first else slice(-1, None)
+        self._time_first = time_first
         self._shape: tuple[int, ...] | None = None  # of the rows
 
     def __iter__(self) -> Iterator[Array]:
@@ -203,7 +210,7 @@ class Blocks:
             UsageError: a block has another number of rows than the one before; and what `check` raises.
         """
         for given in self._blocks:
-            if 0 in tuple(getattr(given, "shape", ()))[self._time]:
+            if (shape := tuple(getattr(given, "shape", ()))) and shape[0 if self._time_first else -1] == 0:
                 continue
             block = self._check(given)
             shape = block.shape[: block.ndim - self._ndim]
@@ -215,7 +222,10 @@ class Blocks:
             self._shape = shape
             yield block if shape else block[np.newaxis]
 
-    def restored(self, parts: Iterable[Array]) -> Iterator[Array]:
-        """Parts of a result, (rows, …), without the axis of rows if the blocks had none."""
+    def restored(self, parts: Iterable[Array]) -> Generator[Array]:
+        """Parts of a result, (rows, …), in the form of the blocks: time first or last, with or without rows."""
         for part in parts:
-            yield part if self._shape else part[0]
+            if not self._shape:
+                yield part[0]
+            else:
+                yield part.T if self._time_first else part

@@ -20,7 +20,7 @@ from gomin_client.inference.checks import Blocks, checked_mel, refuse_suspicion
 from gomin_client.inference.stream import Tally, Workers, trimmed, vocode
 from gomin_client.inference.windows import Window, Windower, choose_size
 from gomin_client.mel import scales
-from gomin_client.mel.features import LOUDEST, Mel, MelBatch, Wave, mel_blocks
+from gomin_client.mel.features import LOUDEST, Mel, MelBatch, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample_blocks
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import ModelInfo, Transport
@@ -193,6 +193,26 @@ class PinnedModel:
         suspicion = scales.suspicion_of_blocks(self.checked_blocks(mels))
         refuse_suspicion(None if force else suspicion)
 
+    def checked_mel(self, mel: Any, config: MelConfig | None = None, *, force: bool = False) -> Mel | MelBatch:
+        """A whole mel as float32: (n_mels, frames), or (batch, n_mels, frames).
+
+        Args:
+            mel: it, as Python code passes it.
+            config: see `Vocoder.synthesize`.
+            force: check its shape only, not its values.
+
+        Raises:
+            UsageError: it is not an array, or its settings are no `MelConfig`.
+            ContractError: other settings; and see `check_mels`.
+        """
+        if not isinstance(config, MelConfig | None):
+            raise UsageError(f"mel_config {config!r}: expected a `MelConfig`")
+        if config is not None:
+            self.contract.check_mel(self.model, config)
+        checked = checked_mel(mel, self.contract, self.model)
+        refuse_suspicion(None if force else scales.suspicion(checked))
+        return checked
+
     def checked_blocks(self, mels: Iterable[Any], *, in_part: bool = False) -> Blocks:
         """A mel for `vocoded`, whose blocks are checked as they arrive.
 
@@ -228,6 +248,18 @@ class PinnedModel:
             seed = fresh_seed()
         windower = Windower(self._window, self.chain_halo_frames, first_window)
         return vocode(mels, windower, partial(self._infer, seed), self._workers, self._in_flight)
+
+    def analyzed(self, waves: Iterable[Wave], sample_rate: float) -> Iterator[MelBatch]:
+        """The model's mel of a recording whose samples have been checked; see `Vocoder.analyze`.
+
+        Args:
+            waves: (channels, any number of samples) each.
+            sample_rate: see `Vocoder.analyze`.
+
+        Yields:
+            (channels, n_mels, frames) float32 each.
+        """
+        return mel_blocks(resample_blocks(waves, sample_rate, self.sample_rate), self.contract.mel)
 
     def reconstructed(
         self,

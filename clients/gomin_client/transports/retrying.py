@@ -30,7 +30,7 @@ from gomin_client.errors import (
 )
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, ServerInfo, Tensors, Transport
 from gomin_client.transports.forking import renew_in_children
-from gomin_client.transports.statistics import Statistics
+from gomin_client.transports.wrapper import TransportWrapper
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
@@ -42,7 +42,7 @@ T = TypeVar("T")
 logger = logging.getLogger("gomin_client")
 
 
-class RetryingTransport(Transport):
+class RetryingTransport(TransportWrapper):
     """Another transport, whose lost requests are repeated."""
 
     def __init__(self, inner: Transport, wait_s: float, retry_for_s: float) -> None:
@@ -53,7 +53,7 @@ class RetryingTransport(Transport):
             wait_s: see `Connection`.
             retry_for_s: see `Connection`.
         """
-        self._inner = inner
+        super().__init__(inner)
         self._wait_s = wait_s
         self._retry_for_s = retry_for_s
         self._pinned: dict[str, ModelInfo] = {}
@@ -64,7 +64,7 @@ class RetryingTransport(Transport):
         renew_in_children(self)
 
     def after_fork(self) -> None:
-        """Begin without a watcher; see `Forkable`."""
+        """Begin without threads; see `Forkable`."""
         was_closed = self._closed.is_set()
         self._closed = threading.Event()
         if was_closed:
@@ -72,17 +72,7 @@ class RetryingTransport(Transport):
         self._lock = threading.Lock()
         self._lost_at: float | None = None
         self._answered_at = float("-inf")
-        self._watcher: threading.Thread | None = None
-
-    @property
-    def servers(self) -> int:
-        """See `Transport.servers`."""
-        return self._inner.servers
-
-    @property
-    def url(self) -> str:
-        """See `Transport.url`."""
-        return self._inner.url
+        self._watched: set[tuple[str, int]] = set()  # models and versions that a thread compares
 
     def server(self) -> ServerInfo | None:
         """See `Transport.server`."""
@@ -124,14 +114,10 @@ class RetryingTransport(Transport):
 
         return self._repeat(self._retry_for_s, attempt)
 
-    def statistics(self, model: str, version: int) -> Statistics | None:
-        """See `Transport.statistics`."""
-        return self._inner.statistics(model, version)
-
     def close(self) -> None:
         """See `Transport.close`; nothing is repeated any more."""
         self._closed.set()
-        self._inner.close()
+        super().close()
 
     def _repeat(self, seconds: float, attempt: Callable[[], T]) -> T:
         """Attempt until it succeeds, for `seconds` after the first failure."""
@@ -170,19 +156,21 @@ class RetryingTransport(Transport):
     def _watch(self, model: str, version: int) -> None:
         """Compare the models of several servers while requests are made; one may be restarted without any loss."""
         with self._lock:
-            if self._watcher is None:
-                self._watcher = threading.Thread(
-                    target=self._keep_comparing, args=(model, version), name="gomin-watch", daemon=True
-                )
-                self._watcher.start()
             self._requested_at = time.monotonic()
             if self._mismatch is not None:
                 raise self._mismatch
+            if (model, version) not in self._watched:
+                self._watched.add((model, version))
+                threading.Thread(
+                    target=self._keep_comparing, args=(model, version), name="gomin-watch", daemon=True
+                ).start()
 
     def _keep_comparing(self, model: str, version: int) -> None:
         while not self._closed.wait(SHORTEST_RESTART_S):
-            if time.monotonic() - self._requested_at > 2 * SHORTEST_RESTART_S:
-                continue  # idle: no requests, so no need to ask the servers
+            with self._lock:
+                if time.monotonic() - self._requested_at > 2 * SHORTEST_RESTART_S:
+                    self._watched.discard((model, version))  # idle; the next request starts another thread
+                    return
             try:
                 self._check_same(model, version)
             except ServerError:
@@ -191,6 +179,10 @@ class RetryingTransport(Transport):
                 with self._lock:
                     self._mismatch = error
                 return
+            except Exception:
+                if self._closed.is_set():  # libraries raise anything after that
+                    return
+                raise
 
     def _check_same(self, model: str, version: int) -> None:
         """Compare the model with its first description: a server that was restarted may have been given another.

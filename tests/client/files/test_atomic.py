@@ -164,8 +164,15 @@ class TestFolders:
         assert (path / "sub" / "a.txt").read_text() == "one"
         assert list(tmp_path.iterdir()) == [path]
 
+    @pytest.mark.parametrize(
+        ("raised", "shown"),
+        [
+            (OSError(errno.EIO, "Input/output error"), FileError("folder: cannot be written: Input/output error")),
+            (KeyboardInterrupt("interrupted"), KeyboardInterrupt("interrupted")),
+        ],
+    )
     def test_a_folder_that_cannot_get_its_name_leaves_the_old_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException, shown: BaseException
     ) -> None:
         path = tmp_path / "folder"
         self.fill(path, "one")
@@ -173,11 +180,11 @@ class TestFolders:
 
         def refuse_new(self: Path, target: Path) -> Path:
             if target == path and (self / "sub" / "a.txt").read_text() == "two":
-                raise OSError(errno.EIO, "Input/output error")
+                raise raised
             return rename(self, target)
 
         monkeypatch.setattr(Path, "rename", refuse_new)
-        with pytest.raises(FileError, match="folder: cannot be written: Input/output error"):
+        with pytest.raises(type(shown), match=str(shown)):
             self.fill(path, "two")
 
         assert (path / "sub" / "a.txt").read_text() == "one"

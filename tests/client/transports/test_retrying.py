@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from gomin_client.errors import (
 )
 from gomin_client.mel.features import MelConfig
 from gomin_client.transports import retrying
+from gomin_client.transports.base import ModelInfo
 from gomin_client.transports.mock import MockModel, MockTransport
 from gomin_client.transports.retrying import RetryingTransport
 
@@ -32,7 +34,7 @@ PARAMETERS = {**ModelContract("gan", MelConfig(), 32).to_parameters(), "gomin.ch
 ANSWER = np.zeros(1, np.float32)
 
 
-def flaky(*errors: GominError, parameters: Mapping[str, str] = PARAMETERS) -> MockTransport:
+def flaky(*errors: Exception, parameters: Mapping[str, str] = PARAMETERS) -> MockTransport:
     """Raises what it is given, one after the other, then answers."""
     model = MockModel(lambda _: {"audio": ANSWER}, parameters)
     return MockTransport({"m": model}, url="flaky", errors=list(errors))
@@ -41,7 +43,7 @@ def flaky(*errors: GominError, parameters: Mapping[str, str] = PARAMETERS) -> Mo
 def give_another_model(transport: MockTransport, **changed: str) -> None:
     """Restart a server with other parameters."""
     model = transport.repository["m"]
-    transport.repository = {"m": replace(model, parameters={**model.parameters, **changed})}
+    transport.repository = {**transport.repository, "m": replace(model, parameters={**model.parameters, **changed})}
 
 
 @pytest.fixture(autouse=True)
@@ -180,30 +182,55 @@ def test_idle_servers_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     transport.describe("m")
     transport._closed = clock  # type: ignore[assignment]
     transport._requested_at = clock.now
+    transport._watched = {("m", 1)}
     inner.described = 0
 
     transport._keep_comparing("m", 1)
 
-    assert clock.now == 11
+    assert clock.now == 3
     assert inner.described == 2
+    assert not transport._watched  # the next request starts another thread
 
 
 def test_several_servers_are_compared_while_requests_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All models that are called, also after a pause."""
     monkeypatch.setattr(retrying, "SHORTEST_RESTART_S", 0.01)
     inner = flaky()
     inner.servers = 2
+    inner.repository = {**inner.repository, "other": inner.repository["m"]}
     with RetryingTransport(inner, 0, 10) as transport:
-        transport.describe("m")
-        transport.infer("m", 1, {})
+        for model in ("other", "m"):
+            transport.describe(model)
+            transport.infer(model, 1, {})
+        while transport._watched:
+            time.sleep(0.001)
         give_another_model(inner, **{"gomin.checkpoint_sha256.1": "cd"})
 
         def keep_inferring() -> None:
             while True:
+                transport.infer("other", 1, {})
                 transport.infer("m", 1, {})
                 time.sleep(0.001)
 
         with pytest.raises(ContractError, match="another model m in version 1"):
             keep_inferring()
+
+
+def test_a_transport_that_was_closed_during_a_comparison_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC raises ValueError for a call on a closed channel, in the thread that compares."""
+    monkeypatch.setattr(retrying, "SHORTEST_RESTART_S", 0.0)
+    transport = RetryingTransport(flaky(ValueError("closed channel")), 0, 10)
+    transport._pinned["m"] = ModelInfo("m", (1,), PARAMETERS, 16)
+    transport._requested_at = math.inf
+    describe = transport._inner.describe
+
+    def closed_meanwhile(model: str) -> ModelInfo:
+        transport._closed.set()
+        return describe(model)
+
+    monkeypatch.setattr(transport._inner, "describe", closed_meanwhile)
+
+    transport._keep_comparing("m", 1)
 
 
 def test_delays_grow_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
