@@ -6,11 +6,13 @@ WORKERS ?= 3
 MINUTES ?= 20
 FILES ?= 150
 KILLS ?= 5
+export CKPT
 
 .PHONY: help install demo test bench check soak soak-batch fuzz format clean
 
 help:
-	@echo "make demo    export the demo checkpoint, serve it with Triton, reconstruct examples/ into demo/"
+	@echo "make demo    export the demo checkpoints, serve them with Triton and the gateway, reconstruct examples/ into demo/"
+	@echo "             KEEP=1: keep server and gateway until Ctrl-C; CKPT=FILE: your own checkpoint, GAN or diffusion"
 	@echo "make test    run all tests, with real Triton servers, WORKERS=3 processes at a time"
 	@echo "make bench   measure our export against its peers on this machine, into bench/; 20 minutes, no other work"
 	@echo "make check   ruff, formatting, mypy"
@@ -30,7 +32,7 @@ install: .venv/.installed
 	@touch $@
 
 demo: install
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo.py $(if $(filter-out 0 no,$(KEEP)),--keep) $(if $(CKPT),--ckpt "$$CKPT") $(DEMO_OPTIONS)
 
 test: install
 	@echo "== running all tests, with a real Triton server; this takes some minutes"

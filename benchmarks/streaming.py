@@ -19,7 +19,7 @@ import soundfile
 from benchmarks.machine import peak_of_server
 from gomin_client.files import audio
 from gomin_client.mel import resampling
-from tests.support import BIN, DEMO_CHECKPOINT, EXAMPLES, RunningServer, run, serving
+from tests.support import BIN, SHARED_GAN, EXAMPLES, RunningServer, run, serving
 
 CLIENT = BIN / "gomin-client"
 
@@ -64,7 +64,7 @@ def main() -> None:
     lengths = [float(word) for word in sys.argv[1:]] or [1.0, 10.0, 60.0]
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        exported = run("gomin-export", "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", home / "models")
+        exported = run("gomin-export", "gan", "--ckpt", SHARED_GAN, "--repository", home / "models")
         if exported.returncode:
             raise SystemExit(exported.stderr)
         print("| | minutes | client, peak MiB | server, peak MiB | first sound, s | × real time |")

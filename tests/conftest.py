@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from tests.support import DEMO_CHECKPOINT, GOLDEN, UNPROBED, RunningServer, serving
+from tests.support import GOLDEN, SHARED_GAN, UNPROBED, RunningServer, serving
 
 if TYPE_CHECKING:
     from gomin_export.networks import DiffusionWrapper, GomiGAN
@@ -50,10 +50,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def demo_gan() -> GomiGAN:
+def shared_gan() -> GomiGAN:
     from gomin_export.networks import GomiGAN
 
-    return GomiGAN.from_pretrained(DEMO_CHECKPOINT)
+    return GomiGAN.from_pretrained(SHARED_GAN)
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +90,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[
 
 @pytest.fixture(scope="session")
 def repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """The demo GAN and the small diffusion model, as gomin-export places them; not to be changed by a test."""
+    """The shared GAN and the small diffusion model, as gomin-export places them; not to be changed by a test."""
 
     def export(home: Path) -> None:
         from gomin_export import pipeline
@@ -98,7 +98,7 @@ def repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
         from gomin_export.repository.config import Deployment
 
         one_thread = ExportOptions(deployment=Deployment(threads=1))
-        pipeline.export("gan", DEMO_CHECKPOINT, home, one_thread)
+        pipeline.export("gan", SHARED_GAN, home, one_thread)
         pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", home, one_thread)
 
     return once("repository", export)

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 EXAMPLES = sorted((ROOT / "examples").glob("*.flac"))
 DEMO_CHECKPOINT = ROOT / "checkpoints" / "demo_gan.pt"
+SHARED_GAN = GOLDEN / "gan_trained.pt"  # of the shared server; smaller than the demo checkpoint
 BIN = Path(sys.executable).parent
 
 READY_TIMEOUT_S = 300

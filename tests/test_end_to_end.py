@@ -49,8 +49,8 @@ class References:
 
 
 @pytest.fixture(scope="module")
-def references(demo_gan: GomiGAN) -> References:
-    return References(demo_gan)
+def references(shared_gan: GomiGAN) -> References:
+    return References(shared_gan)
 
 
 @pytest.fixture(scope="module")

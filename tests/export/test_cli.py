@@ -9,14 +9,14 @@ import torch
 
 from gomin_export.cli import app
 from tests.export.lowering.helpers import wide_gan
-from tests.support import DEMO_CHECKPOINT, GOLDEN, assert_fails, invoke, run
+from tests.support import GOLDEN, SHARED_GAN, assert_fails, invoke, run
 
 CHECKPOINT = GOLDEN / "gan_v3.pt"
 
 
 def test_a_failure_ends_with_status_4(tmp_path: Path, repository: Path) -> None:
     """Through the command line; the recorded figures are judged anew, so nothing needs to be exported."""
-    result = invoke(app, "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", repository, "--min-snr", "500")
+    result = invoke(app, "gan", "--ckpt", SHARED_GAN, "--repository", repository, "--min-snr", "500")
 
     assert result.returncode == 4
     assert "gomin_gan differs from PyTorch in 21 of 21 cases" in result.stderr
@@ -68,7 +68,7 @@ def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, 
     ],
 )
 def test_bad_options_are_usage_errors(tmp_path: Path, option: str, value: str, words: str) -> None:
-    arguments = ("gan", "--ckpt", DEMO_CHECKPOINT, "--repository", tmp_path / "models", option, value)
+    arguments = ("gan", "--ckpt", SHARED_GAN, "--repository", tmp_path / "models", option, value)
 
     assert_fails(invoke(app, *arguments), 2, words)
     assert list(tmp_path.iterdir()) == []
@@ -124,6 +124,6 @@ def test_threads_do_not_spin_unless_the_user_says_so(
 def test_without_torch_the_way_out_is_named(tmp_path: Path) -> None:
     program = "import sys; sys.modules['torch'] = None; import gomin_export.cli as cli; cli.main()"
 
-    result = run("python", "-c", program, "gan", "--ckpt", DEMO_CHECKPOINT, cwd=tmp_path)
+    result = run("python", "-c", program, "gan", "--ckpt", SHARED_GAN, cwd=tmp_path)
 
     assert_fails(result, 2, "this needs the package torch: pip install 'gomin-triton[export]'")

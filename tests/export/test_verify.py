@@ -15,7 +15,7 @@ from gomin_export.networks import DiffusionWrapper
 from gomin_export.onnx import export as onnx_export
 from gomin_export.onnx.forms import GraphOptions, denoiser_form
 from gomin_export.verify import RecordedReference
-from tests.support import DEMO_CHECKPOINT, GOLDEN, RunningServer, assert_fails, free_ports, invoke, run, serving
+from tests.support import GOLDEN, SHARED_GAN, RunningServer, assert_fails, free_ports, invoke, run, serving
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ class TestRepository:
         assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
 
     def test_against_the_checkpoint_itself(self, repository: Path) -> None:
-        result = invoke(app, "verify", "--repository", repository, "--ckpt", DEMO_CHECKPOINT, "--json")
+        result = invoke(app, "verify", "--repository", repository, "--ckpt", SHARED_GAN, "--json")
 
         assert result.returncode == 0, result.stderr
         reports = [(report["model"], report["passed"], len(report["cases"])) for report in json.loads(result.stdout)]
@@ -138,7 +138,7 @@ class TestRepository:
 
     def test_catches_another_checkpoint(self, repository: Path, tmp_path: Path) -> None:
         with (tmp_path / "other.pt").open("wb") as file:
-            file.write(DEMO_CHECKPOINT.read_bytes() + b"\0")  # the same tensors in another file
+            file.write(SHARED_GAN.read_bytes() + b"\0")  # the same tensors in another file
 
         result = invoke(app, "verify", "--repository", repository, "--ckpt", tmp_path / "other.pt")
 
@@ -174,7 +174,7 @@ class TestRepository:
         assert_fails(invoke(app, "verify", "--repository", repository, "--model", "nope"), 2, "reference knows")
         assert_fails(invoke(app, "verify", "--repository", tmp_path), 1, "has no models")
         assert_fails(invoke(app, "verify", "--repository", repository, "--version", "9"), 1, "no version 9")
-        both = ("--url", "localhost", "--ckpt", DEMO_CHECKPOINT, "--repository", repository)
+        both = ("--url", "localhost", "--ckpt", SHARED_GAN, "--repository", repository)
         assert_fails(invoke(app, "verify", *both), 2, "give one of the two")
 
 
@@ -202,7 +202,7 @@ class TestServer:
         assert result.returncode == 0, result.stdout + result.stderr
         assert result.stdout.count("cases passed") == 7
 
-    @pytest.mark.parametrize("checkpoint", [DEMO_CHECKPOINT, GOLDEN / "diffusion_small.pt"])
+    @pytest.mark.parametrize("checkpoint", [SHARED_GAN, GOLDEN / "diffusion_small.pt"])
     def test_against_the_checkpoint_itself(self, server: RunningServer, checkpoint: Path) -> None:
         result = invoke(app, "verify", "--url", server.grpc, "--ckpt", checkpoint)
 
@@ -213,7 +213,7 @@ class TestServer:
         arguments = ("verify", "--url", bad_server.grpc, "--model", "gan")
 
         recorded = invoke(app, *arguments, "--repository", repository)
-        computed = invoke(app, *arguments, "--ckpt", DEMO_CHECKPOINT)
+        computed = invoke(app, *arguments, "--ckpt", SHARED_GAN)
 
         assert_fails(recorded, 4, f"{bad_server.grpc}: 1 of 1 models failed; gomin_gan version 1", "off by")
         assert_fails(computed, 4, "off by")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.soak.resources import NAMES
 from tests.soak.soak import Result, Settings, halves, soak
-from tests.support import DEMO_CHECKPOINT, GOLDEN
+from tests.support import SHARED_GAN, GOLDEN
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def exported(home: Path) -> Path:
 
     say("exporting the models")
     one_thread = ExportOptions(deployment=Deployment(threads=1))
-    pipeline.export("gan", DEMO_CHECKPOINT, home, one_thread)
+    pipeline.export("gan", SHARED_GAN, home, one_thread)
     pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", home, one_thread)
     return home
 

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from tests.soak.soak import Deployment
-from tests.support import BIN, DEMO_CHECKPOINT, EXAMPLES
+from tests.support import BIN, SHARED_GAN, EXAMPLES
 
 FAULTS = ("helper killed", "server killed", "launcher killed")
 SECONDS = (1.0, 4.0)  # of a file
@@ -133,7 +133,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="soak-") as home:
         repository = Path(home) / "models"
-        pipeline.export("gan", DEMO_CHECKPOINT, repository)
+        pipeline.export("gan", SHARED_GAN, repository)
         result = run(repository, Path(home), options.files, options.kills)
     print(
         f"{options.files} files in {result.seconds:.0f} s;", ", ".join(f"{n} × {f}" for f, n in result.faults.items())

@@ -1,4 +1,4 @@
-"""A plot of reconstructions: waveform and mel spectrogram of the original, above those of the reconstruction."""
+"""A plot of reconstructions: waveform and mel spectrogram of the original, above those of its reconstructions."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ class PlotColumn:
 
     Attributes:
         name: its title.
-        waves: (samples,) of the recording and of the vocoder's audio.
-        mels: (n_mels, frames) of both.
+        waves: (samples,) of the recording and of the vocoder's audio, from top to bottom.
+        mels: (n_mels, frames) of each.
     """
 
     name: str
-    waves: tuple[Wave, Wave]
-    mels: tuple[Mel, Mel]
+    waves: tuple[Wave, ...]
+    mels: tuple[Mel, ...]
 
     @classmethod
-    def of(cls, name: str, original: Wave, reconstruction: Wave, config: MelConfig) -> PlotColumn:
-        """Analyze both recordings, (samples,) at the sample rate of `config`."""
-        waves = (original, reconstruction)
-        return cls(name, waves, (mel_spectrogram(original, config), mel_spectrogram(reconstruction, config)))
+    def of(cls, name: str, waves: Sequence[Wave], config: MelConfig) -> PlotColumn:
+        """Analyze recordings, (samples,) each at the sample rate of `config`."""
+        return cls(name, tuple(waves), tuple(mel_spectrogram(wave, config) for wave in waves))
 
 
 def require_matplotlib() -> None:
@@ -85,8 +84,16 @@ def picture_paths(plot: Path, targets: Sequence[Path]) -> dict[Path, Path]:
     return pictures
 
 
-def save(path: Path, columns: Sequence[PlotColumn], config: MelConfig) -> None:
+def save(
+    path: Path, columns: Sequence[PlotColumn], config: MelConfig, rows: Sequence[str] = ("original", "reconstruction")
+) -> None:
     """Draw the columns side by side, original above reconstruction, into a PNG file.
+
+    Args:
+        path: the file.
+        columns: one for each recording.
+        config: the settings of the mels.
+        rows: the name of each waveform of a column, from top to bottom.
 
     Raises:
         FileError: the file cannot be written.
@@ -94,14 +101,15 @@ def save(path: Path, columns: Sequence[PlotColumn], config: MelConfig) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.8 + 3.4 * len(columns), 7.6), layout="constrained")
+    figure = Figure(figsize=(1.8 + 3.4 * len(columns), 3.8 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(4, len(columns), squeeze=False, sharey="row", sharex="col", height_ratios=(1, 2.2, 1, 2.2))
+    ratios = (1, 2.2) * len(rows)
+    axes = figure.subplots(len(ratios), len(columns), squeeze=False, sharey="row", sharex="col", height_ratios=ratios)
     labels, bands = zip(*frequency_ticks(config), strict=True)
     largest = max(float(np.abs(wave).max()) for column in columns for wave in column.waves)
     for index, column in enumerate(columns):
-        for half, (wave, mel) in enumerate(zip(column.waves, column.mels, strict=True)):
-            above, below = axes[2 * half, index], axes[2 * half + 1, index]
+        for row, (wave, mel) in enumerate(zip(column.waves, column.mels, strict=True)):
+            above, below = axes[2 * row, index], axes[2 * row + 1, index]
             seconds = len(wave) / config.sample_rate
             time, low, high = _envelope(wave, config.sample_rate)
             above.fill_between(time, low, high, color="tab:blue", linewidth=0.4)
@@ -120,11 +128,11 @@ def save(path: Path, columns: Sequence[PlotColumn], config: MelConfig) -> None:
             below.set_xlim(0, seconds)
         # file names are not formulas, and need not be text
         axes[0, index].set_title(column.name.encode(errors="replace").decode(), parse_math=False)
-        axes[3, index].set_xlabel("time (s)")
-    for half, name in enumerate(("original", "reconstruction")):
-        axes[2 * half, 0].set_ylabel(f"{name}\namplitude")
-        axes[2 * half + 1, 0].set_ylabel("frequency\n(kHz, mel scale)")
-    figure.colorbar(image, ax=axes[[1, 3], :], label="level in mel band (dB)")
+        axes[-1, index].set_xlabel("time (s)")
+    for row, name in enumerate(rows):
+        axes[2 * row, 0].set_ylabel(f"{name}\namplitude")
+        axes[2 * row + 1, 0].set_ylabel("frequency\n(kHz, mel scale)")
+    figure.colorbar(image, ax=axes[1::2, :], label="level in mel band (dB)")
     with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=110)
 

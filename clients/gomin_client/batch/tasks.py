@@ -193,7 +193,7 @@ def reconstruct(job: FileJob, batch: Batch) -> Made:
     column = None
     if settings.plot:
         recorded = resample(original.first_channel(), reader.rate, batch.config.sample_rate)
-        column = PlotColumn.of(job.source.stem, recorded, made.first_channel(), batch.config)
+        column = PlotColumn.of(job.source.stem, (recorded, made.first_channel()), batch.config)
         if picture := settings.pictures.get(job.target):
             with _drawing:
                 plot.save(picture, [column], batch.config)

@@ -16,6 +16,7 @@ from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelR
 from gomin_client.cli.records import with_records
 from gomin_client.cli.results import results
 from gomin_client.cli.run import Vocoding, run_batch
+from gomin_client.errors import UsageError
 from gomin_client.files.formats import AUDIO, MEL
 
 app = typer.Typer(
@@ -170,6 +171,9 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    note: Annotated[
+        str, typer.Option(metavar="TEXT", help="Text at the head of the listening report.", show_default=False)
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Measure the distance between recordings, in three ways, and write listening reports.
@@ -189,11 +193,13 @@ def compare(
     from gomin_client.tools.compare import compare_paths, table
 
     if html is None:
+        if note:
+            raise UsageError("--note is for a listening report: give --html too")
         comparisons = compare_paths(reference, *others)
     else:
         from gomin_client.report.build import compare_with_report
 
-        comparisons = compare_with_report(html, reference, *others)
+        comparisons = compare_with_report(html, reference, *others, note=note)
     if as_json:
         typer.echo(to_json([comparison.to_dict() for comparison in comparisons]))
     else:

@@ -62,7 +62,7 @@ def check_target(path: Path, compared: Sequence[Path]) -> None:
         raise UsageError(f"{path}: is a folder with other files; choose a new one")
 
 
-def compare_with_report(path: Path, reference: Path, *others: Path) -> list[Comparison]:
+def compare_with_report(path: Path, reference: Path, *others: Path, note: str = "") -> list[Comparison]:
     """`compare_paths`, with a report of it.
 
     A report is complete or not there. One recording at a time is held in memory.
@@ -71,6 +71,7 @@ def compare_with_report(path: Path, reference: Path, *others: Path) -> list[Comp
         path: see `check_target`.
         reference: see `compare_paths`.
         others: see `compare_paths`.
+        note: text at the head of the page.
 
     Raises:
         UsageError, FileError: see `require_packages`, `check_target`, `compare_paths`; the report cannot be written, or
@@ -89,10 +90,10 @@ def compare_with_report(path: Path, reference: Path, *others: Path) -> list[Comp
         stage = _Stage(path, folder, versions, config, limit)
         comparisons = compare_paths(reference, *others, visit=stage.add)
         if not _is_page(path):
-            parts = render(versions, stage.entries, comparisons, config, address=str)
+            parts = render(versions, stage.entries, comparisons, config, note=note, address=str)
             _write(folder / PAGE, parts)
         else:
-            parts = render(versions, stage.entries, comparisons, config, address=_embedded(folder))
+            parts = render(versions, stage.entries, comparisons, config, note=note, address=_embedded(folder))
             with atomic_write(path) as part:
                 _write(part, parts)
     return comparisons

@@ -152,6 +152,8 @@ def render(
     entries: Sequence[Entry],
     comparisons: Sequence[Comparison],
     config: MelConfig,
+    *,
+    note: str = "",
     address: Callable[[str], str],
 ) -> Iterator[str]:
     """The page, in parts.
@@ -161,6 +163,7 @@ def render(
         entries: all recordings that could be compared.
         comparisons: of all recordings.
         config: the settings of the mels.
+        note: text at the head of the page.
         address: the URL of a file in the report's folder.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -187,6 +190,7 @@ def render(
         entries=sorted(entries, key=lambda entry: entry.worst, reverse=True),
         measures=MEASURES,
         statistics=statistics(versions, comparisons),
+        note=note,
         problems=list(dict.fromkeys(comparison.problem for comparison in comparisons if comparison.problem)),
         config=config,
         address=address,

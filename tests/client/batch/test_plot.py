@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gomin_client.batch.inputs import STREAM
 from gomin_client.batch.plot import MAX_COLUMNS, PlotColumn, picture_paths, save
@@ -15,7 +16,7 @@ CONFIG = MelConfig()
 
 def column(name: str, samples: int = 6000) -> PlotColumn:
     original = np.random.default_rng(0).uniform(-0.3, 0.3, samples).astype(np.float32)
-    return PlotColumn.of(name, original, original[: samples - 100] / 2, CONFIG)
+    return PlotColumn.of(name, (original, original[: samples - 100] / 2), CONFIG)
 
 
 def test_a_column_has_the_mels_of_both() -> None:
@@ -37,9 +38,20 @@ def test_names_that_are_formulas_or_not_text(tmp_path: Path) -> None:
 def test_silence_and_a_short_recording(tmp_path: Path) -> None:
     silence = np.zeros(300, np.float32)
 
-    save(tmp_path / "plot.png", [PlotColumn.of("silence", silence, silence, CONFIG)], CONFIG)
+    save(tmp_path / "plot.png", [PlotColumn.of("silence", (silence, silence), CONFIG)], CONFIG)
 
     assert (tmp_path / "plot.png").is_file()
+
+
+def test_each_row_has_the_same_height(tmp_path: Path) -> None:
+    heights = []
+    for rows in (("original", "one"), ("original", "one", "two", "three")):
+        waves = [np.zeros(300, np.float32)] * len(rows)
+        save(tmp_path / "plot.png", [PlotColumn.of("silence", waves, CONFIG)], CONFIG, rows)
+        with Image.open(tmp_path / "plot.png") as picture:
+            heights.append(picture.height)
+
+    assert heights[1] == 2 * heights[0]
 
 
 def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:

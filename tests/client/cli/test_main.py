@@ -283,6 +283,7 @@ class TestCompare:
 
     def test_errors(self, tree: Path) -> None:
         assert_fails(invoke(app, "compare", "a.wav", "b.wav", "--html", "r.pdf"), 2, "r.pdf: expected a file name")
+        assert_fails(invoke(app, "compare", "a.wav", "b.wav", "--note", "x"), 2, "--note", "give --html too")
         assert_fails(invoke(app, "compare", "a.wav", "inputs"), 2, "one is a folder, the other a file")
         assert_fails(invoke(app, "compare", "a.wav", "nowhere"), 1, "nowhere: no such file or folder")
         assert_fails(invoke(app, "compare", "a.wav", "list.txt"), 1, "cannot be read as audio")

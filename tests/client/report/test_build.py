@@ -194,10 +194,11 @@ def test_file_names_are_text_and_nothing_else(tmp_path: Path, monkeypatch: pytes
         for name in NAMES:
             soundfile.write(os.path.join(folder, name), sweep(0.1, 300), RATE, format="WAV")
 
-    compare_with_report(report, Path("<i>in&\"'"), Path(os.fsdecode(b"o\xfeut")))
+    compare_with_report(report, Path("<i>in&\"'"), Path(os.fsdecode(b"o\xfeut")), note="<b>seed</b> 7")
 
     page = parse(page_of(report))
     assert not page.find("b")
+    assert [remark.text for remark in page.find("p", class_="remark")] == ["<b>seed</b> 7"]
     assert not page.find("i")
     (script,) = page.find("script")
     names = {article.find("h3")[0].text for article in page.find("article")}

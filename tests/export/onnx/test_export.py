@@ -17,7 +17,7 @@ from gomin_client.contract.repository import read_config
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.parity.record import sha256
 from gomin_export.repository.fingerprint import sampling_modules
-from tests.support import BIN, DEMO_CHECKPOINT, ROOT, run
+from tests.support import BIN, ROOT, SHARED_GAN, run
 
 ONNX_MODELS = [contract.GAN_MODEL, contract.DENOISER_MODEL]
 RECORDED = ("config.pbtxt", "1/parity.json", "1/reference.npz")
@@ -86,18 +86,18 @@ def test_no_path_of_the_exporting_machine_is_inside(repository: Path, model: str
     assert b"site-packages" not in content
 
 
-def test_models_describe_themselves(repository: Path, demo_gan: GomiGAN) -> None:
+def test_models_describe_themselves(repository: Path, shared_gan: GomiGAN) -> None:
     parameters = read_config(repository / "gomin_gan" / "config.pbtxt")
     described = ModelContract.from_parameters("gomin_gan", parameters)
     metadata = {prop.key: prop.value for prop in onnx.load(onnx_file(repository, "gomin_gan")).metadata_props}
 
     assert described.kind == "gan"
-    assert described.mel == demo_gan.mel_config
-    assert described.halo_frames == demo_gan.halo_frames
-    assert described.provenance[1].checkpoint_sha256 == sha256(DEMO_CHECKPOINT)
+    assert described.mel == shared_gan.mel_config
+    assert described.halo_frames == shared_gan.halo_frames
+    assert described.provenance[1].checkpoint_sha256 == sha256(SHARED_GAN)
     assert described.provenance[1].precision == "fp32"
     assert described.provenance[1].parity.startswith("21 of 21 cases passed, max abs error ")
-    assert metadata["gomin.checkpoint_sha256"] == sha256(DEMO_CHECKPOINT)
+    assert metadata["gomin.checkpoint_sha256"] == sha256(SHARED_GAN)
     assert metadata["gomin.precision"] == "fp32"
     assert described.to_parameters().items() <= metadata.items()
     assert set(described.to_parameters()) == {

@@ -9,7 +9,7 @@ import pytest
 from gomin_export.cli import app
 from gomin_export.networks import GomiGAN
 from gomin_export.onnx.forms import GraphOptions, gan_form
-from tests.support import DEMO_CHECKPOINT, GOLDEN, invoke
+from tests.support import GOLDEN, SHARED_GAN, invoke
 
 CHECKPOINT = GOLDEN / "gan_v3.pt"
 
@@ -18,7 +18,7 @@ CHECKPOINT = GOLDEN / "gan_v3.pt"
 def test_float16_passes_its_gate_on_the_demo_checkpoint(tmp_path: Path) -> None:
     home = tmp_path / "models"
 
-    result = invoke(app, "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", home, "--precision", "fp16")
+    result = invoke(app, "gan", "--ckpt", SHARED_GAN, "--repository", home, "--precision", "fp16")
 
     assert result.returncode == 0, result.stderr
     assert "float16 on the CPU is emulated" in result.stderr

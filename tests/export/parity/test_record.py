@@ -8,14 +8,14 @@ import numpy as np
 
 from gomin_export.onnx import export as onnx_export
 from gomin_export.parity import record
-from tests.support import DEMO_CHECKPOINT
+from tests.support import SHARED_GAN
 
 
 def test_parity_json_tells_what_was_compared(repository: Path) -> None:
     report = json.loads((repository / "gomin_gan/1/parity.json").read_text())
 
     assert report["passed"] is True
-    assert report["checkpoint_sha256"] == record.sha256(DEMO_CHECKPOINT)
+    assert report["checkpoint_sha256"] == record.sha256(SHARED_GAN)
     assert report["files"] == {
         name: record.sha256(repository / "gomin_gan/1" / name) for name in ("model.onnx", "reference.npz")
     }
