@@ -19,7 +19,7 @@ import soundfile
 from benchmarks.machine import peak_of_server
 from gomin_client.files import audio
 from gomin_client.mel import resampling
-from tests.support import BIN, SHARED_GAN, EXAMPLES, RunningServer, run, serving
+from tests.support import BIN, EXAMPLES, SHARED_GAN, RunningServer, run, serving
 
 CLIENT = BIN / "gomin-client"
 

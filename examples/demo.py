@@ -241,6 +241,7 @@ class Demo:
         """What to type next."""
         kind = self.checkpoints[0].kind
         http, grpc, metrics, gateway = (self.ports[name] for name in PORTS)
+        url = self.url
         activate = Path(os.path.relpath(BIN)) if ROOT in BIN.parents else BIN
         server = f"gomin-server --model-repository model_repository --http-port {http} --grpc-port {grpc}"
         return (
@@ -248,8 +249,8 @@ class Demo:
             f"\n    . {activate}/activate"
             f"\n    gomin-export {kind} --ckpt YOURS --repository model_repository"
             f"\n    {server} --metrics-port {metrics} &"
-            f"\n    gomin-gateway --url grpc://localhost:{grpc} --port {gateway} &"
-            f"\n    gomin-client reconstruct {self.shortest} -o yours.wav --model {kind} --url grpc://localhost:{grpc} --wait 60"
+            f"\n    gomin-gateway --url {url} --port {gateway} &"
+            f"\n    gomin-client reconstruct {self.shortest} -o yours.wav --model {kind} --url {url} --wait 60"
             f"\n    gomin-client compare {self.shortest} yours.wav --html yours.html"
             "\n\nThe same in one command: make demo CKPT=YOURS. With KEEP=1 the server and the gateway keep running."
         )

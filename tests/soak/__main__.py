@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.soak.resources import NAMES
 from tests.soak.soak import Result, Settings, halves, soak
-from tests.support import SHARED_GAN, GOLDEN
+from tests.support import GOLDEN, SHARED_GAN
 
 
 def main() -> int:

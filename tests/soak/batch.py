@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from tests.soak.soak import Deployment
-from tests.support import BIN, SHARED_GAN, EXAMPLES
+from tests.support import BIN, EXAMPLES, SHARED_GAN
 
 FAULTS = ("helper killed", "server killed", "launcher killed")
 SECONDS = (1.0, 4.0)  # of a file
