@@ -18,7 +18,7 @@ from typing import Any
 from gomin_client.batch.inputs import STREAM
 from gomin_client.batch.outputs import FileJob
 from gomin_client.batch.plot import PlotColumn
-from gomin_client.batch.tasks import TASKS, Batch, BatchSettings
+from gomin_client.batch.tasks import TASKS, Batch, BatchSettings, Progress
 from gomin_client.errors import FileError, GominError, ServerError
 from gomin_client.files import atomic
 from gomin_client.inference.pinned import PinnedModel
@@ -91,6 +91,7 @@ def run_jobs(
     config: MelConfig,
     settings: BatchSettings,
     report: Callable[[Outcome], None] = lambda _: None,
+    progress: Progress = lambda _done, _total: None,
 ) -> list[Outcome]:
     """Make files.
 
@@ -100,12 +101,13 @@ def run_jobs(
         config: the settings of mels.
         settings: what to do with the files.
         report: called with each file's outcome as soon as it is known, in any order.
+        progress: see `Batch`; called in the threads that make files.
 
     Returns:
         One outcome for each job, in the order of the jobs. If the server went away, the error of one of them is a
         `ServerError`, and jobs that had not begun are `NOT_TRIED`.
     """
-    batch = Batch(vocoder, config, settings)
+    batch = Batch(vocoder, config, settings, progress)
     outcomes = [Outcome(job) for job in jobs]
     waiting: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     finished: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()

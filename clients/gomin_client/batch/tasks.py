@@ -27,6 +27,7 @@ from gomin_client.mel.resampling import resample, resample_blocks
 from gomin_client.mel.scales import MelReading, to_gomin
 
 Block = TypeVar("Block")
+Progress = Callable[[float, float | None], None]
 
 _drawing = threading.Lock()  # matplotlib is not made for several threads
 
@@ -97,12 +98,15 @@ class Batch:
         vocoder: the model; None if nothing is vocoded.
         config: the settings of mels.
         settings: what to do with the files.
+        progress: called while a file is made, with the seconds of audio that are done, and of the whole recording if
+            they are known.
         aborted: set when no more blocks are wanted.
     """
 
     vocoder: PinnedModel | None
     config: MelConfig
     settings: BatchSettings
+    progress: Progress = lambda _done, _total: None
     aborted: threading.Event = field(default_factory=threading.Event)
 
     def required_vocoder(self) -> PinnedModel:
@@ -138,14 +142,27 @@ class Batch:
             blocks = audio.moderate(blocks)
         return self.until_aborted(blocks if self.settings.all_channels else map(audio.mix, blocks))
 
-    def write_audio(self, job: FileJob, waves: Iterable[Wave]) -> float:
-        """Write a job's result, and return its duration in seconds."""
+    def write_audio(self, job: FileJob, waves: Iterable[Wave], expected_s: float | None = None) -> float:
+        """Write a job's result, and return its duration in seconds.
+
+        Args:
+            job: the job.
+            waves: (channels, any number of samples) each.
+            expected_s: its duration in seconds, if it is known.
+        """
         settings, vocoder, rate = self.settings, self.required_vocoder(), self.config.sample_rate
-        waves = self.until_aborted(waves)
+        waves = self._followed(self.until_aborted(waves), expected_s)
         if settings.live:
             return stdio.write_stream(waves, rate, settings.extension, settings.subtype) / rate
         with _target(job, settings.extension) as target:
             return audio.write_blocks(target, waves, rate, settings.subtype, vocoder.comment(settings.seed)) / rate
+
+    def _followed(self, waves: Iterable[Wave], expected_s: float | None) -> Iterator[Wave]:
+        samples = 0
+        for wave in waves:
+            samples += wave.shape[-1]
+            self.progress(samples / self.config.sample_rate, expected_s)
+            yield wave
 
 
 def analyze(job: FileJob, batch: Batch) -> Made:
@@ -189,7 +206,7 @@ def reconstruct(job: FileJob, batch: Batch) -> Made:
         original = Tally(batch.channels(job, reader), keep=settings.plot)
         waves = vocoder.reconstructed(original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=first)
         made = Tally(waves, keep=settings.plot)
-        seconds = batch.write_audio(job, made)
+        seconds = batch.write_audio(job, made, reader.seconds)
     column = None
     if settings.plot:
         recorded = resample(original.first_channel(), reader.rate, batch.config.sample_rate)

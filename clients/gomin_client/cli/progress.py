@@ -35,8 +35,8 @@ class Display:
         self._seconds = 0.0
         self._bar: Any = None
         self._task: Any = None
-        if total > 1 and not self._quiet and sys.stderr.isatty():
-            self._bar, self._task = _bar(total)
+        if not self._quiet and sys.stderr.isatty():
+            self._bar, self._task = _bar(total) if total > 1 else _bar_of_one_file()
 
     def __enter__(self) -> Display:
         if self._bar is not None:
@@ -68,6 +68,21 @@ class Display:
     def _print_above_bar(self, line: str) -> None:
         self._bar.console.print(visible(in_options(line)), markup=False, highlight=False, soft_wrap=True)
 
+    def advance(self, done_s: float, expected_s: float | None) -> None:
+        """Show how far the only file is; a batch shows the number of files instead.
+
+        Args:
+            done_s: seconds of audio that are done.
+            expected_s: seconds of the whole recording; None if they are not known.
+        """
+        if self._bar is None or self._total > 1:
+            return
+        amount = f"{done_s:.1f} s of audio" if expected_s is None else f"{done_s:.1f} of {expected_s:.1f} s of audio"
+        self._bar.update(self._task, completed=done_s, total=expected_s, amount=amount, rate=self._rate(done_s))
+
+    def _rate(self, seconds: float) -> str:
+        return f"{seconds / (time.perf_counter() - self._started):.2f} × real time"
+
     def print_outcome(self, outcome: Outcome) -> None:
         """Print the outcome of one file, and advance the progress bar."""
         job = outcome.job
@@ -80,9 +95,8 @@ class Display:
         else:
             self._seconds += outcome.seconds
             self.print(f"{job.source} -> {job.target}  {outcome.seconds:.2f} s of audio in {outcome.elapsed:.2f} s")
-        if self._bar is not None:
-            rate = self._seconds / (time.perf_counter() - self._started)
-            self._bar.update(self._task, advance=1, rate=f"{rate:.2f} × real time")
+        if self._bar is not None and self._total > 1:
+            self._bar.update(self._task, advance=1, rate=self._rate(self._seconds))
 
     def print_summary(self, outcomes: Sequence[Outcome], left_out: Sequence[Path] = ()) -> None:
         """Print the totals of a batch.
@@ -138,15 +152,22 @@ def to_json(outcomes: Sequence[Outcome], plan: BatchPlan, **facts: Any) -> str:
 
 
 def _bar(total: int) -> tuple[Any, Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn
 
-    bar = Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    bar = _columns(MofNCompleteColumn())
     return bar, bar.add_task("", total=total, rate="")
+
+
+def _bar_of_one_file() -> tuple[Any, Any]:
+    from rich.progress import TextColumn
+
+    bar = _columns(TextColumn("{task.fields[amount]}"))
+    return bar, bar.add_task("", total=None, amount="", rate="")
+
+
+def _columns(amount: Any) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate, eta = TextColumn("{task.fields[rate]}"), TextColumn("ETA")
+    return Progress(BarColumn(), amount, rate, eta, TimeRemainingColumn(), console=Console(stderr=True))

@@ -99,6 +99,8 @@ def run_batch(
     with ExitStack() as stack:
         try:
             vocoder, config = vocoding.open(stack) if jobs else (None, MelConfig())
+            if vocoder is not None:
+                vocoder.prepare()  # before the clock of the display starts
         except ServerError:
             _check_existence(jobs)
             raise
@@ -116,7 +118,7 @@ def run_batch(
             facts = {"model": vocoder and f"{vocoder.model} {vocoder.version}", "seed": settings.seed}
             results = stack.enter_context(ResultsFile(settings.results, part, facts))
             receivers.append(results.add)
-        outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers))
+        outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers), display.advance)
         failures = [outcome.error for outcome in outcomes if outcome.error is not None]
         server_lost = any(isinstance(error, ServerError) for error in failures)
         try:

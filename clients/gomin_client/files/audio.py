@@ -60,6 +60,7 @@ class AudioReader:
     Attributes:
         channels: number of channels.
         rate: sample rate in Hz.
+        seconds: duration that the file declares, in seconds, to show progress; None if it is not known.
         warning: a sentence about a defect of the file, once it has been read to its end; empty if there is none.
     """
 
@@ -79,6 +80,8 @@ class AudioReader:
         with self._errors():
             self._decoder = _open(source)
         self.rate, self.channels = self._decoder.rate, self._decoder.channels
+        frames = getattr(self._decoder, "frames", 0) if isinstance(source, Path) else 0
+        self.seconds = frames / self.rate if 0 < frames < _UNKNOWN_LENGTH else None
         if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
             self._decoder.close()
             raise FileError(f"{self._name}: has a sample rate of {self.rate} Hz; expected at least {LOWEST_RATE}")

@@ -222,7 +222,7 @@ class ResumingDecoder:
             demuxer: see `FFmpegDecoder`.
         """
         self.rate, self.channels = first.rate, first.channels
-        self._path, self._demuxer, self._expected = path, demuxer, first.frames
+        self._path, self._demuxer, self.frames = path, demuxer, first.frames
         self._first = first
         self._second: FFmpegDecoder | None = None
         self._read = 0
@@ -248,7 +248,7 @@ class ResumingDecoder:
         """See `Decoder.defect`."""
         if self._second is None:
             return self._first.defect()
-        is_short = self._read < self._expected
+        is_short = self._read < self.frames
         return TRUNCATED if is_short else self._second.defect() or "is damaged; read as far as it goes"
 
     def close(self) -> None:

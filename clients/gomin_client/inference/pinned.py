@@ -175,6 +175,10 @@ class PinnedModel:
         if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
             raise UsageError(f"seed {seed!r}: expected a whole number, 0 … 2**64 - 1")
 
+    def prepare(self) -> None:
+        """See `Transport.prepare`."""
+        self._transport.prepare(self.model, self.version)
+
     def statistics(self) -> Statistics | None:
         """What the server has counted for this model so far; None if the model runs in-process."""
         return self._transport.statistics(self.model, self.version)

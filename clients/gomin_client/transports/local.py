@@ -125,6 +125,11 @@ class LocalTransport(Transport):
         parameters, max_batch_size = model_repository.parse_config(home / model_repository.CONFIG)
         return ModelInfo(model, tuple(model_repository.versions(home)), parameters, max_batch_size)
 
+    def prepare(self, model: str, version: int) -> None:
+        """See `Transport.prepare`."""
+        if self._open(model, version).chain is not None:
+            self._open(contract.DENOISER_MODEL, version)
+
     def infer(
         self,
         model: str,

@@ -89,6 +89,10 @@ class RetryingTransport(TransportWrapper):
         self._answered_at = time.monotonic()
         return described
 
+    def prepare(self, model: str, version: int) -> None:
+        """See `Transport.prepare`."""
+        self._repeat(self._wait_s, lambda: self._inner.prepare(model, version))
+
     def infer(
         self,
         model: str,
