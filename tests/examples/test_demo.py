@@ -97,7 +97,7 @@ curl -sS --retry 300 --retry-delay 1 --retry-all-errors localhost:{gateway}/read
 """
     result = subprocess.run(["bash", "-c", script], cwd=home, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.endswith('{"status":"ready"}'), result.stdout
+    assert '{"status":"ready"}' in result.stdout
     assert soundfile.info(home / "yours.wav").frames
     assert "<title>Listening report" in (home / "yours.html").read_text()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +100,8 @@ def run_batch(
         try:
             vocoder, config = vocoding.open(stack) if jobs else (None, MelConfig())
             if vocoder is not None:
-                vocoder.prepare()  # before the clock of the display starts
+                with suppress(GominError):  # the files report it
+                    vocoder.prepare()  # before the clock of the display starts
         except ServerError:
             _check_existence(jobs)
             raise

@@ -116,12 +116,13 @@ class Transport(Protocol):
             ServerError: the server cannot be reached, or is unavailable.
         """
 
-    def prepare(self, model: str, version: int) -> None:
+    def prepare(self, model: str, version: int) -> None:  # noqa: ARG002
         """Load what the first call of a model needs, so that the time of that call is the model's own.
 
         Raises:
             ContractError, ServerError: see `infer`.
         """
+        return
 
     def statistics(self, model: str, version: int) -> Statistics | None:  # noqa: ARG002
         """What the server has counted for a model since it was loaded, for all callers; None if it counts nothing.
