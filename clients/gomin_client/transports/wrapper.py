@@ -39,6 +39,10 @@ class TransportWrapper(Transport):
         """See `Transport.describe`."""
         return self._inner.describe(model)
 
+    def prepare(self, model: str, version: int) -> None:
+        """See `Transport.prepare`."""
+        self._inner.prepare(model, version)
+
     def infer(
         self,
         model: str,
