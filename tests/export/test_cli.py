@@ -39,7 +39,7 @@ def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, 
     assert second.stdout == first.stdout == f"{home}/gomin_mel/1\n{home}/gomin_gan/1\n{home}/gomin_reconstruct/1\n"
     assert model.stat().st_mtime_ns == before
     said, repeated = first.stderr.splitlines(), second.stderr.splitlines()
-    for name, reference in (("gomin_mel", "the client's front end"), ("gomin_gan", "PyTorch")):
+    for name, reference in (("gomin_mel", "librosa"), ("gomin_gan", "PyTorch")):
         start, end = (said.index(line) for line in said if line.startswith((f"comparing {name} ", f"{name}: ")))
         assert said[start] == f"comparing {name} with {reference}"
         table = said[start + 1 : end + 1]  # before the next model is exported; the same is printed from the record

@@ -75,6 +75,9 @@ class TritonTransport(Transport):
     def __init__(self, url: str) -> None:
         self._url = url
 
+    def prepare(self, model: str, version: int) -> None:
+        """Nothing: the server has loaded the model."""
+
     @property
     def url(self) -> str:
         """See `Transport.url`."""
