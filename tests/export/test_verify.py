@@ -1,6 +1,7 @@
 """gomin-export verify, against repositories on disk and real servers."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,9 +50,7 @@ class TestRepository:
         assert result.stderr == ""
         for model in ("gomin_gan", "gomin_denoiser", "gomin_mel", "gomin_mel_diffusion"):
             assert f"{model} version 1: 5 of 5 cases passed" in result.stdout
-        assert (
-            "gomin_mel version 1: 5 of 5 cases passed, max abs error 0.0e+00 (numpy float32: 0.0e+00)" in result.stdout
-        )
+        assert re.search(r"gomin_mel version 1: 5 of 5 cases passed, .*\(librosa float32: 0\.0e\+00\)", result.stdout)
         assert "gomin_reconstruct version 1: 3 of 3 cases passed" in result.stdout
         assert "gomin_reconstruct_diffusion version 1: 1 of 1 cases passed" in result.stdout
         assert "gomin_diffusion version 1: 1 of 1 cases passed" in result.stdout
