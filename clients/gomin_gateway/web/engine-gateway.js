@@ -8,15 +8,9 @@
 //
 // `settings` are {model, sampler, steps, schedule, eta, seed}; empty ones are left out. Methods throw EngineError.
 
+import { EngineError } from "./errors.js";
 import { parseNpy } from "./npy.js";
 import { encodeWav } from "./wav.js";
-
-export class EngineError extends Error {
-  constructor(detail, kind = "") {
-    super(detail);
-    this.kind = kind;
-  }
-}
 
 const KEY = "gomin-key";
 
