@@ -39,6 +39,43 @@ class AddressOptions:
 
 
 @dataclass(frozen=True)
+class ServingOptions:
+    """How requests are served."""
+
+    in_flight: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, max=64, help="Number of windows of one request that are in flight.")
+    ] = 2
+    log_json: Annotated[bool, typer.Option("--log-json", help="Write log lines as JSON.")] = False
+
+
+@dataclass(frozen=True)
+class StaticOptions:
+    """The page as a folder, instead of a gateway."""
+
+    static: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Start no gateway, but write the page and the models of --url local:DIRECTORY into this folder. Any "
+            "web host can serve it: models run in the browser.",
+            show_default=False,
+        ),
+    ] = None
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="For --static: the npm package onnxruntime-web, a .tgz file or unpacked. Default: npm fetches it.",
+            show_default=False,
+        ),
+    ] = None
+    webgpu: Annotated[
+        bool,
+        typer.Option("--webgpu", help="For --static: let the page compute on GPUs, too (27 MB more; experimental)."),
+    ] = False
+
+
+@dataclass(frozen=True)
 class CallerOptions:
     """Who may call."""
 

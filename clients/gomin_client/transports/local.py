@@ -102,6 +102,11 @@ class LocalTransport(Transport):
         self._lock = threading.Lock()
 
     @property
+    def repository(self) -> Path:
+        """The directory."""
+        return self._repository
+
+    @property
     def url(self) -> str:
         """See `Transport.url`."""
         return f"local:{self._repository}"

@@ -6,6 +6,14 @@
 //                                     onSamples(part) while it is being computed
 //   mel(samples, rate, model, signal) -> {values, bands, frames}: Float32Array, bands x frames, 0 to 1
 //
+// and the properties
+//
+//   kind                              "gateway" or "browser": which parts of the page are shown
+//   devices, device                   what can compute, and what does
+//   description                       a sentence about where models run
+//   onLoading                         is called with {loaded, total} bytes while a model is loaded into the page
+//   key                               the API key
+//
 // `settings` are {model, sampler, steps, schedule, eta, seed}; empty ones are left out. Methods throw EngineError.
 
 import { EngineError } from "./errors.js";
@@ -15,6 +23,12 @@ import { encodeWav } from "./wav.js";
 const KEY = "gomin-key";
 
 export class GatewayEngine {
+  kind = "gateway";
+  devices = ["server"];
+  device = "server";
+  description = "";
+  onLoading = () => {};
+
   get key() {
     return sessionStorage.getItem(KEY) ?? "";
   }

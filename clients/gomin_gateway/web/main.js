@@ -1,5 +1,5 @@
 import { ORIGINAL, Player, RECONSTRUCTION } from "./player.js";
-import { GatewayEngine } from "./engine-gateway.js";
+import { Engine } from "./engine.js";
 import { Listening } from "./listening.js";
 import { Settings } from "./settings.js";
 import { Sound } from "./sound.js";
@@ -7,13 +7,22 @@ import { encodeWav } from "./wav.js";
 
 const find = (id) => document.getElementById(id);
 
-const engine = new GatewayEngine();
+const engine = new Engine();
 const player = new Player();
 const settings = new Settings();
 const listening = new Listening(player);
 const sound = new Sound({ onChosen: showChosen, onProblem: showProblem });
 let running = null; // the AbortController of the work in progress
 let download = "";
+
+for (const element of document.querySelectorAll("[data-engine]")) {
+  element.hidden = element.dataset.engine !== engine.kind;
+}
+
+engine.onLoading = ({ loaded, total }) => {
+  find("progress").value = loaded / total;
+  showStatus(`Loading the model: ${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`);
+};
 
 // What a script may read: the player has the samples.
 globalThis.gomin = { player };
@@ -31,6 +40,8 @@ async function loadModels(fragment) {
     const models = await engine.models();
     find("key-form").hidden = !engine.key;
     const refused = settings.offer(models, fragment);
+    find("device-field").hidden = engine.devices.length < 2;
+    find("engine-note").textContent = engine.description;
     ready();
     return refused;
   } catch (error) {
@@ -75,6 +86,8 @@ find("settings").addEventListener("submit", (event) => {
   if (!running && sound.file && settings.model) run();
 });
 
+find("device").addEventListener("change", ({ target }) => { engine.device = target.value; });
+
 find("cancel").addEventListener("click", () => running?.abort());
 
 find("link").addEventListener("click", async () => {
@@ -103,6 +116,7 @@ async function run() {
     original.mel = await engine.mel(original.samples, original.rate, model, signal);
     listening.showOriginal(original.mel);
     showStatus("Computing …");
+    find("progress").value = 0;
     const made = await engine.reconstruct(file, values, model, arrived, signal);
     player.finish();
     offerDownload(made, file.name);

@@ -59,7 +59,7 @@ export class Settings {
     const note = document.getElementById("model-note");
     this.#chain.hidden = !model?.sampling;
     if (!model) {
-      note.textContent = "The gateway offers no models.";
+      note.textContent = "No models are offered.";
       return;
     }
     document.getElementById("bands").textContent = model.mel.n_mels;

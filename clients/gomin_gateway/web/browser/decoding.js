@@ -3,13 +3,13 @@
 // Browsers decode many formats, but convert the result to a rate of their choice, and 16-bit integers to floats in ways
 // of their own. So WAV files are read here, other files are decoded at the rate that their header names, and the integers
 // of FLAC files are restored.
-import { EngineError } from "./errors.js";
+import { EngineError } from "../errors.js";
 import { streamInfo } from "./headers.js";
-import { parseWav } from "./wav.js";
+import { parseWav } from "../wav.js";
 
 export const LONGEST_S = 600; // of a recording: its samples, spectrogram and result are held in memory
 const USUAL_RATE = 48000; // in Hz, of files whose header is not known; most browsers' decoders have no better one
-const LOUDEST = 8; // as in gomin_client/mel/features.py
+export const LOUDEST = 8; // as in gomin_client/mel/features.py
 
 // file: a File or Blob. Returns {channels: [Float32Array], rate}.
 export async function decode(file) {
