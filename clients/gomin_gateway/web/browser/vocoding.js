@@ -3,7 +3,7 @@ import { EngineError } from "../errors.js";
 import { LOUDEST } from "./decoding.js";
 import { Windower, chooseSize } from "./windows.js";
 
-const FRONT_END_FRAMES = 1024; // of a mel that are computed at a time
+const FRONT_END_FRAMES = 256; // of a mel that are computed at a time
 const SOON_FRAMES = 16; // of a first window, besides its halo, so that audio begins soon
 
 // Lets messages in, such as one that cancels: ONNX Runtime answers without a turn of the event loop.
