@@ -14,6 +14,7 @@ from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import ContractError, FileError, ServerError, UsageError
 from gomin_client.files.atomic import atomic_folder
+from gomin_client.sampling.jobs import DiffusionModel
 from gomin_client.transports.connection import Connection
 from gomin_client.transports.local import LocalTransport
 from gomin_gateway import onnxruntime_web
@@ -116,7 +117,7 @@ class _Models:
     def __init__(self, transport: LocalTransport) -> None:
         self._transport = transport
         described = Backend(self._transport, Connection()).models()
-        self._models = [model for model in described if model["kind"] == contract.GAN]
+        self._models = [model for model in described if model["kind"] in contract.VOCODER_KINDS]
         if not self._models:
             raise ServerError(f"{self._transport.url}: has no model that makes audio; run gomin-export first")
         self._repository = transport.repository
@@ -139,11 +140,17 @@ class _Models:
         for model in self._models:
             newest = max(known["version"] for known in model["versions"])
             front_end = self._front_end(model["name"])
-            network = self._network(stage, model["name"], newest)
+            parts: dict[str, Any] = {}
+            name = model["name"]
+            if model["kind"] == contract.DIFFUSION:
+                parameters = self._transport.describe(name).parameters
+                tiling = DiffusionModel.from_config(parameters, max_batch_size=1).tiling
+                name, parts["tile_frames"] = contract.DENOISER_MODEL, tiling.tile_frames
+            parts["network"] = self._network(stage, name, newest)
             found.append(
                 {
                     **model,
-                    "network": network,
+                    **parts,
                     "front_end": {**self._network(stage, front_end, self._newest(front_end)), "cpu_only": True},
                 }
             )

@@ -2,7 +2,9 @@
 import { EngineError } from "../errors.js";
 import { resample } from "./resampling.js";
 import { Sessions } from "./sessions.js";
-import { reconstruct, wholeMel } from "./vocoding.js";
+import { breathe, columns, reconstruct, wholeMel } from "./vocoding.js";
+import { resolveSettings, runChain } from "../sampling/chain.js";
+import { Tiling, tiledDenoiser } from "../sampling/tiling.js";
 
 let sessions = null;
 let last = Promise.resolve();
@@ -57,13 +59,56 @@ async function mel({ samples, model }, signal) {
   return [found, [found.values.buffer]];
 }
 
-async function reconstructed({ samples, model }, signal, onPart) {
+async function reconstructed({ samples, model, settings }, signal, onPart) {
+  const chain = model.sampling && chainOf(model, settings); // before anything is loaded: its settings may be wrong
   const [frontEnd, network] = await sessions.open([model.front_end, model.network], signal);
+  const vocode = chain ? sampler(network, model, chain, signal) : vocoder(network, model);
+  const halo = model.halo_frames * (chain ? chain.sampling.steps : 1); // every step of a chain adds that of one
+  for await (const part of reconstruct(samples, model, halo, analyzer(frontEnd), vocode, signal)) onPart(part);
+  return [{ seed: chain ? String(chain.seed) : "", sampling: chain ? String(chain.sampling) : "" }, []];
+}
+
+function chainOf(model, { sampler, steps, schedule, eta, seed = "" }) {
+  const sampling = resolveSettings({ sampler, steps, schedule, eta }, model.sampling.default, model.num_diffusion_steps);
+  return { sampling, seed: seedOf(seed) };
+}
+
+const MOST_SEED = 2n ** 64n - 1n;
+
+// A seed as a BigInt; a random one, short enough to be typed again, if none is given.
+function seedOf(text) {
+  if (text === "") return BigInt(crypto.getRandomValues(new Uint32Array(1))[0]);
+  const seed = /^[0-9]{1,20}$/.test(text) ? BigInt(text) : -1n;
+  if (seed < 0n || seed > MOST_SEED) throw new RangeError(`seed ${text}: expected a whole number, 0 … 2**64 - 1`);
+  return seed;
+}
+
+function vocoder(network, model) {
   const bands = model.mel.n_mels;
-  const vocode = (values, { length }) => sessions.run(network, { mel: [values, [1, bands, length]] }, "audio");
-  const parts = reconstruct(samples, model, model.halo_frames, analyzer(frontEnd), vocode, signal);
-  for await (const part of parts) onPart(part);
-  return [{ seed: "", sampling: "" }, []];
+  return (values, { length }) => sessions.run(network, { mel: [values, [1, bands, length]] }, "audio");
+}
+
+// Runs the chain for a window: noise depends on the place of each sample in the whole, so windows fit together.
+function sampler(denoiser, model, { sampling, seed }, signal) {
+  const { hop_length: hop, num_diffusion_steps: numDiffusionSteps, mel: { n_mels: bands } } = model;
+  const tiling = new Tiling(hop, model.halo_frames, model.tile_frames);
+  return (mel, { first, length }) => {
+    const denoiseTile = async (part, timestep, from, frames) => {
+      await breathe(signal);
+      const tile = frames === length ? mel : columns(mel, bands, length, from, from + frames);
+      const inputs = {
+        signal: [part.slice(), [1, 1, part.length]],
+        timestep: [Float32Array.of(timestep), [1, 1]],
+        mel: [tile, [1, bands, frames]],
+      };
+      return sessions.run(denoiser, inputs, "noise");
+    };
+    const denoise = tiledDenoiser(tiling, length, denoiseTile);
+    const settings = sampling;
+    return runChain({
+      settings, numDiffusionSteps, denoise, length: length * hop, seed, firstSample: first * hop, signal,
+    });
+  };
 }
 
 function analyzer(session) {
