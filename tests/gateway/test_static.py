@@ -249,9 +249,8 @@ def test_files_are_decoded_at_their_own_rate(open_page: Open, site: Site) -> Non
     lossy = [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]
     rates = [11025, 24000, 44100]
     files = {
-        (kind, subtype, rate): encoded(sound(0.2, rate) // divisor, rate, kind, subtype)
-        for kinds, divisor in ((exact, 1), (lossy, 4))  # browsers clip what is beyond full scale
-        for kind, subtype in kinds
+        (kind, subtype, rate): encoded(sound(0.2, rate), rate, kind, subtype)
+        for kind, subtype in exact + lossy
         for rate in rates
     }
     page = open_page(site)
@@ -267,6 +266,7 @@ def test_files_are_decoded_at_their_own_rate(open_page: Open, site: Site) -> Non
         else:
             shorter = min(len(found), len(expected))
             assert abs(len(found) - len(expected)) <= 1152, what
+            found, expected = np.clip(found, -1, 1), np.clip(expected, -1, 1)  # browsers clip some formats
             np.testing.assert_allclose(found[:shorter], expected[:shorter], rtol=0, atol=1e-4, err_msg=str(what))
 
 
