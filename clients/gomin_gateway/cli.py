@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,9 +13,6 @@ from gomin_client.cli import options as o
 from gomin_client.cli.console import Version, echo, run
 from gomin_client.cli.records import with_records
 from gomin_client.errors import UsageError
-from gomin_client.transports.connection import Connection
-from gomin_client.transports.registry import Location, connect_once
-from gomin_gateway import onnxruntime_web
 from gomin_gateway.options import (
     AddressOptions,
     CallerOptions,
@@ -65,7 +60,7 @@ def serve(
     if page.static is not None:
         for record in (address, callers, limits, connection, serving):
             _refuse(record, "has no effect with --static")
-        _write_page(url or [], page.static, page)
+        _write_page(url or [], page)
         return
     _refuse(page, "needs --static")
     keys, bounds = callers.keys(), limits.build()
@@ -89,20 +84,24 @@ def serve(
     run_server(made, service, listener, started)
 
 
-def _write_page(urls: Sequence[Location], folder: Path, options: StaticOptions) -> None:
+def _write_page(urls: list[str], options: StaticOptions) -> None:
     """Write the page as a folder.
 
     Raises:
         GominError: see `static.write`; the URL is not a repository, or there are options of a gateway.
     """
+    from gomin_client.transports.connection import Connection
     from gomin_client.transports.local import LocalTransport
-    from gomin_gateway import static
+    from gomin_client.transports.registry import connect_once
+    from gomin_gateway import onnxruntime_web, static
 
     if not urls:
         raise UsageError("--static needs the models themselves: --url local:DIRECTORY")
     transport = connect_once(urls, Connection())
     if not isinstance(transport, LocalTransport):
         raise UsageError(f"{transport.url}: --static needs the models themselves: --url local:DIRECTORY")
+    folder = options.static
+    assert folder is not None
     static.check_target(folder)
     if options.onnxruntime_web is None:
         echo(f"gomin-gateway: npm fetches {onnxruntime_web.PACKAGE} {onnxruntime_web.VERSION} (33 MB)", err=True)
