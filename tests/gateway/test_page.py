@@ -2,92 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from gomin_client import Vocoder
+from gomin_client.mel.features import MelConfig, band_edges, mel_spectrogram
 from gomin_client.sampling.settings import SamplerSettings
-from gomin_client.tools.compare import compare_paths
+from gomin_client.tools.compare import compare_paths, read_mono
 from gomin_gateway.page import WEB
 from gomin_gateway.settings import ApiKeys
-from tests.gateway.running import WAIT_S, Gated, Gateway, running
+from tests.browser import WAIT_MS, Pages, chromium, until
+from tests.gateway.running import Gated, Gateway, running
 from tests.gateway.test_answers import wav
-from tests.support import EXAMPLES, RunningServer, tool
+from tests.support import EXAMPLES, RunningServer
 
 CROW = EXAMPLES[0]
-WAIT_MS = WAIT_S * 1000
-Open = Callable[..., Page]
+DISTANCES = ("log_mel_l1_db", "spectral_convergence", "log_magnitude_l1", "snr_db")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = tool("chromium")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        # any other host cannot even be looked up
-        arguments.append("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
-        made = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield made
-        made.close()
-
-
-@contextmanager
-def opening(browser: Browser) -> Iterator[Open]:
-    """Opens the page of a gateway; at the end, it has asked no other host, and nothing went wrong inside."""
-    wrong: list[str] = []
-
-    def opened(gateway: Gateway, fragment: str = "", **settings: object) -> Page:
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        page.on("request", lambda request: asked(gateway, request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: complained(message.type, message.text))
-        page.goto(f"{gateway.url}/#{fragment}")
-        return page
-
-    def asked(gateway: Gateway, url: str) -> None:
-        if not url.startswith((f"{gateway.url}/", "blob:", "data:")):
-            wrong.append(f"asks {url}")
-
-    def complained(kind: str, text: str) -> None:
-        if kind in ("error", "warning") and "Failed to load resource" not in text:
-            wrong.append(text)
-
-    contexts: list = []
-    try:
+    with chromium() as opened:
         yield opened
-    finally:
-        for context in contexts:
-            context.close()
-    assert not wrong
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    with opening(browser) as opened:
+def pages(browser: Browser) -> Iterator[Pages]:
+    with Pages(browser) as opened:
         yield opened
-
-
-def until(page: Page, condition: str) -> None:
-    """Wait for a condition in the page, whose policy forbids what Playwright's `wait_for_function` does."""
-    page.evaluate(
-        f"""async () => {{
-          const end = Date.now() + {WAIT_MS};
-          while (!({condition})) {{
-            if (Date.now() > end) throw new Error("it has not happened");
-            await new Promise((resolve) => setTimeout(resolve, 20));
-          }}
-        }}"""
-    )
 
 
 def reconstruct(page: Page) -> np.ndarray:
@@ -98,26 +47,31 @@ def reconstruct(page: Page) -> np.ndarray:
 
 
 def test_a_file_becomes_what_the_client_makes_of_it(
-    open_page: Open, gateway: Gateway, server: RunningServer, tmp_path: Path
+    pages: Pages, gateway: Gateway, server: RunningServer, tmp_path: Path
 ) -> None:
-    page = open_page(gateway)
+    page = pages.open(gateway.url)
     page.get_by_label("Choose a file").set_input_files(CROW)
     found = reconstruct(page)
-    with page.expect_download() as downloading:
-        page.get_by_role("link", name="Download").click()
-    downloading.value.save_as(tmp_path / "a.wav")
-    downloaded, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
 
     with Vocoder(server.grpc) as vocoder:
         wave, original_rate = soundfile.read(CROW, dtype="float32")
         expected = vocoder.reconstruct(wave, original_rate)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    assert (downloading.value.suggested_filename, rate) == ("crow_gan.wav", 24000)
-    np.testing.assert_array_equal(downloaded, found)
+    for kind, subtype, atol in (("wav", "FLOAT", 0), ("flac", "PCM_24", 2**-23), ("mp3", "", 0.2), ("ogg", "", 0.2)):
+        page.get_by_label("Format of the download").select_option(kind)
+        with page.expect_download() as downloading:
+            page.get_by_role("button", name="Download").click()
+        file = tmp_path / downloading.value.suggested_filename
+        downloading.value.save_as(file)
+        downloaded, rate = soundfile.read(file, dtype="float32")
+        assert (file.name, rate) == (f"crow_gan.{kind}", 24000)
+        assert soundfile.info(file).subtype == subtype or not subtype
+        np.testing.assert_allclose(downloaded[: len(found)], found, rtol=0, atol=atol)
+        expect(page.locator("#status")).to_have_text(f"Saved as crow_gan.{kind}.")
 
-    (compared,) = compare_paths(CROW, tmp_path / "a.wav")
-    for name in ("log_mel_l1_db", "spectral_convergence", "log_magnitude_l1", "snr_db"):
+    (compared,) = compare_paths(CROW, tmp_path / "crow_gan.wav")
+    for name in DISTANCES:
         shown = float(page.locator(f"[data-distance={name}]").get_attribute("data-value"))
         assert shown == pytest.approx(getattr(compared.distance, name), rel=1e-3), name
     for name in ("original", "reconstruction", "difference"):
@@ -129,11 +83,109 @@ def test_a_file_becomes_what_the_client_makes_of_it(
         )
         assert colours[:2] == [len(found) // 256 + 1, 128]
         assert colours[2] > 50
+    assert_axes_and_values(page, *(read_mono(path, MelConfig()) for path in (CROW, tmp_path / "crow_gan.wav")))
 
 
-def test_a_link_has_the_settings(open_page: Open, gateway: Gateway, server: RunningServer) -> None:
+def assert_axes_and_values(page: Page, original: np.ndarray, reconstruction: np.ndarray) -> None:
+    """The labels are where their frequencies and seconds are, and the pointer shows the values of both mels there."""
+    box = page.locator(".plot").nth(1).bounding_box()
+    bands = page.locator(".bands").nth(1).locator("span")
+    assert bands.all_inner_texts() == ["100 Hz", "500 Hz", "1 kHz", "2 kHz", "4 kHz", "8 kHz"]
+    centres = band_edges(MelConfig())[1:-1]
+    for hertz, label in zip((100, 500, 1000, 2000, 4000, 8000), bands.all(), strict=True):
+        middle = label.bounding_box()["y"] + label.bounding_box()["height"] / 2
+        band = np.interp(hertz, centres, np.arange(128))
+        assert middle == pytest.approx(box["y"] + box["height"] * (1 - (band + 0.5) / 128), abs=1), hertz
+    times = page.locator("#times span")
+    assert times.all_inner_texts() == ["0 s", "0.1 s", "0.2 s", "0.3 s", "0.4 s"]
+    for index, label in enumerate(times.all()[1:], 1):
+        middle = label.bounding_box()["x"] + label.bounding_box()["width"] / 2
+        assert middle == pytest.approx(box["x"] + box["width"] * 0.1 * index / (len(original) / 24000), abs=1)
+
+    values = [page.locator(f"#value-{name}") for name in ("place", "original", "reconstruction", "difference")]
+    mels = [mel_spectrogram(wave, MelConfig()) for wave in (original, reconstruction)]
+    frames = mels[0].shape[1]
+    frame, band = frames // 2, 100
+    place = {"x": (frame + 0.5) / frames * box["width"], "y": (1 - (band + 0.5) / 128) * box["height"]}
+    page.locator(".plot").nth(1).hover(position=place)
+    seconds, hertz = values[0].inner_text().removesuffix(" kHz").split(" s, ")
+    assert float(seconds) == pytest.approx(frame * 256 / 24000, abs=256 / 24000)
+    assert float(hertz) == pytest.approx(centres[band] / 1000, abs=0.0051)
+    levels = [100 * (mel[band, frame] - 1) for mel in mels]
+    for value, level in zip(values[1:], [*levels, levels[1] - levels[0]], strict=True):
+        assert float(value.inner_text().removesuffix(" dB").replace("−", "-")) == pytest.approx(level, abs=0.11)
+
+
+def dropped(page: Page, *paths: Path) -> None:
+    """Drop files of the disk on the page, as a file manager does."""
+    box = page.locator("#drop").bounding_box()
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"x": box["x"] + 5, "y": box["y"] + 5}
+        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+        if kind == "dragOver":
+            expect(page.locator("#drop.over")).to_be_visible()
+    session.detach()
+
+
+def test_dropped_files(pages: Pages, gateway: Gateway, tmp_path: Path) -> None:
+    page = pages.open(gateway.url)
+    dropped(page, CROW)
+    expect(page.locator("#chosen")).to_have_text("crow.flac, 16 kB")
+    expect(page.get_by_role("button", name="Reconstruct", exact=True)).to_be_enabled(timeout=WAIT_MS)
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "notes.txt").write_text("no sound")
+    for paths, words in (
+        ([tmp_path], "That is a folder. Drop one recording."),
+        ([CROW, tmp_path / "notes.txt"], "Those are 2 files. Drop one recording."),
+        ([tmp_path / "empty.wav"], "empty.wav is empty."),
+        ([tmp_path / "notes.txt"], "notes.txt is not a sound (text/plain)."),
+    ):
+        dropped(page, *paths)
+        expect(page.get_by_role("alert")).to_contain_text(words)
+        expect(page.locator("#chosen")).to_have_text("crow.flac, 16 kB")
+    assert page.evaluate("""() => {
+      const data = new DataTransfer();
+      data.setData("text/plain", "words");
+      const drop = new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: data });
+      return !document.body.dispatchEvent(drop);
+    }"""), "the browser must not open it"
+    expect(page.get_by_role("alert")).to_contain_text("That is not a file.")
+    dropped(page, CROW)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_the_first_paint_needs_the_document_and_its_style_only(
+    pages: Pages, gateway: Gateway, record_property: pytest.RecordProperty
+) -> None:
+    page = pages.new()
+    held: list[Route] = []
+    page.route("**/*.js", lambda route: held.append(route))
+    pages.open(gateway.url, page, wait_until="commit")
+    until(page, 'performance.getEntriesByName("first-contentful-paint").length')
+
+    expect(page.get_by_role("heading", name="GOMIN")).to_be_visible()
+    paths = {address.removeprefix(gateway.url) for address in pages.requests}
+    assert {"/", "/style.css"} <= paths <= {"/", "/style.css", "/icon.svg", "/main.js"}
+    assert sum(len(gateway.call("GET", path).body) for path in ("/", "/style.css")) < 24_000
+    for route in held:
+        route.continue_()
+    page.unroute("**/*.js")
+    expect(page.locator("#model")).to_be_enabled(timeout=WAIT_MS)
+
+    page.reload()
+    until(page, 'performance.getEntriesByName("first-contentful-paint").length')
+    paint = page.evaluate('performance.getEntriesByName("first-contentful-paint")[0].startTime')
+    record_property("first_contentful_paint_ms", paint)  # for the report of a run; no bound: it depends on the machine
+    blocking = """performance.getEntriesByType("resource").filter((entry) => entry.renderBlockingStatus === "blocking")
+      .map(({ name }) => new URL(name).pathname)"""
+    assert page.evaluate(blocking) == ["/style.css"]
+
+
+def test_a_link_has_the_settings(pages: Pages, gateway: Gateway, server: RunningServer) -> None:
     fragment = "model=gomin_diffusion&sampler=ddim&steps=2&schedule=cosine&eta=0.5&seed=7&example=crow"
-    page = open_page(gateway, fragment)
+    page = pages.open(f"{gateway.url}/#{fragment}")
     expect(page.get_by_label("Seed")).to_have_value("7", timeout=WAIT_MS)
     expect(page.locator("#chosen")).to_contain_text("crow.flac", timeout=WAIT_MS)
     found = reconstruct(page)
@@ -149,13 +201,13 @@ def test_a_link_has_the_settings(open_page: Open, gateway: Gateway, server: Runn
     assert page.url.partition("#")[2] == fragment.replace("steps=2", "steps=3")
 
 
-def test_a_link_that_asks_for_an_unknown_model(open_page: Open, gateway: Gateway) -> None:
-    page = open_page(gateway, "model=nobody")
+def test_a_link_that_asks_for_an_unknown_model(pages: Pages, gateway: Gateway) -> None:
+    page = pages.open(f"{gateway.url}/#model=nobody")
     expect(page.get_by_role("alert")).to_contain_text("“nobody”, which is not offered", timeout=WAIT_MS)
 
 
-def test_a_problem_is_shown_in_the_words_of_the_gateway(open_page: Open, gateway: Gateway) -> None:
-    page = open_page(gateway)
+def test_a_problem_is_shown_in_the_words_of_the_gateway(pages: Pages, gateway: Gateway) -> None:
+    page = pages.open(gateway.url)
     page.get_by_label("Choose a file").set_input_files({"name": "a.wav", "mimeType": "", "buffer": b"not a sound"})
     page.get_by_role("button", name="Reconstruct", exact=True).click()
 
@@ -167,19 +219,19 @@ def test_a_problem_is_shown_in_the_words_of_the_gateway(open_page: Open, gateway
     reconstruct(page)
 
 
-def test_audio_begins_while_it_is_computed_and_can_be_cancelled(open_page: Open, tmp_path: Path) -> None:
+def test_audio_begins_while_it_is_computed_and_can_be_cancelled(pages: Pages, tmp_path: Path) -> None:
     (tmp_path / "long.wav").write_bytes(wav(10))
     model = Gated(max_frames=256)
     try:
         with running(model.transport) as gateway:
-            page = open_page(gateway)
+            page = pages.open(gateway.url)
             page.get_by_label("Choose a file").set_input_files(tmp_path / "long.wav")
             model.let(1)
             page.get_by_role("button", name="Reconstruct", exact=True).click()
             until(page, "gomin.player.playing && gomin.player.position > 0")
             assert page.evaluate("gomin.player.available < gomin.player.length && !gomin.player.complete")
             expect(page.get_by_role("progressbar")).to_be_visible()
-            expect(page.get_by_role("link", name="Download")).to_be_hidden()
+            expect(page.get_by_role("button", name="Download")).to_be_hidden()
             page.get_by_role("button", name="Cancel").click()
             expect(page.locator("#status")).to_have_text("Cancelled.")
             until(page, "!gomin.player.playing")  # it plays what there is, and ends
@@ -191,31 +243,62 @@ def test_audio_begins_while_it_is_computed_and_can_be_cancelled(open_page: Open,
         model.let_all()
 
 
-# Renders the player without a sound card: from sample 2000, original, then from 0.2 s on the reconstruction.
+# Renders the player without a sound card: three minutes, which arrive in 40 parts while they are played. Every sample
+# has a value of its own, and the reconstruction is the negative of the original. -> where what is heard is neither,
+# where it is on the way from one to the other, and what is held for the audio thread.
 RENDERED = """async () => {
   const { Player } = await import("/player.js");
-  const context = new OfflineAudioContext(1, 12000, 24000);
+  const rate = 24000, length = 180 * rate, lead = 1200, first = 2000;
+  const rest = 1000; // an offline context may leave its last 128 samples empty
+  const context = new OfflineAudioContext(1, length - first + lead + rest, rate);
+  const sizes = [];
+  const make = context.createBuffer.bind(context);
+  context.createBuffer = (...settings) => { sizes.push(settings[1]); return make(...settings); };
   const player = new Player(() => context);
-  const ramp = Float32Array.from({ length: 24000 }, (_, i) => i / 24000);
-  player.load(ramp, 24000);
+  const value = (i) => 0.25 + ((i * 7919) % 65521) / 131042;
+  player.load(Float32Array.from({ length }, (_, i) => value(i)), rate);
   player.side = "original";
-  for (let i = 0; i < 24000; i += 4000) player.append(ramp.subarray(i, i + 4000).map((value) => -value));
-  player.finish();
-  player.seek(2000);
+  let at = 0;
+  const arrive = () => {
+    const end = Math.min(length, at + 110003);
+    player.append(Float32Array.from({ length: end - at }, (_, i) => -value(at + i)));
+    at = end;
+    if (at === length && !player.complete) player.finish();
+  };
+  arrive();
+  arrive();
+  player.seek(first);
   await player.play();
-  context.suspend(0.2).then(() => { player.side = "reconstruction"; context.resume(); });
-  return Array.from((await context.startRendering()).getChannelData(0));
+  for (let seconds = 4; seconds < 178; seconds += 4) {
+    context.suspend(seconds).then(async () => {
+      arrive();
+      if (seconds === 92) player.side = "reconstruction";
+      await new Promise((resolve) => setTimeout(resolve));
+      context.resume();
+    });
+  }
+  const heard = (await context.startRendering()).getChannelData(0);
+  const far = [], between = [];
+  for (let i = 0; i < heard.length - rest; i++) {
+    const expected = i < lead ? 0 : value(first + i - lead);
+    const share = i < lead ? 0 : heard[i] / expected; // 1: original, -1: reconstruction
+    if (i < lead ? heard[i] !== 0 : Math.abs(share) > 1 + 1e-5) far.push(i);
+    else if (i >= lead && Math.abs(share - (i < 92 * rate ? 1 : -1)) > 1e-4) between.push([i, share]);
+  }
+  return { far: far.slice(0, 5), between: between.slice(0, 5000), longest: Math.max(...sizes) / rate, at };
 }"""
 
 
-def test_both_are_rendered_at_the_same_position(open_page: Open, gateway: Gateway) -> None:
-    heard = np.array(open_page(gateway).evaluate(RENDERED))
+def test_long_audio_has_no_gap_and_a_switch_keeps_the_sample(pages: Pages, gateway: Gateway) -> None:
+    heard = pages.open(gateway.url).evaluate(RENDERED)
 
-    first = 1200  # samples until the audio begins, `LEAD_S`
-    expected = (2000 + np.arange(12000 - first)) / 24000
-    np.testing.assert_array_equal(heard[:first], 0)
-    np.testing.assert_allclose(heard[first:4700], expected[: 4700 - first], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(heard[8000:], -expected[8000 - first :], rtol=0, atol=1e-4)
+    assert (heard["far"], heard["at"]) == ([], 180 * 24000)
+    places, shares = zip(*heard["between"], strict=True)
+    # one crossfade, without a jump: at every sample a mixture of the same sample of both
+    assert places == tuple(range(92 * 24000, 92 * 24000 + len(places)))
+    assert len(places) < 0.1 * 24000
+    assert all(earlier >= later - 1e-5 for earlier, later in pairwise(shares))
+    assert heard["longest"] <= 10, "seconds that are held for the audio thread in one piece"
 
 
 # While it plays: the position before and after a switch.
@@ -230,8 +313,8 @@ SWITCHED = """async () => {
 }"""
 
 
-def test_the_switch_keeps_the_position(open_page: Open, gateway: Gateway) -> None:
-    page = open_page(gateway, "example=crow")
+def test_the_switch_keeps_the_position(pages: Pages, gateway: Gateway) -> None:
+    page = pages.open(f"{gateway.url}/#example=crow")
     expect(page.locator("#chosen")).to_contain_text("crow.flac", timeout=WAIT_MS)
     page.get_by_label("Play while it is being computed").uncheck()
     reconstruct(page)
@@ -258,8 +341,72 @@ def test_the_switch_keeps_the_position(open_page: Open, gateway: Gateway) -> Non
     assert page.evaluate("gomin.player.position === gomin.player.length")
 
 
-def test_a_recording(open_page: Open, gateway: Gateway) -> None:
-    page = open_page(gateway)
+def tab_to(page: Page, name: str) -> None:
+    """Press Tab until the element has the focus, which must be visible."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        found, outline = page.evaluate("""() => {
+          const element = document.activeElement;
+          const shown = element.id === "file" ? element.nextElementSibling : element;
+          return [element.id || element.dataset.example || element.tagName, getComputedStyle(shown).outlineStyle];
+        }""")
+        assert found == "BODY" or outline != "none", f"the focus on {found} cannot be seen"
+        if found == name:
+            return
+    raise AssertionError(f"no way to {name}")
+
+
+def test_everything_is_done_with_the_keyboard_alone(pages: Pages, gateway: Gateway, tmp_path: Path) -> None:
+    page = pages.open(f"{gateway.url}/#model=gomin_diffusion&sampler=ddim")
+    expect(page.locator("#model")).to_have_value("gomin_diffusion", timeout=WAIT_MS)
+    tab_to(page, "file")
+    with page.expect_file_chooser() as choosing:
+        page.keyboard.press("Enter")
+    choosing.value.set_files(CROW)
+    expect(page.locator("#chosen")).to_contain_text("crow.flac")
+    tab_to(page, "steps")
+    page.keyboard.type("1")
+    tab_to(page, "schedule")
+    page.keyboard.type("cos")
+    tab_to(page, "early")
+    page.keyboard.press("Space")
+    tab_to(page, "run")
+    page.keyboard.press("Enter")
+    expect(page.locator("#distances")).to_be_visible(timeout=WAIT_MS)
+    expect(page.locator("#made")).to_contain_text("steps=1, schedule=cosine")
+
+    tab_to(page, "switch")
+    page.keyboard.press("Space")
+    expect(page.locator("#switch")).to_have_attribute("aria-checked", "false")
+    tab_to(page, "format")
+    page.keyboard.press("ArrowDown")
+    tab_to(page, "download")
+    with page.expect_download() as downloading:
+        page.keyboard.press("Enter")
+    assert downloading.value.suggested_filename == "crow_diffusion.flac"
+    expect(page.locator("#download")).to_be_focused()
+    tab_to(page, "seek")
+    page.keyboard.press("End")
+    assert page.evaluate("gomin.player.position === gomin.player.length")
+    tab_to(page, "band")
+    before = page.locator("#value-place").inner_text()
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#value-place").inner_text() != before
+    assert "original −" in page.locator("#band").get_attribute("aria-valuetext")
+    page.keyboard.press("x")
+    expect(page.locator("#switch")).to_have_attribute("aria-checked", "true")
+    page.keyboard.press("Space")
+    until(page, "gomin.player.playing")
+    tab_to(page, "play")
+    page.keyboard.press("Space")
+    until(page, "!gomin.player.playing")
+    tab_to(page, "link")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("link")
+
+
+def test_a_recording(pages: Pages, gateway: Gateway) -> None:
+    page = pages.open(gateway.url)
     page.get_by_role("button", name="Record").click()
     until(page, "/Stop .[1-9]/.test(record.textContent) && (record.click(), true)")
     expect(page.locator("#chosen")).to_contain_text("recording.wav", timeout=WAIT_MS)
@@ -270,11 +417,11 @@ def test_a_recording(open_page: Open, gateway: Gateway) -> None:
     assert np.abs(original).max() > 0.01, "the fake microphone beeps"
 
 
-def test_a_key_is_kept_for_the_tab_only(open_page: Open) -> None:
+def test_a_key_is_kept_for_the_tab_only(pages: Pages) -> None:
     model = Gated()
     model.let_all()
     with running(model.transport, keys=ApiKeys(["right"])) as gateway:
-        page = open_page(gateway)
+        page = pages.open(gateway.url)
         for key in ("wrong", "right"):
             page.get_by_label("API key").fill(key)
             page.get_by_role("button", name="Use this key").click()
@@ -291,16 +438,17 @@ def test_a_key_is_kept_for_the_tab_only(open_page: Open) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_people_who_see_or_hear_less_can_use_it(open_page: Open, gateway: Gateway, theme: str) -> None:
-    page = open_page(
-        gateway,
-        "model=gomin_diffusion&sampler=ddim&steps=1&example=crow",
+def test_people_who_see_or_hear_less_can_use_it(pages: Pages, gateway: Gateway, theme: str) -> None:
+    page = pages.open(
+        f"{gateway.url}/#model=gomin_diffusion&sampler=ddim&steps=1&example=crow",
         color_scheme=theme,
         reduced_motion="reduce",
         viewport={"width": 360, "height": 740},
     )
     expect(page.locator("#chosen")).to_contain_text("crow.flac", timeout=WAIT_MS)
     reconstruct(page)
+    page.get_by_label("Choose a file").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"a"})
+    expect(page.get_by_role("alert")).to_be_visible()
 
     found = Axe().run(page).response["violations"]
     assert not [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]

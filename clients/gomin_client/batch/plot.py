@@ -105,7 +105,8 @@ def save(
     FigureCanvasAgg(figure)
     ratios = (1, 2.2) * len(rows)
     axes = figure.subplots(len(ratios), len(columns), squeeze=False, sharey="row", sharex="col", height_ratios=ratios)
-    labels, bands = zip(*frequency_ticks(config), strict=True)
+    ticks_hz, bands = zip(*frequency_ticks(config), strict=True)
+    labels = [f"{hertz / 1000:g}" for hertz in ticks_hz]
     largest = max(float(np.abs(wave).max()) for column in columns for wave in column.waves)
     for index, column in enumerate(columns):
         for row, (wave, mel) in enumerate(zip(column.waves, column.mels, strict=True)):
@@ -137,12 +138,12 @@ def save(
         figure.savefig(part, format="png", dpi=110)
 
 
-def frequency_ticks(config: MelConfig) -> list[tuple[str, float]]:
-    """Labels of a frequency axis, in kHz, and the bands that they belong to, counted from 0 and between two bands."""
+def frequency_ticks(config: MelConfig) -> list[tuple[int, float]]:
+    """Frequencies of an axis, in Hz, and the bands that they belong to, counted from 0 and between two bands."""
     centres = band_edges(config)[1:-1]
     ticks = [hertz for hertz in _TICKS_HZ if hertz < config.f_max]
     positions = np.interp(ticks, centres, np.arange(config.n_mels))
-    return [(f"{hertz / 1000:g}", float(position)) for hertz, position in zip(ticks, positions, strict=True)]
+    return list(zip(ticks, positions.tolist(), strict=True))
 
 
 def _envelope(wave: Wave, sample_rate: int) -> tuple[Wave, Wave, Wave]:

@@ -66,8 +66,11 @@ def colour_scale(colours: str) -> bytes:
 
 
 def band_ticks(config: MelConfig) -> list[tuple[str, float]]:
-    """Labels of the frequency axis, in kHz, and their distances from the top of a picture, in percent."""
-    return [(label, 100 * (1 - (band + 0.5) / config.n_mels)) for label, band in frequency_ticks(config)]
+    """Labels of the frequency axis, with units, and their distances from the top of a picture, in percent."""
+    return [
+        (f"{hertz:g} Hz" if hertz < 1000 else f"{hertz / 1000:g} kHz", 100 * (1 - (band + 0.5) / config.n_mels))
+        for hertz, band in frequency_ticks(config)
+    ]
 
 
 def time_ticks(seconds: float) -> list[tuple[str, float]]:

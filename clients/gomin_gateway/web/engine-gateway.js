@@ -4,6 +4,8 @@
 //   original(file, model, signal)     -> {samples, rate}: mono Float32Array at the model's rate
 //   reconstruct(file, settings, model, onSamples, signal) -> {samples, rate, model, seed, sampling}; calls
 //                                     onSamples(part) while it is being computed
+//   formats                           -> [format] that `encode` writes, "wav" first; may be missing
+//   encode(samples, rate, format, model) -> Blob, an audio file of another format than WAV
 //   mel(samples, rate, model, signal) -> {values, bands, frames}: Float32Array, bands x frames, 0 to 1
 //
 // and the properties
@@ -28,6 +30,7 @@ export class GatewayEngine {
   device = "server";
   description = "";
   onLoading = () => {};
+  formats = ["wav", "flac", "mp3", "ogg"];
 
   get key() {
     return sessionStorage.getItem(KEY) ?? "";
@@ -68,6 +71,12 @@ export class GatewayEngine {
     const { shape, values } = parseNpy(await response.arrayBuffer());
     const [bands, frames] = shape.slice(-2);
     return { bands, frames, values };
+  }
+
+  async encode(samples, rate, format, model) {
+    // the samples have the model's rate: nothing is resampled, only encoded
+    const query = new URLSearchParams({ model: model.name, format, ...(format === "flac" && { subtype: "24" }) });
+    return (await this.#ask(`v1/resample?${query}`, encodeWav(samples, rate))).blob();
   }
 
   async #ask(path, body, signal) {

@@ -1,5 +1,6 @@
 // What is shown of a result: the controls of the player, spectrograms with a cursor, and the table of distances.
 import { DIFFERENCE_DB, clear, drawDifference, drawMel, drawScale } from "./spectrogram.js";
+import { Probe } from "./probe.js";
 import { ORIGINAL, RECONSTRUCTION } from "./player.js";
 import { RANGE_DB } from "./distances.js";
 
@@ -16,28 +17,28 @@ const ROWS = [
 
 export class Listening {
   #player;
+  #probe;
   #worker = null;
   #calm = matchMedia("(prefers-reduced-motion: reduce)");
   #drawn = 0; // when the cursor was last moved, in ms
 
   constructor(player) {
     this.#player = player;
+    this.#probe = new Probe(player);
     player.addEventListener("change", () => this.#showState());
     find("play").addEventListener("click", () => this.togglePlay());
     find("switch").addEventListener("click", () => {
       player.side = player.side === ORIGINAL ? RECONSTRUCTION : ORIGINAL;
     });
     find("seek").addEventListener("input", ({ target }) => player.seek(target.value * player.rate));
-    for (const plot of document.querySelectorAll(".plot")) {
-      plot.addEventListener("pointerdown", (event) => {
-        const { left, width } = plot.getBoundingClientRect();
-        player.seek(((event.clientX - left) / width) * player.length);
-      });
+    for (const name of ["original", "reconstruction"]) {
+      drawScale(find(`${name}-scale`), false);
+      find(`${name}-low`).textContent = `−${RANGE_DB}`;
+      find(`${name}-high`).textContent = "0 dB";
     }
-    drawScale(find("level-scale"), false);
     drawScale(find("difference-scale"), true);
-    find("level-ends").textContent = `−${RANGE_DB} to 0 dB`;
-    find("difference-ends").textContent = `−${DIFFERENCE_DB} to +${DIFFERENCE_DB} dB`;
+    find("difference-low").textContent = `−${DIFFERENCE_DB}`;
+    find("difference-high").textContent = `+${DIFFERENCE_DB} dB`;
   }
 
   togglePlay() {
@@ -52,15 +53,18 @@ export class Listening {
     for (const name of ["original", "reconstruction", "difference"]) clear(find(`mel-${name}`));
   }
 
-  showOriginal(mel) {
+  // mel: of the original; model: as the engine has it
+  showOriginal(mel, model) {
     find("result").hidden = false;
     drawMel(find("mel-original"), mel);
+    this.#probe.load(mel, model.mel);
     this.#showState();
   }
 
   async showComparison(original, made, signal) {
     drawMel(find("mel-reconstruction"), made.mel);
     drawDifference(find("mel-difference"), original.mel, made.mel);
+    this.#probe.complete(made.mel);
     const found = await this.#distances(original, made, signal);
     find("rows").replaceChildren(...ROWS.map(([name, title, unit, digits, meaning]) => {
       const row = document.createElement("tr");
@@ -130,6 +134,7 @@ export class Listening {
     find("time").textContent = `${seconds.toFixed(1)} / ${(length / rate).toFixed(1)} s`;
     find("figures").style.setProperty("--position", length ? position / length : 0);
     find("figures").style.setProperty("--available", length ? available / length : 0);
+    this.#probe.show();
   }
 }
 

@@ -1,9 +1,9 @@
 import { ORIGINAL, Player, RECONSTRUCTION } from "./player.js";
+import { Download } from "./download.js";
 import { Engine } from "./engine.js";
 import { Listening } from "./listening.js";
 import { Settings } from "./settings.js";
 import { Sound } from "./sound.js";
-import { encodeWav } from "./wav.js";
 
 const find = (id) => document.getElementById(id);
 
@@ -11,9 +11,9 @@ const engine = new Engine();
 const player = new Player();
 const settings = new Settings();
 const listening = new Listening(player);
+const download = new Download(engine, { onStatus: showStatus, onProblem: showProblem });
 const sound = new Sound({ onChosen: showChosen, onProblem: showProblem });
 let running = null; // the AbortController of the work in progress
-let download = "";
 
 for (const element of document.querySelectorAll("[data-engine]")) {
   element.hidden = element.dataset.engine !== engine.kind;
@@ -36,6 +36,7 @@ async function start() {
 }
 
 async function loadModels(fragment) {
+  find("again").hidden = true;
   try {
     const models = await engine.models();
     find("key-form").hidden = !engine.key;
@@ -51,6 +52,7 @@ async function loadModels(fragment) {
       engine.key = "";
       return wrong ? [error.message] : [];
     }
+    find("again").hidden = false;
     return [error.message];
   }
 }
@@ -78,6 +80,10 @@ find("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   engine.key = find("key").value.trim();
   find("key").value = "";
+  showProblem((await loadModels(location.hash.slice(1))).join(" "));
+});
+
+find("again").addEventListener("click", async () => {
   showProblem((await loadModels(location.hash.slice(1))).join(" "));
 });
 
@@ -114,12 +120,12 @@ async function run() {
     const original = await engine.original(file, model, signal);
     player.load(original.samples, original.rate);
     original.mel = await engine.mel(original.samples, original.rate, model, signal);
-    listening.showOriginal(original.mel);
+    listening.showOriginal(original.mel, model);
     showStatus("Computing …");
     find("progress").value = 0;
     const made = await engine.reconstruct(file, values, model, arrived, signal);
     player.finish();
-    offerDownload(made, file.name);
+    download.offer(player.samples, made.rate, file.name, model);
     showStatus("Comparing …");
     made.mel = await engine.mel(player.samples, made.rate, model, signal);
     await listening.showComparison(original, made, signal);
@@ -144,7 +150,7 @@ function begin() {
   player.pause();
   showProblem("");
   listening.clear();
-  find("download").hidden = true;
+  download.clear();
   find("run").disabled = true;
   find("cancel").hidden = false;
   find("progress").hidden = false;
@@ -159,15 +165,6 @@ function arrived(part) {
   find("progress").value = player.available / player.length;
   showStatus(`Computing: ${Math.floor(player.available / player.rate)} of ${Math.ceil(player.length / player.rate)} s`);
   if (isFirst && find("early").checked) player.play();
-}
-
-function offerDownload(made, name) {
-  URL.revokeObjectURL(download);
-  download = URL.createObjectURL(encodeWav(made.samples, made.rate));
-  const link = find("download");
-  link.href = download;
-  link.download = `${name.replace(/\.[^.]*$/, "")}_${made.model.split(" ")[0].replace(/^gomin_/, "")}.wav`;
-  link.hidden = false;
 }
 
 document.addEventListener("keydown", (event) => {

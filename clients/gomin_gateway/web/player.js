@@ -5,6 +5,8 @@
 
 const LEAD_S = 0.05; // from now to the first sample: time to schedule it
 const PIECE_S = 0.1; // a growing track is scheduled in pieces of at least this duration
+const LONGEST_PIECE_S = 10; // a piece is copied for the audio thread: this bounds its memory, and the work of a jump
+const AHEAD_S = 20; // nothing is scheduled further ahead
 const FADE_S = 0.008; // time constant of the crossfade
 
 export const ORIGINAL = "original";
@@ -64,7 +66,7 @@ export class Player extends EventTarget {
     this.complete = true;
     if (this.#playing) {
       this.#schedule();
-      if (this.#pieces.every(({ isOver }) => isOver)) this.#stop();
+      if (this.#pieces.at(-1)?.isOver ?? true) this.#stop();
     }
     this.#changed();
   }
@@ -126,14 +128,21 @@ export class Player extends EventTarget {
     }
   }
 
-  // Schedule what is there and not scheduled yet.
+  // Schedule what is there and not scheduled yet, as far as `AHEAD_S`; each piece that ends schedules more.
   #schedule() {
+    while (this.#scheduleNext());
+  }
+
+  // Whether another piece was scheduled.
+  #scheduleNext() {
     const last = this.#pieces.at(-1);
+    const end = last && last.at + last.length / this.rate;
+    if (end > this.#context.currentTime + AHEAD_S) return false;
     const from = last ? last.from + last.length : this.#position;
-    const length = this.available - from;
-    if (length <= 0 || (!this.complete && length < PIECE_S * this.rate)) return;
+    const length = Math.min(this.available - from, LONGEST_PIECE_S * this.rate);
+    if (length <= 0 || (!this.complete && length < PIECE_S * this.rate)) return false;
     const soon = this.#context.currentTime + LEAD_S;
-    const at = last ? Math.max(last.at + last.length / this.rate, soon) : soon;
+    const at = Math.round((last ? Math.max(end, soon) : soon) * this.rate) / this.rate;
     const sources = [ORIGINAL, RECONSTRUCTION].map((name) => {
       const buffer = this.#context.createBuffer(1, length, this.rate);
       buffer.copyToChannel(this.#tracks[name].subarray(from, from + length), 0);
@@ -146,11 +155,17 @@ export class Player extends EventTarget {
     const piece = { at, from, length, sources, isOver: false };
     sources[0].onended = () => this.#ended(piece);
     this.#pieces.push(piece);
+    return true;
   }
 
   #ended(piece) {
+    this.#schedule();
+    if (piece !== this.#pieces.at(-1)) {
+      this.#pieces = this.#pieces.slice(this.#pieces.indexOf(piece) + 1);
+      return;
+    }
     piece.isOver = true;
-    if (piece !== this.#pieces.at(-1) || !this.complete) return;
+    if (!this.complete) return;
     this.#stop();
     this.#changed();
   }

@@ -1,6 +1,8 @@
 // The choice of a sound: a file, dropped or picked, a recording, or an example.
 import { Recorder } from "./recorder.js";
 
+// types of browsers for files that may have sound; videos have, too
+const SOUNDS = /^(audio|video)\/|^application\/(ogg|octet-stream|x-|vnd\.)/;
 const find = (id) => document.getElementById(id);
 
 export class Sound {
@@ -16,7 +18,7 @@ export class Sound {
     this.#onChosen = onChosen;
     this.#onProblem = onProblem;
     find("file").addEventListener("change", ({ target }) => {
-      if (target.files.length) this.#take(target.files[0]);
+      if (target.files.length) this.#offer(target.files[0]);
       target.value = ""; // the same file may be chosen again
     });
     find("record").addEventListener("click", () => this.#toggleRecording());
@@ -55,8 +57,24 @@ export class Sound {
     document.addEventListener("drop", (event) => {
       event.preventDefault();
       box.classList.remove("over");
-      if (event.dataTransfer.files.length) this.#take(event.dataTransfer.files[0]);
+      this.#drop(event.dataTransfer);
     });
+  }
+
+  #drop({ files, items }) {
+    const hasFolder = [...items].some((item) => item.webkitGetAsEntry?.()?.isDirectory);
+    if (hasFolder) this.#onProblem("That is a folder. Drop one recording.");
+    else if (files.length > 1) this.#onProblem(`Those are ${files.length} files. Drop one recording.`);
+    else if (!files.length) this.#onProblem("That is not a file. Drop a recording, such as a .wav, .flac or .mp3 file.");
+    else this.#offer(files[0]);
+  }
+
+  // Take a file, unless it is certainly none of sound. The engine decides about the rest by its content.
+  #offer(file) {
+    if (!file.size) this.#onProblem(`${file.name} is empty.`);
+    else if (file.type && !SOUNDS.test(file.type)) {
+      this.#onProblem(`${file.name} is not a sound (${file.type}). Choose a recording, such as a .wav, .flac or .mp3 file.`);
+    } else this.#take(file);
   }
 
   async #toggleRecording() {

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from gomin_client.report.build import compare_with_report
-from tests.client.report.browser import Browser
+from tests.browser import Pages, chromium
 
-SWITCH = """(async () => {
+SWITCH = """async () => {
   const [first, second] = document.querySelectorAll("article audio");
   first.playbackRate = 0.0625;  // it is not to end before the other takes over
   await first.play();
@@ -19,24 +20,24 @@ SWITCH = """(async () => {
   await moved;
   return [first.duration, second.duration, first.paused, second.currentTime >= 0.2,
           Number(second.closest("article").style.getPropertyValue("--at")) > 0];
-})()"""
+}"""
 
-SORTED = """(() => {
+SORTED = """() => {
   const heading = document.querySelectorAll("#distances thead th")[3];
   heading.querySelector("button").click();
   return [heading.getAttribute("aria-sort"),
           Array.from(document.querySelectorAll("#distances tbody tr"), (row) => Number(row.cells[3].dataset.value)),
           Array.from(document.querySelectorAll("#distances tbody tr"), (row) => row.dataset.entry),
           Array.from(document.querySelectorAll("article"), (article) => article.id)];
-})()"""
+}"""
 
-FILTERED = """(() => {
+FILTERED = """() => {
   const filter = document.getElementById("filter");
   filter.value = "SUB";
   filter.dispatchEvent(new Event("input"));
   return [document.getElementById("shown").value,
           Array.from(document.querySelectorAll("article:not([hidden]) h3"), (name) => name.textContent)];
-})()"""
+}"""
 
 PICTURES = """Promise.all(Array.from(document.images, async (image) => {
   image.loading = "eager";
@@ -45,27 +46,33 @@ PICTURES = """Promise.all(Array.from(document.images, async (image) => {
 }))"""
 
 
+# labels of the first picture's axes
+AXES = """() => ["bands", "times"].map((axis) =>
+  Array.from(document.querySelector(`.${axis}`).querySelectorAll("text"), (label) => label.textContent))"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with Browser() as opened:
+    with chromium() as opened:
         yield opened
 
 
 @pytest.mark.parametrize("report", ["report.html", "report"])
 def test_a_report_works(browser: Browser, folders: Path, report: str) -> None:
     compare_with_report(Path(report), Path("in"), Path("bad"))
-    page = folders / report if report.endswith(".html") else folders / report / "index.html"
-    browser.requests.clear()
+    file = folders / report if report.endswith(".html") else folders / report / "index.html"
 
-    browser.open(page.as_uri())
-
-    assert all(width > 0 for width in browser.run(PICTURES))
-    assert browser.run(SWITCH) == [pytest.approx(0.75, abs=0.001), pytest.approx(0.75, abs=0.001), True, True, True]
-    order, snr, rows, articles = browser.run(SORTED)
-    assert (order, rows) == ("descending", articles)
-    assert snr == sorted(snr, reverse=True)
-    assert browser.run(FILTERED) == ["1 of 3", ["sub/c"]]
-    assert browser.console == []
-    files = {address for address in browser.requests if not address.startswith("data:")}
-    expected = {page.as_uri()} | {path.as_uri() for path in (folders / report).rglob("*.*") if report == "report"}
-    assert page.as_uri() in files <= expected
+    with Pages(browser) as pages:
+        page = pages.open(file.as_uri())
+        assert all(width > 0 for width in page.evaluate(PICTURES))
+        bands, times = page.evaluate(AXES)
+        assert bands == ["100 Hz", "500 Hz", "1 kHz", "2 kHz", "4 kHz", "8 kHz"]
+        assert times == ["0 s", "0.2 s", "0.4 s", "0.6 s"]
+        assert page.evaluate(SWITCH) == [pytest.approx(0.75, abs=1e-3), pytest.approx(0.75, abs=1e-3), True, True, True]
+        order, snr, rows, articles = page.evaluate(SORTED)
+        assert (order, rows) == ("descending", articles)
+        assert snr == sorted(snr, reverse=True)
+        assert page.evaluate(FILTERED) == ["1 of 3", ["sub/c"]]
+    expected = {file.as_uri()} | {path.as_uri() for path in (folders / report).rglob("*.*") if report == "report"}
+    assert file.as_uri() in pages.requests
+    assert set(pages.requests) <= expected
