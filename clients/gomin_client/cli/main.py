@@ -190,16 +190,20 @@ def compare(
 
     gomin-client compare in/ out_gan/ out_diffusion/ --html report.html
     """
+    from gomin_client.cli.progress import ProgressBar
     from gomin_client.tools.compare import compare_paths, table
 
-    if html is None:
-        if note:
-            raise UsageError("--note is for a listening report: give --html too")
-        comparisons = compare_paths(reference, *others)
-    else:
-        from gomin_client.report.build import compare_with_report
+    if note and html is None:
+        raise UsageError("--note is for a listening report: give --html too")
+    with ProgressBar() as bar:
+        if html is None:
+            comparisons = compare_paths(reference, *others, begin=bar.begin, visit=lambda _: bar.advance())
+        else:
+            from gomin_client.report.build import compare_with_report
 
-        comparisons = compare_with_report(html, reference, *others, note=note)
+            comparisons = compare_with_report(
+                html, reference, *others, note=note, begin=bar.begin, visit=lambda _: bar.advance()
+            )
     if as_json:
         typer.echo(to_json([comparison.to_dict() for comparison in comparisons]))
     else:

@@ -121,6 +121,34 @@ class Display:
                     echo(f"  {outcome.reason}", err=True)
 
 
+class ProgressBar:
+    """A bar of finished recordings on standard error, if that is a terminal; a context manager around the work."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+
+    def begin(self, total: int) -> None:
+        """Show the bar, unless there is only one recording."""
+        if total > 1 and sys.stderr.isatty():
+            self._bar, self._task = _bar(total)
+            self._bar.start()
+
+    def advance(self) -> None:
+        """One more recording is finished."""
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
 def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """The numbers of files that were done, skipped, failed, and not tried."""
     statuses = [outcome.status for outcome in outcomes]

@@ -62,7 +62,14 @@ def check_target(path: Path, compared: Sequence[Path]) -> None:
         raise UsageError(f"{path}: is a folder with other files; choose a new one")
 
 
-def compare_with_report(path: Path, reference: Path, *others: Path, note: str = "") -> list[Comparison]:
+def compare_with_report(
+    path: Path,
+    reference: Path,
+    *others: Path,
+    note: str = "",
+    begin: Callable[[int], None] = lambda _: None,
+    visit: Callable[[Versions], None] = lambda _: None,
+) -> list[Comparison]:
     """`compare_paths`, with a report of it.
 
     A report is complete or not there. One recording at a time is held in memory.
@@ -72,6 +79,8 @@ def compare_with_report(path: Path, reference: Path, *others: Path, note: str = 
         reference: see `compare_paths`.
         others: see `compare_paths`.
         note: text at the head of the page.
+        begin: see `compare_paths`.
+        visit: see `compare_paths`.
 
     Raises:
         UsageError, FileError: see `require_packages`, `check_target`, `compare_paths`; the report cannot be written, or
@@ -88,7 +97,12 @@ def compare_with_report(path: Path, reference: Path, *others: Path, note: str = 
     with _staged(path) as folder:
         limit = MOST_EMBEDDED_BYTES if _is_page(path) else None
         stage = _Stage(path, folder, versions, config, limit)
-        comparisons = compare_paths(reference, *others, visit=stage.add)
+
+        def add(recording: Versions) -> None:
+            stage.add(recording)
+            visit(recording)
+
+        comparisons = compare_paths(reference, *others, begin=begin, visit=add)
         if not _is_page(path):
             parts = render(versions, stage.entries, comparisons, config, note=note, address=str)
             _write(folder / PAGE, parts)

@@ -184,13 +184,17 @@ def match(sources: Sequence[Sequence[Source]]) -> list[tuple[str, tuple[Path | N
 
 
 def compare_paths(
-    reference: Path, *others: Path, visit: Callable[[Versions], None] = lambda _: None
+    reference: Path,
+    *others: Path,
+    begin: Callable[[int], None] = lambda _: None,
+    visit: Callable[[Versions], None] = lambda _: None,
 ) -> list[Comparison]:
     """Compare recordings, or all recordings of folders, with a reference, with GOMIN's mel settings.
 
     Args:
         reference: a recording or a folder.
         others: what is compared with it, of the same kind; at least one.
+        begin: called with the number of recordings, before the first one is read.
         visit: called with each recording as soon as it is compared; waveforms are not kept after that.
 
     Raises:
@@ -205,6 +209,7 @@ def compare_paths(
         if path.is_dir() != reference.is_dir():
             raise UsageError(f"{reference} and {path}: one is a folder, the other a file")
     if not reference.is_dir():
+        begin(1)
         waves = tuple(read_mono(path, config) for path in roots)
         several = len(others) > 1
         comparisons = [
@@ -218,7 +223,9 @@ def compare_paths(
         visit(Versions(str(reference), roots, waves, tuple(comparisons)))
         return comparisons
     comparisons = []
-    for name, paths in match([find_sources([f"{path}/"], (AUDIO,)).sources for path in roots]):
+    matched = match([find_sources([f"{path}/"], (AUDIO,)).sources for path in roots])
+    begin(len(matched))
+    for name, paths in matched:
         versions = _compare_versions(name, paths, roots, config)
         visit(versions)
         comparisons += [comparison for comparison in versions.comparisons if comparison is not None]

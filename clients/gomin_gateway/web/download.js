@@ -2,7 +2,7 @@
 import { encodeWav } from "./wav.js";
 
 const find = (id) => document.getElementById(id);
-const TITLES = { wav: "WAV, 32-bit float", flac: "FLAC, 24-bit", mp3: "MP3", ogg: "Ogg Vorbis" };
+const TITLES = { wav: "WAV", flac: "FLAC", mp3: "MP3", ogg: "Ogg" };
 
 export class Download {
   #engine;

@@ -30,7 +30,10 @@ export class Listening {
     find("switch").addEventListener("click", () => {
       player.side = player.side === ORIGINAL ? RECONSTRUCTION : ORIGINAL;
     });
-    find("seek").addEventListener("input", ({ target }) => player.seek(target.value * player.rate));
+    find("seek").addEventListener("input", ({ target: { value, max, step } }) => {
+      // the end may be less than a step behind the last value
+      player.seek(max - value < step ? player.length : value * player.rate);
+    });
     for (const name of ["original", "reconstruction"]) {
       drawScale(find(`${name}-scale`), false);
       find(`${name}-low`).textContent = `−${RANGE_DB}`;
@@ -104,6 +107,7 @@ export class Listening {
     play.classList.toggle("playing", playing);
     find("switch").setAttribute("aria-checked", side === RECONSTRUCTION);
     find("seek").max = length / rate;
+    find("seek").step = Math.max(1, Math.ceil(length / rate / 2)) / 100; // arrow keys: half a percent
     this.#move();
     if (playing && !this.#isMoving) {
       this.#isMoving = true;

@@ -1,6 +1,7 @@
 """The commands of gomin-client, through a real server: help, mels in files, channels, streams, comparisons."""
 
 import fcntl
+import io
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import soundfile
 
 import gomin_export.cli
+from gomin_client.cli import main
 from gomin_client.cli.main import app
 from gomin_client.files import mels as mel_files
 from gomin_client.vocoder import Vocoder
@@ -37,6 +39,7 @@ def test_each_command_has_help_with_an_example(program: str) -> None:
 def test_the_help_needs_no_heavy_packages() -> None:
     program = """
 import sys
+from gomin_client.cli import main
 from gomin_client.cli.main import app
 try:
     app(["reconstruct", "--help"])
@@ -249,6 +252,27 @@ class TestCompare:
         assert rows["input2"] == ["failed"]
         assert float(rows["sub/input3"][0]) == pytest.approx(6.02, abs=0.8)  # half as loud, but where there is nothing
         assert float(rows["sub/input3"][3]) == pytest.approx(6.02, abs=0.05)
+
+    @pytest.mark.parametrize("report", [None, Path("report")])
+    def test_a_progress_bar_on_a_terminal_only(
+        self, tree: Path, monkeypatch: pytest.MonkeyPatch, report: Path | None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        Path("inputs/input1.mp3").unlink()
+        shown = Terminal()
+        monkeypatch.setattr("sys.stderr", shown)
+        monkeypatch.setenv("TERM", "xterm")
+        main.compare(Path("inputs"), [Path("inputs")], html=report)
+        assert "3/3" in shown.getvalue()
+        assert capsys.readouterr().out.splitlines()[0].split()[0] == "mel"
+
+        quiet = io.StringIO()
+        monkeypatch.setattr("sys.stderr", quiet)
+        main.compare(Path("inputs"), [Path("inputs")], html=report)
+        assert quiet.getvalue() == ""
 
     def test_outputs_that_would_have_collided(self, tree: Path) -> None:
         Path("other").mkdir()
