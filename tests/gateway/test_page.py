@@ -232,6 +232,10 @@ def test_audio_begins_while_it_is_computed_and_can_be_cancelled(pages: Pages, tm
             assert page.evaluate("gomin.player.available < gomin.player.length && !gomin.player.complete")
             expect(page.get_by_role("progressbar")).to_be_visible()
             expect(page.get_by_role("button", name="Download")).to_be_hidden()
+            page.get_by_label("Choose a file").set_input_files(CROW)  # another choice does not begin another result
+            expect(page.locator("#chosen")).to_contain_text("crow.flac")
+            assert page.get_by_role("button", name="Reconstruct", exact=True).is_disabled()
+            page.get_by_label("Choose a file").set_input_files(tmp_path / "long.wav")
             page.get_by_role("button", name="Cancel").click()
             expect(page.locator("#status")).to_have_text("Cancelled.")
             until(page, "!gomin.player.playing")  # it plays what there is, and ends

@@ -43,7 +43,7 @@ export class GatewayEngine {
 
   async models() {
     const response = await this.#ask("v1/models");
-    return (await response.json()).models;
+    return (await read(response, "json")).models;
   }
 
   async original(file, model, signal) {
@@ -68,7 +68,7 @@ export class GatewayEngine {
   async mel(samples, rate, model, signal) {
     const query = new URLSearchParams({ model: model.name });
     const response = await this.#ask(`v1/analyze?${query}`, encodeWav(samples, rate), signal);
-    const { shape, values } = parseNpy(await response.arrayBuffer());
+    const { shape, values } = parseNpy(await read(response, "arrayBuffer"));
     const [bands, frames] = shape.slice(-2);
     return { bands, frames, values };
   }
@@ -76,7 +76,7 @@ export class GatewayEngine {
   async encode(samples, rate, format, model) {
     // the samples have the model's rate: nothing is resampled, only encoded
     const query = new URLSearchParams({ model: model.name, format, ...(format === "flac" && { subtype: "24" }) });
-    return (await this.#ask(`v1/resample?${query}`, encodeWav(samples, rate))).blob();
+    return read(await this.#ask(`v1/resample?${query}`, encodeWav(samples, rate)), "blob");
   }
 
   async #ask(path, body, signal) {
@@ -102,6 +102,21 @@ async function problemOf(response) {
   }
 }
 
+// The whole body of a response. kind: "json", "arrayBuffer" or "blob"
+async function read(response, kind) {
+  try {
+    return await response[kind]();
+  } catch (error) {
+    throw brokenOff(error);
+  }
+}
+
+function brokenOff(error) {
+  if (error.name === "AbortError") return error;
+  if (error.name === "SyntaxError") return new EngineError("this is not the answer of a gateway: no JSON", "unreachable");
+  return new EngineError("the answer was broken off; the log of the gateway has the reason", "broken-off");
+}
+
 // Little-endian float32 samples of a response, which may be split anywhere.
 async function readSamples(response, onSamples = () => {}) {
   const reader = response.body.getReader();
@@ -109,17 +124,16 @@ async function readSamples(response, onSamples = () => {}) {
   let rest = new Uint8Array(0);
   let length = 0;
   for (;;) {
-    let read;
+    let found;
     try {
-      read = await reader.read();
+      found = await reader.read();
     } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new EngineError("the answer was broken off; the log of the gateway has the reason", "broken-off");
+      throw brokenOff(error);
     }
-    if (read.done) break;
-    const bytes = new Uint8Array(rest.length + read.value.length);
+    if (found.done) break;
+    const bytes = new Uint8Array(rest.length + found.value.length);
     bytes.set(rest);
-    bytes.set(read.value, rest.length);
+    bytes.set(found.value, rest.length);
     const whole = bytes.length - (bytes.length % 4);
     rest = bytes.slice(whole);
     const part = new Float32Array(bytes.buffer, 0, whole / 4);

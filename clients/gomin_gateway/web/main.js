@@ -58,7 +58,7 @@ async function loadModels(fragment) {
 }
 
 function ready() {
-  find("run").disabled = !(sound.file && settings.model);
+  find("run").disabled = Boolean(running) || !(sound.file && settings.model);
 }
 
 function showChosen(text) {

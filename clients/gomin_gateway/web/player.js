@@ -44,6 +44,7 @@ export class Player extends EventTarget {
     if (this.#context && this.rate !== rate) {
       this.#context.close();
       this.#context = null;
+      this.#gains = {};
     }
     this.rate = rate;
     this.length = original.length;

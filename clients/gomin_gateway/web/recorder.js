@@ -15,8 +15,8 @@ export class Recorder {
     this.stream = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
     });
-    this.context = new AudioContext();
     try {
+      this.context = new AudioContext();
       await this.context.audioWorklet.addModule("recorder-worklet.js");
       await this.context.resume();
     } catch (error) {
@@ -28,7 +28,8 @@ export class Recorder {
       this.#parts.push(data);
       this.#length += data.length;
     };
-    this.context.createMediaStreamSource(this.stream).connect(node);
+    this.source = this.context.createMediaStreamSource(this.stream); // kept: Firefox drops a source that is not
+    this.source.connect(node);
   }
 
   // The recording, a File; null if nothing was recorded.
@@ -47,6 +48,6 @@ export class Recorder {
 
   #release() {
     for (const track of this.stream.getTracks()) track.stop();
-    this.context.close();
+    this.context?.close();
   }
 }

@@ -10,6 +10,7 @@ export class Sound {
   #onProblem;
   #recorder = null;
   #isStarting = false;
+  #choices = 0; // so far; an example that arrives after another choice is not taken
   file = null;
   example = "";
 
@@ -30,15 +31,15 @@ export class Sound {
 
   async takeExample(name) {
     const known = [...document.querySelectorAll("[data-example]")].some((button) => button.dataset.example === name);
-    const response = known ? await fetch(`examples/${name}.flac`).catch(() => null) : null;
-    if (!response?.ok) {
-      this.#onProblem(`The example “${name}” cannot be loaded.`);
-      return;
-    }
-    this.#take(new File([await response.blob()], `${name}.flac`), name);
+    const choice = ++this.#choices;
+    const content = known ? await load(`examples/${name}.flac`) : null;
+    if (choice !== this.#choices) return;
+    if (content) this.#take(new File([content], `${name}.flac`), name);
+    else this.#onProblem(`The example “${name}” cannot be loaded.`);
   }
 
   #take(file, example = "") {
+    this.#choices += 1;
     this.file = file;
     this.example = example;
     this.#onChosen(`${file.name}, ${sizeOf(file.size)}`);
@@ -92,6 +93,7 @@ export class Sound {
       return;
     }
     this.#isStarting = true;
+    this.#choices += 1;
     const recorder = new Recorder();
     try {
       await recorder.start();
@@ -113,6 +115,16 @@ export class Sound {
     if (!isOn) return;
     find("chosen").textContent = "Recording …";
     this.timer = setInterval(() => { button.textContent = `Stop (${this.#recorder.seconds.toFixed(0)} s)`; }, 250);
+  }
+}
+
+// The content of a file of the page; null if it cannot be loaded.
+async function load(address) {
+  try {
+    const response = await fetch(address);
+    return response.ok ? await response.blob() : null;
+  } catch {
+    return null;
   }
 }
 
