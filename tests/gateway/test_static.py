@@ -26,17 +26,29 @@ from gomin_client.mel.features import MelConfig, mel_spectrogram
 from gomin_client.mel.resampling import resample
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_gateway.cli import app
+from tests.browser import WAIT_MS, Pages, chromium, until
 from tests.gateway.running import TWO_ROUNDINGS
-from tests.gateway.test_page import WAIT_MS, Open, browser, open_page, opening, reconstruct, until
+from tests.gateway.test_page import reconstruct
 from tests.support import EXAMPLES, invoke, tool
-
-__all__ = ["browser", "open_page"]  # fixtures
 
 PREFIX = "/some/where/"
 ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
 Change = Callable[[str, bytes], bytes]
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    with Pages(browser) as pages:
+        yield lambda site, fragment="": pages.open(f"{site.url}/#{fragment}")
 
 
 def unchanged(name: str, content: bytes) -> bytes:
@@ -409,8 +421,8 @@ def test_a_browser_without_enough_memory_says_so(browser: Browser, site: Site) -
     arguments = ["--no-sandbox", "--js-flags=--wasm-max-mem-pages=300"]  # 20 MB
     small = browser.browser_type.launch(executable_path=tool("chromium"), args=arguments)
     try:
-        with opening(small) as opened:
-            page = opened(site)
+        with Pages(small) as pages:
+            page = pages.open(f"{site.url}/")
             choose(page, "a.wav", encoded(sound(0.5), 24000, "WAV", "PCM_16"))
             page.get_by_role("button", name="Reconstruct", exact=True).click()
             expect(page.get_by_role("alert")).to_contain_text("needs more memory than the browser", timeout=WAIT_MS)
