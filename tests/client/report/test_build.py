@@ -260,7 +260,7 @@ def many_recordings(count: int) -> Callable[..., list[Comparison]]:
     """In place of `compare_paths`: many short recordings, without the time that it takes to compare them."""
     distance = Distance(1.0, 1.0, 1.0, 1.0, 1.0, 0)
 
-    def compare(*paths: Path, visit: Callable[[Versions], None]) -> list[Comparison]:
+    def compare(*paths: Path, begin: Callable[[int], None], visit: Callable[[Versions], None]) -> list[Comparison]:
         comparisons = [Comparison(f"{index}", distance) for index in range(count)]
         for comparison in comparisons:
             visit(Versions(comparison.name, paths, (np.zeros(200, np.float32),) * 2, (comparison,)))
