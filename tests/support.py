@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from filelock import FileLock
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
@@ -96,6 +98,31 @@ def tool(name: str) -> str:
     if path is None:
         missing(f"the program {name}")
     return str(path)
+
+
+def environment(name: str, packages: Sequence[str], *options: str | Path) -> Path:
+    """The Python of an environment with these packages alone, made once for this machine and user; see `missing`.
+
+    Args:
+        name: what the environment is for.
+        packages: what pip installs.
+        options: further ones of pip install.
+    """
+    asked = [sys.version, *packages, *(Path(option).read_text() for option in options if Path(option).is_file())]
+    digest = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gomin-triton"
+    home = cache / f"{name}-{digest}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{home}.lock"):
+        if not (home / "complete").exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", home], check=True)
+            pip = [sys.executable, "-m", "pip", "--python", home / "bin/python", "install", "--quiet"]
+            command = [*pip, "--disable-pip-version-check", *options, *packages]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode != 0:
+                missing(f"{', '.join(packages)} ({result.stderr.strip().splitlines()[-1]})")
+            (home / "complete").touch()
+    return home / "bin/python"
 
 
 def assert_fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

@@ -1,6 +1,5 @@
 """Exported files: complete, loadable by Triton, true to the network."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from gomin_client.contract.repository import read_config
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.parity.record import sha256
 from gomin_export.repository.fingerprint import sampling_modules
-from tests.support import BIN, ROOT, SHARED_GAN, run
+from tests.support import ROOT, SHARED_GAN
 
 ONNX_MODELS = [contract.GAN_MODEL, contract.DENOISER_MODEL]
 RECORDED = ("config.pbtxt", "1/parity.json", "1/reference.npz")
@@ -152,28 +151,3 @@ def test_denoiser_takes_any_batch_and_length(
 
     expected = small_diffusion.model(*map(torch.from_numpy, (signal, timestep[:, 0], mel)))
     np.testing.assert_allclose(noise, expected.numpy(), rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_from_an_installed_wheel_outside_the_source_tree(tmp_path: Path) -> None:
-    """Builds the wheel, unpacks it as pip would, and runs the installed copy with the source tree out of reach."""
-    built = run("pip", "wheel", ROOT, "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", tmp_path)
-    assert built.returncode == 0, built.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    main = "import gomin_export.cli as cli; assert cli.__file__.startswith({site!r}), cli.__file__; cli.main()"
-    env = {"PYTHONPATH": str(site), "PATH": str(BIN)}
-
-    checkpoint = tmp_path / "tiny.pt"
-    torch.save(DiffusionWrapper(8, 2, 8, 2).state_dict(), checkpoint)
-    result = run("python", "-c", main.format(site=str(site)), "diffusion", "--ckpt", checkpoint, cwd=elsewhere, env=env)
-
-    assert result.returncode == 0, result.stderr
-    models = ("gomin_mel", "gomin_denoiser", "gomin_diffusion", "gomin_reconstruct_diffusion")
-    assert result.stdout.split() == [f"model_repository/{model}/1" for model in models]
-    assert (elsewhere / "model_repository/gomin_diffusion/1/sampling/jobs.py").is_file()
-    assert "gomin_diffusion: 1 of 1 cases passed" in result.stderr
-    assert (site / "gomin_server/backends/onnxruntime/model.py").is_file()

@@ -5,9 +5,7 @@ That version accepts IR versions up to 10 and opsets up to 21. The exports keep 
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from filelock import FileLock
 
 from gomin_export import pipeline
 from gomin_export.onnx import export as onnx_export
@@ -23,10 +20,9 @@ from gomin_export.onnx.forms import GraphOptions
 from gomin_export.parity import gate, record
 from gomin_export.plan import ExportOptions
 from tests.export.lowering.helpers import wide_gan
-from tests.support import GOLDEN, missing
+from tests.support import GOLDEN, environment
 
 ONNXRUNTIME = "1.19.2"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gomin-triton"
 
 # Runs in the other environment: the recorded inputs of a version directory → its outputs.
 PROGRAM = """
@@ -72,25 +68,9 @@ def test_models_keep_to_its_formats(repository: Path) -> None:
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    """The Python of an environment with that ONNX Runtime, made once for this machine and user."""
-    home = CACHE / f"onnxruntime-{ONNXRUNTIME}-python{sys.version_info.major}.{sys.version_info.minor}"
-    found = home / "bin/python"
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{home}.lock"):
-        if not (home / "complete").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", home], check=True)
-            # running a model needs numpy only
-            pip = [sys.executable, "-m", "pip", "--python", found, "install", "--quiet", "--disable-pip-version-check"]
-            result = subprocess.run(
-                [*pip, "--no-deps", f"onnxruntime=={ONNXRUNTIME}", f"numpy=={np.__version__}"],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if result.returncode != 0:
-                missing(f"onnxruntime {ONNXRUNTIME} ({result.stderr.strip().splitlines()[-1]})")
-            (home / "complete").touch()
-    return found
+    """The Python of an environment with that ONNX Runtime; running a model needs numpy beside it."""
+    packages = [f"onnxruntime=={ONNXRUNTIME}", f"numpy=={np.__version__}"]
+    return environment("onnxruntime", packages, "--no-deps")
 
 
 def check_answers(python: Path, files: Path, output: Path) -> None:
