@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine, report
+from benchmarks import machine, report, startup
 from benchmarks.models import Models
 from benchmarks.timing import Measured, compare
 from benchmarks.worker import Worker
 from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
-from tests.support import RunningServer
+from tests.support import BIN, RunningServer
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,18 @@ def test_contenders_take_turns(comparison: dict[str, dict[str, dict[str, float]]
         assert figures["seconds"] > 0
         assert figures["rounds"] == 2
         assert 20 < figures["peak_mb"] < 2000  # of a process with ONNX Runtime, and not of this one, which has torch
+
+
+def test_what_a_run_of_the_client_costs() -> None:
+    costs = startup.measure([BIN / "gomin-client"], {"version": ["--version"]}, rounds=2)
+
+    (run,) = costs.values()
+    assert len(run) == 2
+    assert all(taken.cpu_s > 0 for taken in run)
+    compared = {name: [startup.Cost(2, cpu), startup.Cost(4, cpu * 3)] for name, cpu in (("a", 1.0), ("b", 2.0))}
+    assert startup.table(compared, 2).splitlines()[2:] == ["| a | 3.00 | 2.00 | 1.00 |", "| b | 3.00 | 4.00 | 2.00 |"]
+    with pytest.raises(SystemExit, match="false failed with"):
+        startup.cost(["false"])
 
 
 def test_ratios_are_of_the_same_round() -> None:
