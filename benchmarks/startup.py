@@ -93,7 +93,11 @@ def main() -> None:
             raise SystemExit(exported.stderr)
         with serving(home / "models", home / "log") as server:
             reconstruct = ["reconstruct", home / "second.wav", "-o", home / "out.wav", "--quiet", "--url"]
-            tasks = {"--help": ["--help"], "gRPC": [*reconstruct, server.grpc], "HTTP": [*reconstruct, server.http]}
+            tasks: dict[str, list[str | Path]] = {
+                "--help": ["--help"],
+                "gRPC": [*reconstruct, server.grpc],
+                "HTTP": [*reconstruct, server.http],
+            }
             print(table(measure(clients, tasks, ROUNDS), len(clients)))
 
 

@@ -51,6 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_gan() -> GomiGAN:
+    pytest.importorskip("torch")  # see tests/pythons.py
     from gomin_export.networks import GomiGAN
 
     return GomiGAN.from_pretrained(SHARED_GAN)
@@ -58,6 +59,7 @@ def shared_gan() -> GomiGAN:
 
 @pytest.fixture(scope="session")
 def tiny_gan() -> GomiGAN:
+    pytest.importorskip("torch")  # see tests/pythons.py
     from gomin_export.networks import GomiGAN
 
     return GomiGAN.from_pretrained(GOLDEN / "gan_v3.pt")
@@ -65,6 +67,7 @@ def tiny_gan() -> GomiGAN:
 
 @pytest.fixture(scope="session")
 def small_diffusion() -> DiffusionWrapper:
+    pytest.importorskip("torch")  # see tests/pythons.py
     from gomin_export.networks import DiffusionWrapper
 
     return DiffusionWrapper.from_pretrained(GOLDEN / "diffusion_small.pt")
@@ -80,6 +83,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[
         home = shared / name
         with FileLock(shared / f"{name}.lock"):
             if not (home / "complete").exists():
+                pytest.importorskip("torch")  # see tests/pythons.py
                 home.mkdir(exist_ok=True)
                 make(home / "model_repository")
                 (home / "complete").touch()

@@ -100,23 +100,38 @@ def tool(name: str) -> str:
     return str(path)
 
 
-def environment(name: str, packages: Sequence[str], *options: str | Path) -> Path:
+def interpreter(version: str) -> Path | None:
+    """A Python of this version, such as "3.12": this one, one on PATH, or one of pyenv's."""
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return Path(sys.executable)
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    for path in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))):
+        # pyenv puts programs on PATH that only name the versions that it has
+        if path and subprocess.run([path, "-c", "import ensurepip"], capture_output=True, check=False).returncode == 0:
+            return Path(path)
+    return None
+
+
+def environment(name: str, packages: Sequence[str], *options: str | Path, python: Path | None = None) -> Path:
     """The Python of an environment with these packages alone, made once for this machine and user; see `missing`.
 
     Args:
         name: what the environment is for.
         packages: what pip installs.
         options: further ones of pip install.
+        python: the Python that it is made with; None for this one.
     """
-    asked = [sys.version, *packages, *(Path(option).read_text() for option in options if Path(option).is_file())]
+    program = [python or sys.executable, "-c", "import sys; print(sys.version)"]
+    version = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    asked = [version, *packages, *(Path(option).read_text() for option in options if Path(option).is_file())]
     digest = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gomin-triton"
     home = cache / f"{name}-{digest}"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{home}.lock"):
         if not (home / "complete").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", home], check=True)
-            pip = [sys.executable, "-m", "pip", "--python", home / "bin/python", "install", "--quiet"]
+            subprocess.run([program[0], "-m", "venv", "--clear", "--without-pip", home], check=True)
+            pip = [sys.executable, "-m", "pip", "--python", home / "bin/python", "install", "--quiet", "--no-compile"]
             command = [*pip, "--disable-pip-version-check", *options, *packages]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import Distribution
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pytest
 import torch
 
 from gomin_export.networks import DiffusionWrapper
-from tests.support import BIN, EXAMPLES, GOLDEN, ROOT, RunningServer, assert_fails, environment, run
+from tests.pythons import SUPPORTED, build_wheel, constraints
+from tests.support import BIN, EXAMPLES, GOLDEN, RunningServer, assert_fails, environment, interpreter, run
 
 MOST_MB = 160
 EXTRA = r"pip install 'gomin-triton\[{}\]'"
+CLIENT = "gomin_client.cli.main"
+RECORDING = EXAMPLES[0]
 
 # Runs a program of the wheel, whose place is the first argument.
 PROGRAM = """
@@ -28,9 +32,28 @@ assert program.__file__.startswith(site), program.__file__
 sys.exit(program.main())
 """
 VERSIONS = """
-import importlib.util, numpy
+import importlib.util, numpy, sys
 absent = ["av", "fastapi", "librosa", "matplotlib", "numba", "onnx", "onnxruntime", "pytriton", "scipy", "torch"]
-print(numpy.__version__.partition(".")[0], *(name for name in absent if importlib.util.find_spec(name)))
+print("{}.{}".format(*sys.version_info), numpy.__version__.partition(".")[0],
+      *(name for name in absent if importlib.util.find_spec(name)))
+"""
+# The audio of a recording, its mel, and files of numbers that do not depend on any transform.
+FILES = """
+import sys
+from pathlib import Path
+import numpy as np
+from gomin_client.cli.main import app
+from gomin_client.files import audio, mels
+from gomin_client.mel.features import MelConfig
+url, recording, place = sys.argv[1:]
+home = Path(place)
+app(["reconstruct", recording, "-o", f"{place}/", "--quiet", "--url", url], standalone_mode=False)
+app(["analyze", recording, "-o", f"{place}/", "--format", "npy", "--quiet"], standalone_mode=False)
+numbers = (np.arange(128 * 300) * 7919 % 65521 / 65521).astype(np.float32)
+for extension in (".npz", ".npy"):
+    mels.write(home / f"numbers{extension}", numbers.reshape(1, 128, 300), MelConfig())
+for extension in (".wav", ".flac"):
+    audio.write(home / f"numbers{extension}", numbers - 0.5, 24000)
 """
 
 pytestmark = pytest.mark.slow
@@ -40,31 +63,31 @@ pytestmark = pytest.mark.slow
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, unpacked as pip does it."""
     home = tmp_path_factory.mktemp("wheel")
-    built = run("pip", "wheel", ROOT, "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", home)
-    assert built.returncode == 0, built.stderr
-    (wheel,) = home.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(home / "site")
+    zipfile.ZipFile(build_wheel(home)).extractall(home / "site")
     return home / "site"
 
 
 @pytest.fixture(scope="module")
-def python(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with what the wheel requires without extras, and numpy 2.
+def python_of(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """For a version of Python, one in an environment with what the wheel requires without extras, and numpy 2.
 
     The numpy of the tests' own environment is older, for the server.
     """
     (information,) = site.glob("*.dist-info")
     required = [name for name in Distribution.at(information).requires or [] if "extra ==" not in name]
-    constraints = tmp_path_factory.mktemp("constraints") / "constraints.txt"
-    pinned = (ROOT / "constraints.txt").read_text()
-    constraints.write_text(re.sub(r"(?m)^numpy==.*$", "numpy>=2", pinned))
-    return environment("client", required, "--constraint", constraints)
+    pinned = constraints(tmp_path_factory.mktemp("constraints"))
+
+    def python(version: str) -> Path:
+        found = interpreter(version) or pytest.skip(f"Python {version} is not installed")
+        return environment("client", required, "--constraint", pinned, python=found)
+
+    return python
 
 
 @pytest.fixture
-def program(site: Path, python: Path, tmp_path: Path) -> Program:
-    """Runs a program of the wheel in that environment, outside the source tree."""
-    return Program(site, python, tmp_path)
+def program_of(site: Path, python_of: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Program]:
+    """For a version of Python, what runs programs of the wheel in its environment, outside the source tree."""
+    return lambda version: Program(site, python_of(version), tmp_path)
 
 
 class Program:
@@ -80,41 +103,46 @@ class Program:
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.home, env=env, timeout=300)
 
 
-def test_the_client_alone(program: Program, server: RunningServer, tmp_path: Path) -> None:
-    """It needs no torch, ONNX Runtime or librosa, and with numpy 2 it writes the bytes that it writes with numpy 1."""
-    assert program.run("-c", VERSIONS).stdout.split() == ["2"]
-    recordings = EXAMPLES[:2]
+@pytest.fixture(scope="module")
+def expected(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`FILES` of the source tree, with the numpy of the tests' own environment."""
     assert int(np.__version__.partition(".")[0]) == 1
-
-    for url, folder in ((server.grpc, "grpc"), (server.http, "http")):
-        reconstructed = program(
-            "gomin_client.cli.main", "reconstruct", *recordings, "-o", f"there/{folder}/", "--url", url
-        )
-        assert reconstructed.returncode == 0, reconstructed.stderr
-    analyzed = program("gomin_client.cli.main", "analyze", *recordings, "-o", "there/mels/", "--format", "npy")
-    assert analyzed.returncode == 0, analyzed.stderr
-    here = run("gomin-client", "reconstruct", *recordings, "-o", tmp_path / "here", "--url", server.grpc)
-    assert here.returncode == 0, here.stderr
-    here = run("gomin-client", "analyze", *recordings, "-o", tmp_path / "here", "--format", "npy")
-    assert here.returncode == 0, here.stderr
-
-    for recording in recordings:
-        expected = (tmp_path / f"here/{recording.stem}.wav").read_bytes()
-        assert len(expected) > 20_000
-        for folder in ("grpc", "http"):
-            assert (tmp_path / f"there/{folder}/{recording.stem}.wav").read_bytes() == expected
-        mels = [np.load(tmp_path / place / f"{recording.stem}.npy") for place in ("here", "there/mels")]
-        # near the floor the last bits of the transforms show
-        np.testing.assert_allclose(*mels, rtol=0, atol=1e-9)
+    home = tmp_path_factory.mktemp("expected")
+    made = run("python", "-c", FILES, server.grpc, RECORDING, home)
+    assert (made.returncode, made.stderr) == (0, "")
+    return home
 
 
-def test_what_needs_an_extra_names_it(program: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_the_client_alone(
+    version: str, program_of: Callable[[str], Program], server: RunningServer, expected: Path, tmp_path: Path
+) -> None:
+    """It needs no torch, ONNX Runtime or librosa, and with numpy 2 it writes the bytes that it writes with numpy 1."""
+    program = program_of(version)
+    assert program.run("-c", VERSIONS).stdout.split() == [version, "2"]
+
+    made = program.run("-c", FILES, server.grpc, str(RECORDING), "made")
+    over_http = program(CLIENT, "reconstruct", RECORDING, "-o", "made/http.wav", "--quiet", "--url", server.http)
+
+    assert (made.returncode, made.stderr) == (over_http.returncode, over_http.stderr) == (0, "")
+    names = {"crow.wav", "crow.npy", "numbers.npz", "numbers.npy", "numbers.wav", "numbers.flac"}
+    assert {path.name for path in expected.iterdir()} == names
+    for name in names - {"crow.npy"}:
+        content = (expected / name).read_bytes()
+        assert len(content) > 20_000
+        assert (tmp_path / "made" / name).read_bytes() == content, name
+    assert (tmp_path / "made/http.wav").read_bytes() == (expected / "crow.wav").read_bytes()
+    # numpy 2 computes transforms in another order: near the floor the last bits show
+    np.testing.assert_allclose(np.load(tmp_path / "made/crow.npy"), np.load(expected / "crow.npy"), rtol=0, atol=1e-9)
+
+
+def test_what_needs_an_extra_names_it(program_of: Callable[[str], Program], tmp_path: Path) -> None:
+    program = program_of(SUPPORTED[0])
     (tmp_path / "a.m4a").write_bytes((0).to_bytes(3, "big") + b"\x20ftypM4A " + bytes(100))
-    recording = EXAMPLES[0]
     for extra, module, *arguments in (
-        ("local", "gomin_client.cli.main", "reconstruct", recording, "--url", f"local:{tmp_path}"),
-        ("plot", "gomin_client.cli.main", "reconstruct", recording, "--plot", "a.png"),
-        ("plot", "gomin_client.cli.main", "compare", recording, recording, "--html", "a.html"),
+        ("local", CLIENT, "reconstruct", RECORDING, "--url", f"local:{tmp_path}"),
+        ("plot", CLIENT, "reconstruct", RECORDING, "--plot", "a.png"),
+        ("plot", CLIENT, "compare", RECORDING, RECORDING, "--html", "a.html"),
         ("gateway", "gomin_gateway.cli"),
         ("export", "gomin_export.cli", "gan", "--ckpt", GOLDEN / "gan_v3.pt"),
     ):
@@ -122,9 +150,9 @@ def test_what_needs_an_extra_names_it(program: Program, tmp_path: Path) -> None:
         assert_fails(failed, 2)
         assert re.search(EXTRA.format(extra), failed.stderr), failed.stderr
 
-    converted = program("gomin_client.cli.main", "analyze", recording, "-o", "a.pt")
+    converted = program(CLIENT, "analyze", RECORDING, "-o", "a.pt")
     assert_fails(converted, 2, ".pt files need torch: pip install torch; .npz keeps the same without it")
-    decoded = program("gomin_client.cli.main", "analyze", "a.m4a")
+    decoded = program(CLIENT, "analyze", "a.m4a")
     assert re.search("PyAV: " + EXTRA.format("formats"), decoded.stderr), decoded.stderr
     served = program("gomin_server.cli", "--model-repository", tmp_path)
     assert served.returncode != 0
@@ -132,9 +160,9 @@ def test_what_needs_an_extra_names_it(program: Program, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.m4a"}
 
 
-def test_the_clients_size(python: Path, site: Path) -> None:
+def test_the_clients_size(python_of: Callable[[str], Path], site: Path) -> None:
     """All that pip downloads for it, unpacked; without the bytecode that Python adds."""
-    (packages,) = python.parent.parent.glob("lib/python*/site-packages")
+    (packages,) = python_of(SUPPORTED[0]).parent.parent.glob("lib/python*/site-packages")
     files = [path for folder in (packages, site) for path in folder.rglob("*") if path.suffix != ".pyc"]
 
     assert sum(path.stat().st_size for path in files if path.is_file()) <= MOST_MB * 1e6

@@ -1,0 +1,81 @@
+"""The wheel and the client's tests in other Pythons: python -m tests.pythons [VERSION …].
+
+Installs the wheel with numpy 2 and the extras `formats`, `local` and `plot` into a fresh environment of each version of
+Python that pyproject.toml names, and runs the tests of the client there. torch is not installed: tests that export a
+model are skipped, and files of tests that import what is missing are left out. Both are listed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from tests.support import ROOT, interpreter
+
+_CLASSIFIER = "Programming Language :: Python :: "
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SUPPORTED = [text.removeprefix(_CLASSIFIER) for text in _PROJECT["classifiers"] if text.startswith(_CLASSIFIER)]
+
+EXTRAS = "formats,local,plot"
+TEST_PACKAGES = ["filelock", "hypothesis", "librosa", "pytest", "scipy", "trustme"]
+
+
+def build_wheel(home: Path) -> Path:
+    """The wheel of the source tree, in a folder."""
+    command = [sys.executable, "-m", "pip", "wheel", ROOT, "--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run([*command, "--wheel-dir", home], check=True)
+    (wheel,) = home.glob("*.whl")
+    return wheel
+
+
+def constraints(home: Path) -> Path:
+    """A file of the versions that we test with, in a folder; but with numpy 2, which the server excludes."""
+    path = home / "constraints.txt"
+    path.write_text(re.sub(r"(?m)^numpy==.*$", "numpy>=2", (ROOT / "constraints.txt").read_text()))
+    return path
+
+
+def run_tests(interpreter: Path, home: Path) -> bool:
+    """Install the wheel and run the tests of the client; returns whether they passed.
+
+    Args:
+        interpreter: a Python.
+        home: an empty folder for its environment.
+    """
+    subprocess.run([interpreter, "-m", "venv", home / "venv"], check=True)
+    python = home / "venv/bin/python"
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", constraints(home)]
+    subprocess.run([*pip, f"{build_wheel(home)}[{EXTRAS}]", *TEST_PACKAGES], check=True)
+
+    # PYTHONPATH may lead to the source tree: the client has to be that of the wheel
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/client"]
+    collect = [*pytest, "--collect-only"]
+    collected = subprocess.run(collect, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    left_out = re.findall(r"(?m)^ERROR (\S+) - ModuleNotFoundError: (.*)$", collected.stdout)
+    for path, reason in left_out:
+        print(f"left out: {path}: {reason}", flush=True)
+    ignored = [f"--ignore={path}" for path, _ in left_out]
+    return subprocess.run([*pytest, *ignored], cwd=ROOT, env=env, check=False).returncode == 0
+
+
+def main() -> None:
+    """Run the tests in all versions, or in those of the command line; the status is 1 if any fail."""
+    failed = []
+    for version in sys.argv[1:] or SUPPORTED:
+        found = interpreter(version)
+        print(f"== Python {version}: {found or 'not installed'}", flush=True)
+        with tempfile.TemporaryDirectory() as name:
+            if found is not None and not run_tests(found, Path(name)):
+                failed.append(version)
+    if failed:
+        raise SystemExit(f"failed in Python {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
