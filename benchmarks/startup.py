@@ -92,12 +92,8 @@ def main() -> None:
         if exported.returncode:
             raise SystemExit(exported.stderr)
         with serving(home / "models", home / "log") as server:
-            reconstruct = ["reconstruct", home / "second.wav", "-o", home / "out.wav", "--quiet", "--url"]
-            tasks: dict[str, list[str | Path]] = {
-                "--help": ["--help"],
-                "gRPC": [*reconstruct, server.grpc],
-                "HTTP": [*reconstruct, server.http],
-            }
+            reconstruct = ["reconstruct", str(home / "second.wav"), "-o", str(home / "out.wav"), "--quiet", "--url"]
+            tasks = {"--help": ["--help"], "gRPC": [*reconstruct, server.grpc], "HTTP": [*reconstruct, server.http]}
             print(table(measure(clients, tasks, ROUNDS), len(clients)))
 
 
