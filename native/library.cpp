@@ -1,0 +1,371 @@
+// ONNX Runtime operators of the domain `gomin`, version 1, for float32 on CPUs.
+//
+//   Snake(u[, gain (C,)]) -> y                  v + sin²v with v = u, or gain·u for u (B, C, T)
+//   AntiAliasedSnake(x, up, down) -> y          Snake at twice the rate between two filters, (C, 12) taps each.
+//                                               x: (B, C, T), or with the attribute phases = 4 (B, 4, 1, C, T / 4).
+//   GatedTanh(gate, filtered) -> y              sigmoid(gate)·tanh(filtered), equal shapes
+//
+// y has the shape of the first input. The environment variable GOMIN_OPS_ISA (avx512, avx2, neon, scalar) selects the
+// instruction set, instead of the best one that the processor has; it is read when a session is created.
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "kernels.h"
+#include "ort_api.h"
+
+namespace gomin {
+namespace {
+
+constexpr size_t kMaxRank = 8;
+constexpr size_t kSamplesPerCall = 16384;  // of one call on a thread; some microseconds
+
+struct Shape {
+  int64_t sizes[kMaxRank];
+  size_t rank = 0;
+
+  size_t count() const {
+    size_t product = 1;
+    for (size_t i = 0; i < rank; ++i) product *= static_cast<size_t>(sizes[i]);
+    return product;
+  }
+  bool operator==(const Shape& other) const {
+    if (rank != other.rank) return false;
+    for (size_t i = 0; i < rank; ++i) {
+      if (sizes[i] != other.sizes[i]) return false;
+    }
+    return true;
+  }
+};
+
+struct Tensor {
+  Shape shape;
+  const float* data = nullptr;
+};
+
+// The first instruction set that the processor has, or the one that GOMIN_OPS_ISA names; null if it is not there.
+const Kernels* choose_kernels() {
+  const Kernels* available[3];
+  size_t count = 0;
+#if defined(__x86_64__)
+  // dq, bw, vl: the compiler uses them once it may use AVX-512
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl")) {
+    available[count++] = &kAvx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) available[count++] = &kAvx2;
+#elif defined(__aarch64__)
+  available[count++] = &kNeon;
+#endif
+  available[count++] = &kScalar;
+  const char* wanted = std::getenv("GOMIN_OPS_ISA");
+  if (wanted == nullptr || *wanted == '\0') return available[0];
+  for (size_t i = 0; i < count; ++i) {
+    if (std::strcmp(wanted, available[i]->name) == 0) return available[i];
+  }
+  return nullptr;
+}
+
+// One call of an operator: its tensors, and the first error.
+class Call {
+ public:
+  Call(const ort::Api& api, ort::KernelContext* context, const char* name)
+      : api_(api), context_(context), name_(name) {}
+
+  Tensor input(size_t index) {
+    Tensor tensor;
+    const ort::Value* value = nullptr;
+    if (!ok(api_.input(context_, index, &value))) return tensor;
+    ort::TensorInfo* info = nullptr;
+    if (!ok(api_.tensor_info(value, &info))) return tensor;
+    if (ok(api_.rank(info, &tensor.shape.rank))) {
+      if (tensor.shape.rank > kMaxRank) {
+        fail("an input has more than 8 dimensions");
+        tensor.shape.rank = 0;
+      } else {
+        ok(api_.dimensions(info, tensor.shape.sizes, tensor.shape.rank));
+      }
+    }
+    api_.release_info(info);
+    void* data = nullptr;
+    ok(api_.mutable_data(const_cast<ort::Value*>(value), &data));
+    tensor.data = static_cast<const float*>(data);
+    return tensor;
+  }
+
+  size_t input_count() {
+    size_t count = 0;
+    ok(api_.input_count(context_, &count));
+    return count;
+  }
+
+  float* output(const Shape& shape) {
+    ort::Value* value = nullptr;
+    void* data = nullptr;
+    if (ok(api_.output(context_, 0, shape.sizes, shape.rank, &value))) ok(api_.mutable_data(value, &data));
+    return static_cast<float*>(data);
+  }
+
+  // body(begin, end) for all of 0 … total-1, `step` at a time, on the threads of the session
+  template <typename Body>
+  void parallel(size_t total, size_t step, const Body& body) {
+    if (total <= step) {
+      if (total > 0) body(size_t{0}, total);
+      return;
+    }
+    struct Part {
+      const Body& body;
+      size_t total, step;
+    } part{body, total, step};
+    const auto run = [](void* data, size_t index) {
+      const Part& part = *static_cast<const Part*>(data);
+      const size_t begin = index * part.step;
+      const size_t end = begin + part.step;
+      part.body(begin, end < part.total ? end : part.total);
+    };
+    ok(api_.parallel_for(context_, run, (total + step - 1) / step, 0, &part));
+  }
+
+  void fail(const char* reason) {
+    if (status_ != nullptr) return;
+    char message[256];
+    std::snprintf(message, sizeof message, "gomin %s: %s", name_, reason);
+    status_ = api_.create_status(ort::kInvalidArgument, message);
+  }
+
+  bool good() const { return status_ == nullptr; }
+  ort::Status* status() const { return status_; }
+
+ private:
+  bool ok(ort::Status* status) {
+    if (status == nullptr) return true;
+    if (status_ == nullptr) {
+      status_ = status;
+    } else {
+      api_.release_status(status);
+    }
+    return false;
+  }
+
+  const ort::Api& api_;
+  ort::KernelContext* context_;
+  const char* name_;
+  ort::Status* status_ = nullptr;
+};
+
+struct Kernel {
+  const ort::Api& api;
+  const Kernels& kernels;
+  int64_t phases;
+};
+
+void compute_snake(const Kernel& kernel, Call& call) {
+  const Tensor u = call.input(0);
+  const bool scaled = call.input_count() > 1;
+  const Tensor gain = scaled ? call.input(1) : Tensor{};
+  if (!call.good()) return;
+  if (scaled && (u.shape.rank != 3 || gain.shape.rank != 1 || gain.shape.sizes[0] != u.shape.sizes[1])) {
+    return call.fail("expected u (B, C, T) and gain (C)");
+  }
+  float* y = call.output(u.shape);
+  if (!call.good()) return;
+  const size_t length = scaled ? static_cast<size_t>(u.shape.sizes[2]) : u.shape.count();
+  const size_t channels = scaled ? static_cast<size_t>(u.shape.sizes[1]) : 1;
+  call.parallel(u.shape.count(), kSamplesPerCall, [&](size_t begin, size_t end) {
+    while (begin < end) {
+      const size_t row = begin / length;
+      const size_t row_end = (row + 1) * length;
+      const size_t count = (end < row_end ? end : row_end) - begin;
+      kernel.kernels.snake(u.data + begin, scaled ? gain.data[row % channels] : 1.0f, y + begin, count);
+      begin += count;
+    }
+  });
+}
+
+void compute_gated_tanh(const Kernel& kernel, Call& call) {
+  const Tensor gate = call.input(0), filtered = call.input(1);
+  if (!call.good()) return;
+  if (!(gate.shape == filtered.shape)) return call.fail("expected inputs of equal shapes");
+  float* y = call.output(gate.shape);
+  if (!call.good()) return;
+  call.parallel(gate.shape.count(), kSamplesPerCall, [&](size_t begin, size_t end) {
+    kernel.kernels.gated_tanh(gate.data + begin, filtered.data + begin, y + begin, end - begin);
+  });
+}
+
+void compute_anti_aliased_snake(const Kernel& kernel, Call& call) {
+  const Tensor x = call.input(0), up = call.input(1), down = call.input(2);
+  if (!call.good()) return;
+  const bool phased = kernel.phases > 1;
+  const size_t phases = static_cast<size_t>(kernel.phases);
+  const int64_t* sizes = x.shape.sizes;
+  if (!phased && x.shape.rank != 3) return call.fail("expected x (B, C, T)");
+  if (phased && (x.shape.rank != 5 || sizes[1] != kernel.phases || sizes[2] != 1)) {
+    return call.fail("expected x (B, 4, 1, C, J)");
+  }
+  const size_t channels = static_cast<size_t>(sizes[x.shape.rank - 2]);
+  const size_t columns = static_cast<size_t>(sizes[x.shape.rank - 1]);
+  const Shape* filters[] = {&up.shape, &down.shape};
+  for (const Shape* shape : filters) {
+    if (shape->rank != 2 || static_cast<size_t>(shape->sizes[0]) != channels || shape->sizes[1] != kTaps) {
+      return call.fail("expected up and down of shape (C, 12)");
+    }
+  }
+  float* y = call.output(x.shape);
+  if (!call.good()) return;
+  // rows in blocks, each of which is computed on its own
+  const size_t block = kBlock / phases;
+  const size_t blocks = (columns + block - 1) / block;
+  const size_t rows = static_cast<size_t>(sizes[0]) * channels;
+  const size_t shortest = blocks == 1 ? columns * phases : kBlock;
+  const size_t step = 1 + kSamplesPerCall / (shortest + 64);
+  const auto compute = phased ? kernel.kernels.phased_anti_aliased_snake : kernel.kernels.anti_aliased_snake;
+  call.parallel(rows * blocks, step, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      const size_t index = i / blocks, channel = index % channels, first = i % blocks * block;
+      const size_t offset = (index / channels * phases * channels + channel) * columns;
+      const Row row{x.data + offset, y + offset, columns, channels * columns};
+      const size_t rest = columns - first;
+      compute(row, up.data + channel * kTaps, down.data + channel * kTaps, first, rest < block ? rest : block);
+    }
+  });
+}
+
+// What ONNX Runtime asks of an operator; `custom_op` is the first member, so that a pointer to it is one to this.
+struct Operator {
+  ort::CustomOp custom_op;
+  const char* name;
+  size_t inputs;
+  size_t required;
+  void (*compute)(const Kernel&, Call&);
+};
+
+const Operator& described(const ort::CustomOp* op) { return *reinterpret_cast<const Operator*>(op); }
+
+struct Instance {
+  Kernel kernel;
+  const Operator& op;
+};
+
+ort::Status* create(const ort::CustomOp* op, const ort::Api* api, const ort::KernelInfo* info, void** instance) {
+  const Kernels* kernels = choose_kernels();
+  if (kernels == nullptr) {
+    return api->create_status(ort::kInvalidArgument,
+                              "GOMIN_OPS_ISA names an instruction set that this processor or library does not have");
+  }
+  int64_t phases = 1;
+  if (ort::Status* missing = api->attribute(info, "phases", &phases)) {
+    api->release_status(missing);
+    phases = 1;
+  }
+  if (phases != 1 && phases != 4) {
+    return api->create_status(ort::kInvalidArgument, "gomin AntiAliasedSnake: phases must be 1 or 4");
+  }
+  void* memory = std::malloc(sizeof(Instance));
+  if (memory == nullptr) return api->create_status(ort::kFail, "gomin: out of memory");
+  *instance = new (memory) Instance{{*api, *kernels, phases}, described(op)};
+  return nullptr;
+}
+
+ort::Status* compute(void* instance, ort::KernelContext* context) {
+  const Instance& self = *static_cast<const Instance*>(instance);
+  Call call(self.kernel.api, context, self.op.name);
+  self.op.compute(self.kernel, call);
+  return call.status();
+}
+
+std::atomic<const ort::Api*> g_api{nullptr};  // shape inference gets no table
+
+// the shape of the first input, if it is known
+ort::Status* infer_shape(const ort::CustomOp*, ort::ShapeInferContext* context) {
+  const ort::Api& api = *g_api.load();
+  ort::TensorInfo* info = nullptr;
+  if (ort::Status* status = api.input_shape(context, 0, &info)) return status;
+  size_t rank = 0;
+  if (ort::Status* status = api.rank(info, &rank)) return status;
+  return rank == 0 ? nullptr : api.set_output_shape(context, 0, info);  // an unknown shape has rank 0, too
+}
+
+// The first input's memory may become the output's: every value is read before it is written.
+size_t may_overwrite(int** inputs, int** outputs) {
+  static int input[] = {0}, output[] = {0};
+  *inputs = input;
+  *outputs = output;
+  return 1;
+}
+
+constexpr ort::CustomOp custom_op(bool overwrites) {
+  ort::CustomOp op{};
+  op.version = ort::kApiVersion;
+  op.GetName = [](const ort::CustomOp* self) { return described(self).name; };
+  op.GetExecutionProviderType = [](const ort::CustomOp*) -> const char* { return nullptr; };
+  op.GetInputType = [](const ort::CustomOp*, size_t) { return ort::kFloat; };
+  op.GetInputTypeCount = [](const ort::CustomOp* self) { return described(self).inputs; };
+  op.GetOutputType = [](const ort::CustomOp*, size_t) { return ort::kFloat; };
+  op.GetOutputTypeCount = [](const ort::CustomOp*) { return size_t{1}; };
+  op.KernelDestroy = [](void* instance) { std::free(instance); };  // its members need no destructor
+  op.GetInputCharacteristic = [](const ort::CustomOp* self, size_t index) {
+    return index < described(self).required ? ort::kRequired : ort::kOptional;
+  };
+  op.GetOutputCharacteristic = [](const ort::CustomOp*, size_t) { return ort::kRequired; };
+  op.GetInputMemoryType = [](const ort::CustomOp*, size_t) { return ort::kDefaultMemory; };
+  op.GetVariadicInputMinArity = [](const ort::CustomOp*) { return 1; };
+  op.GetVariadicInputHomogeneity = [](const ort::CustomOp*) { return 1; };
+  op.GetVariadicOutputMinArity = [](const ort::CustomOp*) { return 1; };
+  op.GetVariadicOutputHomogeneity = [](const ort::CustomOp*) { return 1; };
+  op.CreateKernelV2 = create;
+  op.KernelComputeV2 = compute;
+  op.InferOutputShapeFn = infer_shape;
+  op.GetStartVersion = [](const ort::CustomOp*) { return 1; };
+  op.GetEndVersion = [](const ort::CustomOp*) { return 1; };
+  if (overwrites) {
+    op.GetMayInplace = may_overwrite;
+    op.ReleaseMayInplace = [](int*, int*) {};
+  }
+  return op;
+}
+
+const Operator kOperators[] = {
+    {custom_op(true), "Snake", 2, 1, compute_snake},
+    {custom_op(false), "AntiAliasedSnake", 3, 3, compute_anti_aliased_snake},
+    {custom_op(true), "GatedTanh", 2, 2, compute_gated_tanh},
+};
+
+// The domain with all operators. Sessions keep pointers to it, so it is made once and never released.
+ort::Status* domain_of(const ort::Api& api, ort::CustomOpDomain** domain) {
+  static std::atomic<ort::CustomOpDomain*> shared{nullptr};
+  *domain = shared.load();
+  if (*domain != nullptr) return nullptr;
+  ort::CustomOpDomain* made = nullptr;
+  if (ort::Status* status = api.create_domain("gomin", &made)) return status;
+  for (const Operator& op : kOperators) {
+    if (ort::Status* status = api.add_operator(made, &op.custom_op)) return status;
+  }
+  // of two threads at the same time the first one's is used by both
+  if (shared.compare_exchange_strong(*domain, made)) {
+    *domain = made;
+  } else {
+    api.release_domain(made);
+  }
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace gomin
+
+// The symbol that ONNX Runtime looks up when a session registers the library.
+extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps(ort::SessionOptions* options,
+                                                                                 const ort::ApiBase* base) {
+  const ort::Api* api = base->GetApi(ort::kApiVersion);
+  if (api == nullptr) {
+    // older than ONNX Runtime 1.18; a function of its first version can report it
+    return base->GetApi(1)->create_status(ort::kFail, "gomin operators need ONNX Runtime 1.18 or later");
+  }
+  gomin::g_api = api;
+  ort::CustomOpDomain* domain = nullptr;
+  if (ort::Status* status = gomin::domain_of(*api, &domain)) return status;
+  return api->add_domain(options, domain);
+}

@@ -1,0 +1,92 @@
+"""Wheels: with the library where there is a compiler, pure Python and complete otherwise."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.native.conftest import build_wheel
+from tests.support import ROOT
+
+LIBRARY = "gomin_client/native/libgomin_ops.so"
+DESCRIPTION = "gomin_client/native/libgomin_ops.json"
+
+
+def test_a_wheel_has_the_library_its_description_and_the_platform(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        description = json.loads(archive.read(DESCRIPTION))
+        digest = hashlib.sha256(archive.read(LIBRARY)).hexdigest()
+
+    assert description == {"operators": "gomin 1", "sha256": digest}
+    assert wheel.stem.endswith(f"-py3-none-linux_{os.uname().machine}")
+
+
+def test_the_library_needs_the_c_library_alone(library: Path) -> None:
+    """Not libstdc++, and no symbol that is newer than the C library of NVIDIA's container."""
+    symbols = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True).stdout
+    defined = [line.split()[-1] for line in symbols.splitlines() if " T " in line]
+    versions = {line.rpartition("@GLIBC_")[2] for line in symbols.splitlines() if "@" in line}
+
+    assert defined == ["RegisterCustomOps"]
+    assert "GLIBCXX" not in symbols
+    assert max(tuple(map(int, version.split("."))) for version in versions) <= (2, 35)
+
+
+def test_without_a_compiler_the_wheel_is_pure_and_works(tmp_path: Path) -> None:
+    nothing = tmp_path / "bin"
+    nothing.mkdir()
+
+    wheel, printed = build_wheel(tmp_path / "dist", PATH=str(nothing), CXX="")
+
+    assert "no C++ compiler (g++ or clang++) in PATH" in printed
+    assert wheel.stem.endswith("-py3-none-any")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not {LIBRARY, DESCRIPTION} & set(archive.namelist())
+        archive.extractall(tmp_path / "installed")
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "gomin_client.cli.main",
+            "analyze",
+            str(ROOT / "examples" / "crow.flac"),
+            "-o",
+            "crow.npz",
+        ],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "crow.npz").exists()
+
+
+@pytest.mark.parametrize(("value", "status"), [("0", 0), ("no", 1)])
+def test_the_switch(tmp_path: Path, value: str, status: int) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    environment = {**os.environ, "GOMIN_BUILD_NATIVE": value}
+
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    assert result.returncode == status, result.stderr
+    if status:
+        assert "GOMIN_BUILD_NATIVE=no: expected 0 (pure Python) or 1" in result.stderr
+    else:
+        assert [path.stem.endswith("-py3-none-any") for path in tmp_path.glob("*.whl")] == [True]
+
+
+def test_a_compiler_that_fails_is_reported(tmp_path: Path) -> None:
+    program = [sys.executable, str(ROOT / "native" / "build.py")]
+
+    result = subprocess.run(program, env={**os.environ, "CXX": "false"}, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: false -std=c++17")
+    assert "Traceback" not in result.stderr

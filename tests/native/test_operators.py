@@ -1,0 +1,226 @@
+"""The operators in ONNX Runtime, for each instruction set, against the same formulas in float64."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from gomin_export.lowering.polyphase import from_phases, to_phases
+from gomin_export.networks.gan import ResBlock, Snake
+
+Array = NDArray[np.float32]
+
+SETS = {"x86_64": ["avx512", "avx2", "scalar"], "aarch64": ["neon", "scalar"]}.get(platform.machine(), ["scalar"])
+# one channel each
+ALPHAS = np.array([1e-4, -1e-4, 1e-3, -0.01, 0.1, -0.5, 1.0, -2.0, 10.0, -10.0, 3.0])
+
+
+def has(instruction_set: str) -> bool:
+    if instruction_set not in ("avx512", "avx2"):
+        return True
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    needed = {"avx512f", "avx512dq", "avx512bw", "avx512vl"} if instruction_set == "avx512" else {"avx2", "fma"}
+    return needed <= flags
+
+
+@pytest.fixture(params=SETS)
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = str(request.param)
+    if not has(name):
+        pytest.skip(f"this processor has no {name}")
+    monkeypatch.setenv("GOMIN_OPS_ISA", name)
+    return name
+
+
+def session(
+    library: Path, nodes: Sequence[onnx.NodeProto], inputs: Sequence[str], outputs: Sequence[str], threads: int = 1
+) -> onnxruntime.InferenceSession:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("gomin", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(library))
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+class Operator:
+    """One operator in a session."""
+
+    def __init__(self, library: Path, name: str, inputs: int, threads: int = 1, **attributes: int) -> None:
+        self.inputs = [f"input{i}" for i in range(inputs)]
+        node = helper.make_node(name, self.inputs, ["y"], domain="gomin", **attributes)
+        self.session = session(library, [node], self.inputs, ["y"], threads)
+
+    def __call__(self, *arrays: Array) -> Array:
+        result: Array = self.session.run(None, dict(zip(self.inputs, arrays, strict=True)))[0]
+        return result
+
+
+def noise(*shape: int, scale: float = 1.0) -> Array:
+    return (scale * np.random.default_rng(len(shape) + sum(shape)).standard_normal(shape)).astype(np.float32)
+
+
+def taps() -> tuple[Array, Array, ResBlock, Snake]:
+    """Filters of an anti-aliased Snake with α in them, and the network's own modules, in float64."""
+    block = ResBlock(len(ALPHAS), 3, [1], filter_rate=12000.0).double()
+    block.lpf *= torch.rand(len(ALPHAS), 1, 12, generator=torch.Generator().manual_seed(0)).double() + 0.5
+    module = Snake(len(ALPHAS)).double()
+    module.alpha.data = torch.tensor(ALPHAS)[:, None]
+    lpf = block.lpf[:, 0].numpy()
+    up, down = lpf * ALPHAS[:, None], lpf / ALPHAS[:, None]
+    return up.astype(np.float32), down.astype(np.float32), block, module
+
+
+def test_anti_aliased_snake_has_exact_edges(library: Path, instruction_set: str) -> None:
+    up, down, block, module = taps()
+    operator = Operator(library, "AntiAliasedSnake", 3)
+
+    for length in range(1, 201):
+        x = noise(2, len(ALPHAS), length, scale=3)
+        with torch.no_grad():
+            expected = block.anti_aliased(module, torch.from_numpy(x).double()).numpy()
+        np.testing.assert_allclose(operator(x, up, down), expected, rtol=0, atol=4e-6, err_msg=f"length {length}")
+
+
+@pytest.mark.parametrize("shape", [(0, 11, 5), (2, 11, 0), (1, 0, 5), (3, 1, 7)])
+def test_anti_aliased_snake_of_few_values(library: Path, instruction_set: str, shape: tuple[int, int, int]) -> None:
+    up, down, block, module = taps()
+    block.lpf, module.alpha.data = block.lpf[: shape[1]], module.alpha.data[: shape[1]]
+    x = noise(*shape)
+
+    actual = Operator(library, "AntiAliasedSnake", 3)(x, up[: shape[1]], down[: shape[1]])
+
+    assert actual.shape == shape
+    if x.size:
+        with torch.no_grad():
+            expected = block.anti_aliased(module, torch.from_numpy(x).double()).numpy()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=4e-6)
+
+
+def test_a_sample_does_not_depend_on_its_place_or_on_threads(library: Path, instruction_set: str) -> None:
+    """5000 samples are five blocks; the shift moves all samples in their block and vector."""
+    up, down, *_ = taps()
+    x = noise(2, len(ALPHAS), 5000, scale=3)
+    x[0, 3, 2000] = 1e9  # an argument that the C library reduces; a block without it has no such argument
+    operator, two = (Operator(library, "AntiAliasedSnake", 3, threads) for threads in (1, 2))
+
+    whole = operator(x, up, down)
+
+    np.testing.assert_array_equal(operator(x[..., 37:].copy(), up, down)[..., 6:], whole[..., 43:])
+    np.testing.assert_array_equal(two(x, up, down), whole)
+
+
+def test_phases_give_the_same_values(library: Path, instruction_set: str) -> None:
+    up, down, *_ = taps()
+    plain = Operator(library, "AntiAliasedSnake", 3)
+    operators = [Operator(library, "AntiAliasedSnake", 3, threads, phases=4) for threads in (1, 2)]
+
+    for length in [*range(4, 201, 4), 1020, 1024, 1028, 5000]:
+        x = noise(2, len(ALPHAS), length, scale=3)
+        phased = to_phases(torch.from_numpy(x)).numpy().copy()
+        for operator in operators[: 1 + (length == 5000)]:
+            actual = from_phases(torch.from_numpy(operator(phased, up, down))).numpy()
+            np.testing.assert_array_equal(actual, plain(x, up, down), err_msg=f"length {length}")
+
+
+def test_snake_is_as_accurate_as_float32_allows(library: Path, instruction_set: str) -> None:
+    generator = np.random.default_rng(0)
+    u = (generator.standard_normal(100_003) * 10 ** generator.uniform(-6, 5.9, 100_003)).astype(np.float32)
+    exact = u.astype(np.float64)
+    exact += np.sin(exact) ** 2
+
+    actual, parallel = (Operator(library, "Snake", 1, threads)(u) for threads in (1, 2))
+
+    # v - |v| cancels where v is negative: units of the larger one
+    unit = np.spacing(np.maximum(np.abs(exact), np.abs(u)).astype(np.float32))
+    assert np.max(np.abs(actual - exact) / unit) < 2.5
+    np.testing.assert_array_equal(parallel, actual)
+    special = np.array([np.inf, -np.inf, np.nan, 0, 1e30, -3e38, 1e6, 1.1e6, 1e-40], np.float32)
+    with np.errstate(invalid="ignore"):
+        expected = special + np.sin(special.astype(np.float64)) ** 2
+    np.testing.assert_allclose(Operator(library, "Snake", 1)(special), expected, rtol=1e-6)
+
+
+def test_snake_with_a_gain_for_each_channel(library: Path, instruction_set: str) -> None:
+    operator = Operator(library, "Snake", 2)
+
+    for shape in [(2, 11, 1), (1, 11, 37), (3, 11, 1000), (0, 11, 4), (2, 11, 0)]:
+        x, gain = noise(*shape), ALPHAS.astype(np.float32)
+        exact = gain[:, None].astype(np.float64) * x
+        np.testing.assert_allclose(operator(x, gain), exact + np.sin(exact) ** 2, rtol=0, atol=4e-6)
+
+
+def test_gated_tanh(library: Path, instruction_set: str) -> None:
+    generator = np.random.default_rng(0)
+    gate, filtered = (
+        (generator.standard_normal((3, 33_334)) * 10 ** generator.uniform(-6, 2, (3, 33_334))).astype(np.float32)
+        for _ in range(2)
+    )
+    wide = gate.astype(np.float64)
+    exact = np.tanh(filtered.astype(np.float64)) / (1 + np.exp(-np.clip(wide, -80, None)))
+
+    actual, parallel = (Operator(library, "GatedTanh", 2, threads)(gate, filtered) for threads in (1, 2))
+
+    np.testing.assert_allclose(actual, exact, rtol=6e-7, atol=1e-30)
+    np.testing.assert_array_equal(parallel, actual)
+    limits = np.array([np.inf, -np.inf, np.nan, 0, 1], np.float32)
+    one = np.ones_like(limits)
+    operator = Operator(library, "GatedTanh", 2)
+    np.testing.assert_allclose(operator(one, limits), np.tanh(limits) * 0.73105858, rtol=1e-6)
+    np.testing.assert_allclose(operator(limits, one), np.array([1, 0, np.nan, 0.5, 0.73105858]) * 0.76159416, atol=1e-7)
+
+
+def test_memory_that_is_still_needed_is_not_overwritten(library: Path) -> None:
+    """Snake and GatedTanh may write over their first input. Here each one is needed again."""
+    nodes = [
+        helper.make_node("Snake", ["u"], ["a"], domain="gomin"),
+        helper.make_node("Snake", ["a"], ["b"], domain="gomin"),
+        helper.make_node("GatedTanh", ["b", "b"], ["c"], domain="gomin"),
+        helper.make_node("Add", ["a", "b"], ["d"]),
+        helper.make_node("Add", ["c", "d"], ["y"]),
+    ]
+    u = noise(40_000)
+    a = u + np.sin(u) ** 2
+    b = a + np.sin(a) ** 2
+
+    (actual,) = session(library, nodes, ["u"], ["y"], threads=2).run(None, {"u": u})
+
+    np.testing.assert_allclose(actual, np.tanh(b) / (1 + np.exp(-b)) + a + b, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "message"),
+    [
+        ("Snake", [(2, 3, 4), (4,)], r"gomin Snake: expected u \(B, C, T\) and gain \(C\)"),
+        ("GatedTanh", [(2, 3), (3, 2)], "gomin GatedTanh: expected inputs of equal shapes"),
+        ("AntiAliasedSnake", [(2, 3), (3, 12), (3, 12)], r"gomin AntiAliasedSnake: expected x \(B, C, T\)"),
+        ("AntiAliasedSnake", [(1, 3, 9), (3, 12), (3, 11)], r"expected up and down of shape \(C, 12\)"),
+    ],
+)
+def test_wrong_shapes_are_refused(library: Path, name: str, shapes: list[tuple[int, ...]], message: str) -> None:
+    operator = Operator(library, name, len(shapes))
+
+    with pytest.raises(Exception, match=message):
+        operator(*(noise(*shape) for shape in shapes))
+
+
+def test_an_unknown_instruction_set_is_refused(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMIN_OPS_ISA", "mmx")
+
+    with pytest.raises(Exception, match="GOMIN_OPS_ISA names an instruction set that this processor or library does"):
+        Operator(library, "Snake", 1)
