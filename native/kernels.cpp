@@ -12,9 +12,11 @@
 
 namespace {
 
+using gomin::FilterRows;
 using gomin::kBlock;
 using gomin::kTaps;
 using gomin::Row;
+using gomin::RowFilter;
 
 // Beyond this magnitude arguments are reduced by the C library.
 constexpr float kLargest = 1e6f;
@@ -233,6 +235,65 @@ class AntiAliasedSnake {
   float odd_[PHASES][kPadded];
 };
 
+constexpr int kFilterPadded = static_cast<int>(gomin::kFilterBlock) + gomin::kMaxReach + kLanes;
+constexpr int kUnrolled = 4;  // vectors of columns computed together, so that a coefficient is loaded once
+
+// one row of y in COUNT vectors of columns
+template <int COUNT>
+inline void filter_row(const RowFilter& filter, int begin, int end, const float (*x)[kFilterPadded], ptrdiff_t column,
+                       Vector* sums) {
+  for (int i = 0; i < COUNT; ++i) sums[i] = all(0.0f);
+  for (int e = begin; e < end; ++e) {
+    const auto& entry = filter.entries[e];
+    const float* source = x[entry.row] + column + (entry.shift - filter.first);
+    const Vector coefficient = all(entry.coefficient);
+    for (int i = 0; i < COUNT; ++i) sums[i] = fma(coefficient, load(source + i * kLanes), sums[i]);
+  }
+}
+
+inline void finish(const RowFilter& filter, const FilterRows& rows, size_t place, Vector sum, size_t count) {
+  if (filter.snake) sum = any_snake(sum);
+  if (count >= static_cast<size_t>(kLanes)) {
+    store(rows.y + place, rows.summand != nullptr ? load(rows.summand + place) + sum : sum);
+  } else {
+    store_part(rows.y + place, rows.summand != nullptr ? load_part(rows.summand + place, count) + sum : sum, count);
+  }
+}
+
+void row_filter(const RowFilter& filter, const FilterRows& rows, size_t first, size_t count) {
+  // x[r][c] is column first + filter.first + c
+  float x[gomin::kMaxRows][kFilterPadded];
+  const ptrdiff_t origin = static_cast<ptrdiff_t>(first) + filter.first;
+  const ptrdiff_t needed = padded(static_cast<ptrdiff_t>(count)) + (filter.last - filter.first);
+  const ptrdiff_t columns = static_cast<ptrdiff_t>(rows.columns_in);
+  const ptrdiff_t begin = greater(0, -origin);  // beyond the end, for a block that has zeros only: none is copied
+  const ptrdiff_t end = -greater(-needed, origin - columns);
+  for (int r = 0; r < filter.rows_in; ++r) {
+    const float* source = rows.x + static_cast<size_t>(r) * rows.stride_in;
+    if (end <= begin) {
+      memset(x[r], 0, static_cast<size_t>(needed) * sizeof(float));
+      continue;
+    }
+    memset(x[r], 0, static_cast<size_t>(begin) * sizeof(float));
+    memcpy(x[r] + begin, source + origin + begin, static_cast<size_t>(end - begin) * sizeof(float));
+    memset(x[r] + end, 0, static_cast<size_t>(needed - end) * sizeof(float));
+  }
+  for (int r = 0; r < filter.rows_out; ++r) {
+    const int entry = r > 0 ? filter.ends[r - 1] : 0;
+    const size_t place = static_cast<size_t>(r) * rows.stride_out + first;
+    Vector sums[kUnrolled];
+    size_t c = 0;
+    for (; c + kUnrolled * kLanes <= count; c += kUnrolled * kLanes) {
+      filter_row<kUnrolled>(filter, entry, filter.ends[r], x, static_cast<ptrdiff_t>(c), sums);
+      for (int i = 0; i < kUnrolled; ++i) finish(filter, rows, place + c + i * kLanes, sums[i], kLanes);
+    }
+    for (; c < count; c += kLanes) {
+      filter_row<1>(filter, entry, filter.ends[r], x, static_cast<ptrdiff_t>(c), sums);
+      finish(filter, rows, place + c, sums[0], count - c);
+    }
+  }
+}
+
 }  // namespace
 
 namespace gomin {
@@ -246,6 +307,7 @@ const Kernels kNeon = {"neon",
 #else
 const Kernels kScalar = {"scalar",
 #endif
-                         snake_row, gated_tanh_row, AntiAliasedSnake<1>::compute, AntiAliasedSnake<4>::compute};
+                         snake_row, gated_tanh_row, AntiAliasedSnake<1>::compute, AntiAliasedSnake<4>::compute,
+                         row_filter};
 
 }  // namespace gomin

@@ -16,6 +16,32 @@ struct Row {
   size_t stride;
 };
 
+// A linear filter over rows and neighbouring columns: row r of y at column j is the sum of
+// coefficient·x[row][j + shift] over the entries ends[r - 1] … ends[r] - 1, with x = 0 outside of its columns.
+constexpr int kMaxRows = 16;
+constexpr int kMaxEntries = 256;
+constexpr int kMaxReach = 32;  // columns
+constexpr size_t kFilterBlock = 256;  // columns that one call of a kernel computes at most
+
+struct RowFilter {
+  int rows_in = 0, rows_out = 0;
+  int first = 0, last = 0;  // smallest and largest shift
+  int ends[kMaxRows] = {};
+  struct {
+    int row, shift;
+    float coefficient;
+  } entries[kMaxEntries];
+  bool snake = false;  // apply v + sin²v to the result
+};
+
+// Row r of x is at x + r·stride_in; rows of y and summand, which may be null, are stride_out apart.
+struct FilterRows {
+  const float* x;
+  const float* summand;
+  float* y;
+  size_t columns_in, stride_in, stride_out;
+};
+
 struct Kernels {
   const char* name;
   // y = v + sin²v, v = gain·u
@@ -26,6 +52,8 @@ struct Kernels {
   void (*anti_aliased_snake)(const Row& row, const float* up, const float* down, size_t first, size_t count);
   // the same for rows in four phases
   void (*phased_anti_aliased_snake)(const Row& row, const float* up, const float* down, size_t first, size_t count);
+  // columns first … first + count - 1 of all rows of y; count ≤ kFilterBlock
+  void (*row_filter)(const RowFilter& filter, const FilterRows& rows, size_t first, size_t count);
 };
 
 extern const Kernels kScalar;

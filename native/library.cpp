@@ -4,8 +4,13 @@
 //   AntiAliasedSnake(x, up, down) -> y          Snake at twice the rate between two filters, (C, 12) taps each.
 //                                               x: (B, C, T), or with the attribute phases = 4 (B, 4, 1, C, T / 4).
 //   GatedTanh(gate, filtered) -> y              sigmoid(gate)·tanh(filtered), equal shapes
+//   RowFilter(x, weight[, summand]) -> y        a filter over rows and columns, the same for all channels.
+//                                               x (B, R, 1, C, J), weight (R', R, K), attributes left and right:
+//                                               y (B, R', 1, C, J + left + right - K + 1) has at row r and column j
+//                                               Σ weight[r, s, k]·x[s, j + k - left], plus the summand. With the
+//                                               attribute snake = 1 the sum v becomes v + sin²v before that.
 //
-// y has the shape of the first input. The environment variable GOMIN_OPS_ISA (avx512, avx2, neon, scalar) selects the
+// y has the shape of the first input, except for RowFilter. The environment variable GOMIN_OPS_ISA (avx512, avx2, neon, scalar) selects the
 // instruction set, instead of the best one that the processor has; it is read when a session is created.
 
 #include <atomic>
@@ -159,7 +164,7 @@ class Call {
 struct Kernel {
   const ort::Api& api;
   const Kernels& kernels;
-  int64_t phases;
+  int64_t phases, left, right, snake;
 };
 
 void compute_snake(const Kernel& kernel, Call& call) {
@@ -234,6 +239,67 @@ void compute_anti_aliased_snake(const Kernel& kernel, Call& call) {
   });
 }
 
+// The entries of a filter that are not zero; null if it is too large.
+const char* make_filter(const Kernel& kernel, const Tensor& weight, RowFilter* filter) {
+  const int64_t* sizes = weight.shape.sizes;
+  if (sizes[0] > kMaxRows || sizes[1] > kMaxRows || sizes[2] > kMaxReach) return "the filter is too large";
+  filter->rows_out = static_cast<int>(sizes[0]);
+  filter->rows_in = static_cast<int>(sizes[1]);
+  const int taps = static_cast<int>(sizes[2]);
+  filter->first = static_cast<int>(-kernel.left);
+  filter->last = filter->first + taps - 1;
+  filter->snake = kernel.snake != 0;
+  int count = 0;
+  const float* coefficient = weight.data;
+  for (int row = 0; row < filter->rows_out; ++row) {
+    for (int source = 0; source < filter->rows_in; ++source) {
+      for (int tap = 0; tap < taps; ++tap, ++coefficient) {
+        if (*coefficient == 0.0f) continue;
+        if (count == kMaxEntries) return "the filter has too many coefficients";
+        filter->entries[count++] = {source, filter->first + tap, *coefficient};
+      }
+    }
+    filter->ends[row] = count;
+  }
+  return nullptr;
+}
+
+void compute_row_filter(const Kernel& kernel, Call& call) {
+  const Tensor x = call.input(0), weight = call.input(1);
+  const bool adds = call.input_count() > 2;
+  const Tensor summand = adds ? call.input(2) : Tensor{};
+  if (!call.good()) return;
+  if (x.shape.rank != 5 || x.shape.sizes[2] != 1 || weight.shape.rank != 3 ||
+      weight.shape.sizes[1] != x.shape.sizes[1]) {
+    return call.fail("expected x (B, R, 1, C, J) and weight (R', R, K)");
+  }
+  RowFilter filter;
+  if (const char* reason = make_filter(kernel, weight, &filter)) return call.fail(reason);
+  Shape shape = x.shape;
+  shape.sizes[1] = filter.rows_out;
+  shape.sizes[4] += kernel.left + kernel.right - (filter.last - filter.first);
+  if (shape.sizes[4] < 0) return call.fail("the filter is longer than x with its padding");
+  if (adds && !(summand.shape == shape)) return call.fail("expected a summand of the shape of y");
+  float* y = call.output(shape);
+  if (!call.good()) return;
+  const size_t channels = static_cast<size_t>(shape.sizes[3]), columns = static_cast<size_t>(shape.sizes[4]);
+  const size_t columns_in = static_cast<size_t>(x.shape.sizes[4]);
+  const size_t blocks = (columns + kFilterBlock - 1) / kFilterBlock;
+  const size_t shortest = (blocks == 1 ? columns : kFilterBlock) * static_cast<size_t>(filter.rows_out);
+  const size_t step = 1 + kSamplesPerCall / (shortest + 64);
+  call.parallel(static_cast<size_t>(shape.sizes[0]) * channels * blocks, step, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      const size_t index = i / blocks, item = index / channels, channel = index % channels;
+      const size_t first = i % blocks * kFilterBlock, rest = columns - first;
+      const size_t input = (item * static_cast<size_t>(filter.rows_in) * channels + channel) * columns_in;
+      const size_t output = (item * static_cast<size_t>(filter.rows_out) * channels + channel) * columns;
+      const FilterRows rows{x.data + input, adds ? summand.data + output : nullptr, y + output,
+                            columns_in, channels * columns_in, channels * columns};
+      kernel.kernels.row_filter(filter, rows, first, rest < kFilterBlock ? rest : kFilterBlock);
+    }
+  });
+}
+
 // What ONNX Runtime asks of an operator; `custom_op` is the first member, so that a pointer to it is one to this.
 struct Operator {
   ort::CustomOp custom_op;
@@ -250,23 +316,29 @@ struct Instance {
   const Operator& op;
 };
 
+int64_t attribute(const ort::Api& api, const ort::KernelInfo* info, const char* name, int64_t absent) {
+  int64_t value = absent;
+  ort::Status* status = api.attribute(info, name, &value);
+  if (status == nullptr) return value;
+  api.release_status(status);
+  return absent;
+}
+
 ort::Status* create(const ort::CustomOp* op, const ort::Api* api, const ort::KernelInfo* info, void** instance) {
   const Kernels* kernels = choose_kernels();
   if (kernels == nullptr) {
     return api->create_status(ort::kInvalidArgument,
                               "GOMIN_OPS_ISA names an instruction set that this processor or library does not have");
   }
-  int64_t phases = 1;
-  if (ort::Status* missing = api->attribute(info, "phases", &phases)) {
-    api->release_status(missing);
-    phases = 1;
-  }
+  const int64_t phases = attribute(*api, info, "phases", 1);
   if (phases != 1 && phases != 4) {
     return api->create_status(ort::kInvalidArgument, "gomin AntiAliasedSnake: phases must be 1 or 4");
   }
   void* memory = std::malloc(sizeof(Instance));
   if (memory == nullptr) return api->create_status(ort::kFail, "gomin: out of memory");
-  *instance = new (memory) Instance{{*api, *kernels, phases}, described(op)};
+  *instance = new (memory) Instance{{*api, *kernels, phases, attribute(*api, info, "left", 0),
+                                     attribute(*api, info, "right", 0), attribute(*api, info, "snake", 0)},
+                                    described(op)};
   return nullptr;
 }
 
@@ -279,25 +351,34 @@ ort::Status* compute(void* instance, ort::KernelContext* context) {
 
 std::atomic<const ort::Api*> g_api{nullptr};  // shape inference gets no table
 
-// the shape of the first input, if it is known
+// The shape of the first input, if it is known: every size has a value or a name. ONNX Runtime gives unknown sizes the
+// value -1, which it would take for a size again. An unknown shape has the rank 0.
 ort::Status* infer_shape(const ort::CustomOp*, ort::ShapeInferContext* context) {
   const ort::Api& api = *g_api.load();
   ort::TensorInfo* info = nullptr;
   if (ort::Status* status = api.input_shape(context, 0, &info)) return status;
-  size_t rank = 0;
-  if (ort::Status* status = api.rank(info, &rank)) return status;
-  return rank == 0 ? nullptr : api.set_output_shape(context, 0, info);  // an unknown shape has rank 0, too
+  Shape shape;
+  const char* names[kMaxRank] = {};
+  if (ort::Status* status = api.rank(info, &shape.rank)) return status;
+  if (shape.rank == 0 || shape.rank > kMaxRank) return nullptr;
+  if (ort::Status* status = api.dimensions(info, shape.sizes, shape.rank)) return status;
+  if (ort::Status* status = api.dimension_names(info, names, shape.rank)) return status;
+  for (size_t i = 0; i < shape.rank; ++i) {
+    if (shape.sizes[i] < 0 && (names[i] == nullptr || *names[i] == '\0')) return nullptr;
+  }
+  return api.set_output_shape(context, 0, info);
 }
 
-// The first input's memory may become the output's: every value is read before it is written.
+// The memory of input INDEX may become the output's: every value is read before it is written.
+template <int INDEX>
 size_t may_overwrite(int** inputs, int** outputs) {
-  static int input[] = {0}, output[] = {0};
+  static int input[] = {INDEX}, output[] = {0};
   *inputs = input;
   *outputs = output;
   return 1;
 }
 
-constexpr ort::CustomOp custom_op(bool overwrites) {
+constexpr ort::CustomOp custom_op(size_t (*overwrites)(int**, int**), bool keeps_shape = true) {
   ort::CustomOp op{};
   op.version = ort::kApiVersion;
   op.GetName = [](const ort::CustomOp* self) { return described(self).name; };
@@ -318,20 +399,21 @@ constexpr ort::CustomOp custom_op(bool overwrites) {
   op.GetVariadicOutputHomogeneity = [](const ort::CustomOp*) { return 1; };
   op.CreateKernelV2 = create;
   op.KernelComputeV2 = compute;
-  op.InferOutputShapeFn = infer_shape;
+  if (keeps_shape) op.InferOutputShapeFn = infer_shape;
   op.GetStartVersion = [](const ort::CustomOp*) { return 1; };
   op.GetEndVersion = [](const ort::CustomOp*) { return 1; };
-  if (overwrites) {
-    op.GetMayInplace = may_overwrite;
+  if (overwrites != nullptr) {
+    op.GetMayInplace = overwrites;
     op.ReleaseMayInplace = [](int*, int*) {};
   }
   return op;
 }
 
 const Operator kOperators[] = {
-    {custom_op(true), "Snake", 2, 1, compute_snake},
-    {custom_op(false), "AntiAliasedSnake", 3, 3, compute_anti_aliased_snake},
-    {custom_op(true), "GatedTanh", 2, 2, compute_gated_tanh},
+    {custom_op(may_overwrite<0>), "Snake", 2, 1, compute_snake},
+    {custom_op(nullptr), "AntiAliasedSnake", 3, 3, compute_anti_aliased_snake},
+    {custom_op(may_overwrite<0>), "GatedTanh", 2, 2, compute_gated_tanh},
+    {custom_op(may_overwrite<2>, false), "RowFilter", 3, 2, compute_row_filter},
 };
 
 // The domain with all operators. Sessions keep pointers to it, so it is made once and never released.

@@ -81,6 +81,9 @@ struct Api {
   Status* dimensions(const TensorInfo* info, int64_t* values, size_t count) const {
     return call<Status*>(62, info, values, count);
   }
+  Status* dimension_names(const TensorInfo* info, const char** names, size_t count) const {
+    return call<Status*>(63, info, names, count);
+  }
   Status* tensor_info(const Value* value, TensorInfo** info) const { return call<Status*>(65, value, info); }
   Status* attribute(const KernelInfo* info, const char* name, int64_t* value) const {
     return call<Status*>(86, info, name, value);

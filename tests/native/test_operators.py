@@ -1,7 +1,7 @@
 """The operators in ONNX Runtime, for each instruction set, against the same formulas in float64."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from torch.nn import functional as F
 
 from gomin_export.lowering.polyphase import from_phases, to_phases
 from gomin_export.networks.gan import ResBlock, Snake
@@ -40,12 +41,16 @@ def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 
 def session(
-    library: Path, nodes: Sequence[onnx.NodeProto], inputs: Sequence[str], outputs: Sequence[str], threads: int = 1
+    library: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, list[str | int | None] | None],
+    outputs: Sequence[str],
+    threads: int = 1,
 ) -> onnxruntime.InferenceSession:
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("gomin", 1)]
@@ -64,7 +69,7 @@ class Operator:
     def __init__(self, library: Path, name: str, inputs: int, threads: int = 1, **attributes: int) -> None:
         self.inputs = [f"input{i}" for i in range(inputs)]
         node = helper.make_node(name, self.inputs, ["y"], domain="gomin", **attributes)
-        self.session = session(library, [node], self.inputs, ["y"], threads)
+        self.session = session(library, [node], dict.fromkeys(self.inputs), ["y"], threads)
 
     def __call__(self, *arrays: Array) -> Array:
         result: Array = self.session.run(None, dict(zip(self.inputs, arrays, strict=True)))[0]
@@ -185,6 +190,36 @@ def test_gated_tanh(library: Path, instruction_set: str) -> None:
     np.testing.assert_allclose(operator(limits, one), np.array([1, 0, np.nan, 0.5, 0.73105858]) * 0.76159416, atol=1e-7)
 
 
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (2, 2), (3, -1), (-2, 0), (7, 9)])
+def test_row_filter(library: Path, instruction_set: str, left: int, right: int) -> None:
+    weight = noise(5, 7, 3)
+    weight[np.random.default_rng(0).random(weight.shape) < 0.5] = 0
+    wide = torch.from_numpy(weight).double()[:, :, None, None]
+    attributes = {"left": left, "right": right}
+    operator, snake = (Operator(library, "RowFilter", 2, snake=snake, **attributes) for snake in (0, 1))
+    added = [Operator(library, "RowFilter", 3, threads, **attributes) for threads in (1, 2)]
+
+    for columns in [5, 6, 16, 31, 64, 97, 256, 257, 300, 1030]:
+        x = noise(2, 7, 1, 3, columns)
+        expected = F.conv3d(F.pad(torch.from_numpy(x).double(), (left, right)), wide).numpy()
+        np.testing.assert_allclose(operator(x, weight), expected, rtol=0, atol=4e-6, err_msg=f"{columns} columns")
+        np.testing.assert_allclose(snake(x, weight), expected + np.sin(expected) ** 2, rtol=0, atol=8e-6)
+        summand = noise(*expected.shape)
+        sums = [each(x, weight, summand) for each in added]
+        np.testing.assert_array_equal(sums[0], operator(x, weight) + summand)
+        np.testing.assert_array_equal(sums[1], sums[0])
+
+
+def test_lengths_stay_unknown_or_keep_their_name(library: Path) -> None:
+    node = helper.make_node("Snake", ["u"], ["y"], domain="gomin")
+
+    (named,) = session(library, [node], {"u": ["batch", 3, "frames"]}, ["y"]).get_outputs()
+    (unknown,) = session(library, [node], {"u": ["batch", 3, None]}, ["y"]).get_outputs()
+
+    assert named.shape == ["batch", 3, "frames"]
+    assert -1 not in unknown.shape
+
+
 def test_memory_that_is_still_needed_is_not_overwritten(library: Path) -> None:
     """Snake and GatedTanh may write over their first input. Here each one is needed again."""
     nodes = [
@@ -198,7 +233,7 @@ def test_memory_that_is_still_needed_is_not_overwritten(library: Path) -> None:
     a = u + np.sin(u) ** 2
     b = a + np.sin(a) ** 2
 
-    (actual,) = session(library, nodes, ["u"], ["y"], threads=2).run(None, {"u": u})
+    (actual,) = session(library, nodes, {"u": None}, ["y"], threads=2).run(None, {"u": u})
 
     np.testing.assert_allclose(actual, np.tanh(b) / (1 + np.exp(-b)) + a + b, rtol=0, atol=2e-6)
 
@@ -210,6 +245,10 @@ def test_memory_that_is_still_needed_is_not_overwritten(library: Path) -> None:
         ("GatedTanh", [(2, 3), (3, 2)], "gomin GatedTanh: expected inputs of equal shapes"),
         ("AntiAliasedSnake", [(2, 3), (3, 12), (3, 12)], r"gomin AntiAliasedSnake: expected x \(B, C, T\)"),
         ("AntiAliasedSnake", [(1, 3, 9), (3, 12), (3, 11)], r"expected up and down of shape \(C, 12\)"),
+        ("RowFilter", [(1, 4, 1, 3, 9), (7, 3, 2)], r"expected x \(B, R, 1, C, J\) and weight \(R', R, K\)"),
+        ("RowFilter", [(1, 4, 1, 3, 9), (2, 4, 11)], "the filter is longer than x with its padding"),
+        ("RowFilter", [(1, 4, 1, 3, 9), (17, 4, 1)], "the filter is too large"),
+        ("RowFilter", [(1, 4, 1, 3, 9), (7, 4, 2), (1, 7, 1, 3, 9)], "expected a summand of the shape of y"),
     ],
 )
 def test_wrong_shapes_are_refused(library: Path, name: str, shapes: list[tuple[int, ...]], message: str) -> None:
