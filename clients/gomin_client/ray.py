@@ -1,15 +1,8 @@
 """Callable classes for Ray Data: `map_batches` runs them in a pool of actors, each with a model or a connection.
 
-    import ray
-    from gomin_client.ray import Reconstructor
-
-    recordings = ray.data.read_binary_files("recordings/", include_paths=True)
-    made = recordings.map_batches(
-        Reconstructor,
-        fn_constructor_kwargs={"url": "grpc://triton:8001", "model": "gan"},
-        batch_size=16,
-        compute=ray.data.ActorPoolStrategy(size=4),
-    )
+    recordings = ray.data.read_binary_files("recordings", include_paths=True)
+    options = {"url": "grpc://triton:8001", "model": "gan"}
+    made = recordings.map_batches(Reconstructor, fn_constructor_kwargs=options, compute=ActorPoolStrategy(size=4))
 
 A batch is a dict from the names of columns to arrays, Ray's default format. Each row is processed as `gomin-client`
 processes a file, by the same functions. All columns are kept, and two are added: the result, and `error`. A row that
@@ -46,7 +39,7 @@ from gomin_client.transports.connection import Connection
 from gomin_client.vocoder import Vocoder
 
 if find_spec("ray") is None or find_spec("pyarrow") is None:
-    raise ImportError("gomin_client.ray needs the packages ray and pyarrow: pip install 'gomin-triton[ray]'")
+    raise ModuleNotFoundError("gomin_client.ray needs the packages ray and pyarrow: pip install 'gomin-triton[ray]'")
 
 ERROR = "error"  # the column of messages
 _OF_MODEL = ("version", "connection", "window", "sampling")  # options of `Vocoder`; the others are of `BatchSettings`
@@ -152,13 +145,16 @@ class _Processor:
             self._settings = replace(settings, subtype=None if kind == formats.MEL else "float")
 
     def _open(self, url: str | list[str], model: str, options: Mapping[str, Any]) -> None:
-        """Connect to the model."""
+        """Connect to the model, or open its repository."""
         vocoder = Vocoder(url, model, **{name: value for name, value in options.items() if name in _OF_MODEL})
-        seed = self._settings.seed
-        if seed is not None:
-            vocoder.check_seed(seed)
-        elif vocoder.takes_seed:
-            raise UsageError(f"model {vocoder.model} draws noise: give a seed, so that a batch can be processed again")
+        try:
+            if self._settings.seed is not None:
+                vocoder.check_seed(self._settings.seed)
+            elif vocoder.takes_seed:
+                raise UsageError(f"model {vocoder.model} draws noise: give a seed; a batch may be processed twice")
+        except UsageError:
+            vocoder.close()
+            raise
         self._vocoder, self._config = vocoder, vocoder.contract.mel
 
     def __call__(self, batch: Rows) -> dict[str, Any]:

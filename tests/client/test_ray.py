@@ -315,5 +315,5 @@ def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "gomin_client.ray")
     monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
 
-    with pytest.raises(ImportError, match=r"needs the packages ray and pyarrow: pip install 'gomin-triton\[ray\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"the packages ray and pyarrow: pip install 'gomin-triton\[ray\]'"):
         importlib.import_module("gomin_client.ray")
