@@ -5,9 +5,9 @@
     made = recordings.map_batches(Reconstructor, fn_constructor_kwargs=options, compute=ActorPoolStrategy(size=4))
 
 A batch is a dict from the names of columns to arrays, Ray's default format. Each row is processed as `gomin-client`
-processes a file, by the same functions. All columns are kept, and two are added: the result, and `error`. A row that
-fails does not stop the others: its result is empty, and `error` says why; it is empty for all other rows. A server that
-cannot be reached, or is not ready, is an error of the whole batch.
+processes a file, by the same functions. All columns are kept, and three are added: the result, `error` and `warning`. A
+row that fails does not stop the others: its result is empty, and `error` says why. `warning` says what is odd about a
+recording that was used. A server that cannot be reached, or is not ready, is an error of the whole batch.
 
 If an actor dies, Ray processes its batch again. A row has no other effect than its result, or a file that is complete
 or absent, so that nothing is lost and nothing is doubled.
@@ -41,7 +41,7 @@ from gomin_client.vocoder import Vocoder
 if find_spec("ray") is None or find_spec("pyarrow") is None:
     raise ModuleNotFoundError("gomin_client.ray needs the packages ray and pyarrow: pip install 'gomin-triton[ray]'")
 
-ERROR = "error"  # the column of messages
+ERROR, WARNING = "error", "warning"  # columns of messages
 _OF_MODEL = ("version", "connection", "window", "sampling")  # options of `Vocoder`; the others are of `BatchSettings`
 
 Rows = Mapping[str, NDArray[Any]]  # a batch: column → one value for each row
@@ -112,7 +112,7 @@ class _Columns:
         Raises:
             UsageError: one name for two columns, or a format or subtype that cannot be written.
         """
-        named = [name for name in (self.result, self.target, ERROR) if name is not None]
+        named = [name for name in (self.result, self.target, ERROR, WARNING) if name is not None]
         if len(set(named)) < len(named):
             raise UsageError(f"columns {', '.join(named)}: expected different names")
         if self.extension is None or self.target is not None:
@@ -123,8 +123,7 @@ class _Columns:
             raise UsageError(f"extension {self.extension!r}: expected {expected}, or None for arrays")
         known.require(Path(f"x{self.extension}"))
         if subtype is not None and subtype not in known.subtypes:
-            expected = ", ".join(known.subtypes) or "none"
-            raise UsageError(f"subtype {subtype!r}: {self.extension} has {expected}")
+            raise UsageError(f"subtype {subtype!r}: {self.extension} has {', '.join(known.subtypes) or 'none'}")
 
 
 class _Processor:
@@ -147,14 +146,10 @@ class _Processor:
     def _open(self, url: str | list[str], model: str, options: Mapping[str, Any]) -> None:
         """Connect to the model, or open its repository."""
         vocoder = Vocoder(url, model, **{name: value for name, value in options.items() if name in _OF_MODEL})
-        try:
-            if self._settings.seed is not None:
-                vocoder.check_seed(self._settings.seed)
-            elif vocoder.takes_seed:
-                raise UsageError(f"model {vocoder.model} draws noise: give a seed; a batch may be processed twice")
-        except UsageError:
-            vocoder.close()
-            raise
+        if self._settings.seed is not None:
+            vocoder.check_seed(self._settings.seed)
+        elif vocoder.takes_seed:
+            raise UsageError(f"model {vocoder.model} draws noise: give a seed; a batch may be processed twice")
         self._vocoder, self._config = vocoder, vocoder.contract.mel
 
     def __call__(self, batch: Rows) -> dict[str, Any]:
@@ -164,7 +159,7 @@ class _Processor:
             batch: column → array with a value for each row.
 
         Returns:
-            All its columns, the result and `error`.
+            All its columns, the result, `error` and `warning`.
 
         Raises:
             UsageError: the batch has another format, or a column is missing.
@@ -172,7 +167,7 @@ class _Processor:
         """
         sources = self._column(batch, self._columns.column)
         targets = None if self._columns.target is None else self._column(batch, self._columns.target)
-        results, errors = np.empty(len(sources), object), np.empty(len(sources), object)
+        results, errors, warnings = (np.full(len(sources), "", object) for _ in range(3))
         with tempfile.TemporaryDirectory(prefix="gomin_ray-") as folder:
             jobs: dict[int, FileJob] = {}
             for row, value in enumerate(sources):
@@ -187,15 +182,16 @@ class _Processor:
                     raise outcome.error
             for row, outcome in zip(jobs, outcomes, strict=True):
                 results[row], errors[row] = self._finished(outcome, folder)
+                warnings[row] = self._named(outcome.warning, outcome, folder)
         added = {} if targets is not None else {self._columns.result: results}
-        return {**batch, **added, ERROR: errors}
+        return {**batch, **added, ERROR: errors, WARNING: warnings}
 
     def _column(self, batch: Rows, name: str) -> NDArray[Any]:
         if not isinstance(batch, Mapping):
             raise UsageError(f"a batch is a {type(batch).__name__}: expected a dict; leave out `batch_format`")
-        if name not in batch:
-            raise UsageError(f"there is no column {name!r}; there are {', '.join(map(repr, batch))}")
-        return batch[name]
+        if name in batch:
+            return batch[name]
+        raise UsageError(f"there is no column {name!r}; there are {', '.join(map(repr, batch))}")
 
     def _source(self, value: Any, given: Path) -> Path:
         """The file of a row: the one that it names, or one with its content.
@@ -224,8 +220,8 @@ class _Processor:
                 raise FileError(f"{self._columns.column}: is not an array of numbers") from error
             return given
         what = "is null" if value is None else f"has a value of type {type(value).__name__}"
-        expected = "bytes, a path or an array" if self._task == SYNTHESIZE else "bytes or a path"
-        raise FileError(f"{self._columns.column}: {what}; expected {expected}")
+        array = ", or an array" if self._task == SYNTHESIZE else ""
+        raise FileError(f"{self._columns.column}: {what}; expected bytes or a path{array}")
 
     def _finished(self, outcome: Outcome, folder: str) -> tuple[Any, str]:
         """Result and error of a row."""
@@ -234,11 +230,13 @@ class _Processor:
                 return self._result(outcome.job.target), ""
             except FileError as error:
                 return self._nothing(), str(error)
-        reason = outcome.reason
+        return self._nothing(), self._named(outcome.reason, outcome, folder)
+
+    def _named(self, message: str, outcome: Outcome, folder: str) -> str:
+        """A message with the names of columns instead of temporary files."""
         for path, name in ((outcome.job.source, self._columns.column), (outcome.job.target, self._columns.result)):
-            if path.parent == Path(folder):  # a temporary file
-                reason = reason.replace(str(path), name)
-        return self._nothing(), reason
+            message = message.replace(str(path), name) if path.parent == Path(folder) else message
+        return message
 
     def _result(self, made: Path) -> Any:
         """What becomes of a file that was made.
@@ -251,7 +249,8 @@ class _Processor:
         if self._columns.extension is not None:
             return made.read_bytes()
         if self._task == ANALYZE:
-            return np.load(made)
+            mel = np.load(made)  # a single channel has no axis of its own there
+            return mel[np.newaxis] if self._settings.all_channels and mel.ndim == 2 else mel
         samples = audio.read(made).samples
         if self._settings.all_channels:
             return samples
@@ -268,7 +267,7 @@ class _Processor:
 
 
 class Analyzer(_Processor):
-    """Audio → mel, as `gomin-client analyze`; it needs neither a model nor a server."""
+    """Audio → mel, as `gomin-client analyze`."""
 
     def __init__(
         self,
@@ -280,7 +279,7 @@ class Analyzer(_Processor):
         config: MelConfig | None = None,
         **options: Unpack[FileOptions],
     ) -> None:
-        """Prepare.
+        """It needs neither a model nor a server.
 
         Args:
             column: the recordings: the bytes of a file, the path of a file that all nodes have, or a dict with "bytes"
@@ -319,9 +318,8 @@ class Reconstructor(_Processor):
             url: see `Vocoder`. A model of local:DIRECTORY is loaded by every actor, and uses all cores unless it was
                 exported with `--threads`; the directory must be on all nodes.
             model: see `Vocoder`.
-            column: see `Analyzer`.
+            column, target: see `Analyzer`.
             result: the column for the audio.
-            target: see `Analyzer`.
             extension: format of the audio in the column `result`, as bytes: ".wav", ".flac", ".ogg" or ".mp3"; None for
                 arrays, (samples,) float32 at the model's rate, or (channels, samples) with `all_channels`.
             options: see `ReconstructorOptions`.

@@ -192,7 +192,7 @@ def test_rows_through_a_server_are_the_files_of_the_client(
 
     made = Reconstructor(server.grpc, column="sound", all_channels=True, parallel=2)(batch)
 
-    assert list(made) == ["sound", "number", "audio", "error"]
+    assert list(made) == ["sound", "number", "audio", "error", "warning"]
     np.testing.assert_array_equal(made["number"], np.arange(10))
     written = [(tmp_path / files[index].with_suffix(".wav").name).read_bytes() for index in (0, 1, 2, 0)]
     assert list(made["audio"]) == [*written, *[b""] * 6]
@@ -238,6 +238,30 @@ def test_mels_become_the_same_audio_in_any_form(recordings: Path, repository: Pa
     np.testing.assert_array_equal(both, [audio, audio])
 
 
+def test_arrays_of_all_channels(tmp_path: Path, mock: MockTransport) -> None:
+    """Results have as many axes for one channel as for two, and for a row that failed."""
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, (12000, 2)).astype(np.float32)
+    for name, samples in (("one", wave[:, 0]), ("two", wave)):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 24000)
+    batch = {"path": objects(*(str(tmp_path / f"{name}.wav") for name in ("one", "two", "none")))}
+    options: dict[str, Any] = {"column": "path", "extension": None, "all_channels": True}
+
+    assert [mel.shape for mel in Analyzer(**options)(batch)["mel"]] == [(1, 128, 47), (2, 128, 47), (0, 0, 0)]
+    audio = Reconstructor(mock, **options)(batch)["audio"]
+    assert [made.shape for made in audio] == [(1, 12000), (2, 12000), (0, 0)]
+    assert {made.dtype for made in audio} == {np.dtype(np.float32)}
+
+
+def test_a_recording_that_is_cut_off_is_used_with_a_warning(recordings: Path) -> None:
+    whole = next(recordings.glob("part0/*.wav")).read_bytes()
+
+    made = Analyzer()({"bytes": objects(whole, whole[: len(whole) // 2])})
+
+    assert list(made["error"]) == ["", ""]
+    assert made["warning"][0] == ""
+    assert made["warning"][1].startswith("bytes: is truncated; read as far as it goes")
+
+
 def test_results_in_files(recordings: Path, tmp_path: Path, mock: MockTransport) -> None:
     path = next(recordings.glob("part0/*.wav"))
     targets = [str(tmp_path / "a" / "b.flac"), str(tmp_path / "c.xyz"), "", str(tmp_path / "d.wav")]
@@ -245,7 +269,7 @@ def test_results_in_files(recordings: Path, tmp_path: Path, mock: MockTransport)
 
     made = Reconstructor(mock, target="to")(batch)
 
-    assert list(made) == ["bytes", "to", "error"]
+    assert list(made) == ["bytes", "to", "error", "warning"]
     assert [bool(error) for error in made["error"]] == [False, True, True, True]
     assert "cannot write .xyz" in made["error"][1]
     assert made["error"][2] == "the path to write to is ''; expected a string"
@@ -288,7 +312,7 @@ def test_a_diffusion_model_needs_a_seed(repository: Path) -> None:
         ({"extension": ".xyz"}, r"extension '.xyz': expected .wav, .flac, .ogg, .mp3, or None for arrays"),
         ({"extension": ".npz"}, r"extension '.npz': expected .wav"),
         ({"subtype": "32"}, r"subtype '32': .wav has 16, 24, float"),
-        ({"result": "error"}, "columns error, error: expected different names"),
+        ({"result": "error"}, "columns error, error, warning: expected different names"),
         ({"parallel": 0}, "parallel 0: expected a whole number"),
         ({"trimm": True}, "option 'trimm': expected all_channels, connection, force"),
         ({"version": 7}, "has no version 7"),
