@@ -252,11 +252,9 @@ class _Processor:
             mel = np.load(made)  # a single channel has no axis of its own there
             return mel[np.newaxis] if self._settings.all_channels and mel.ndim == 2 else mel
         samples = audio.read(made).samples
-        if self._settings.all_channels:
-            return samples
-        if len(samples) > 1:
+        if len(samples) > 1 and not self._settings.all_channels:
             raise FileError(f"{self._columns.column}: has {len(samples)} channels; choose `all_channels`")
-        return samples[0]
+        return samples if self._settings.all_channels else samples[0]
 
     def _nothing(self) -> Any:
         """The result of a row that failed, of the type of all others: the blocks of a data set have one schema."""
@@ -318,8 +316,9 @@ class Reconstructor(_Processor):
             url: see `Vocoder`. A model of local:DIRECTORY is loaded by every actor, and uses all cores unless it was
                 exported with `--threads`; the directory must be on all nodes.
             model: see `Vocoder`.
-            column, target: see `Analyzer`.
+            column: see `Analyzer`.
             result: the column for the audio.
+            target: see `Analyzer`.
             extension: format of the audio in the column `result`, as bytes: ".wav", ".flac", ".ogg" or ".mp3"; None for
                 arrays, (samples,) float32 at the model's rate, or (channels, samples) with `all_channels`.
             options: see `ReconstructorOptions`.
