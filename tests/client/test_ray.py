@@ -140,8 +140,11 @@ def test_examples(in_ray: Path, expected: dict[str, bytes]) -> None:
     assert len(in_shards) == 1
 
 
-def test_three_ways_give_the_same_files(in_ray: Path, recordings: Path, repository: Path) -> None:
+def test_three_ways_give_the_same_files(
+    in_ray: Path, expected: dict[str, bytes], recordings: Path, repository: Path
+) -> None:
     plain = recordings.parent / "expected"
+    assert len(expected) == COUNT
     status = dataset.reconstruct_in_shards(recordings, in_ray / "sharded", f"local:{repository}", 2)
 
     assert status == 1  # a file is broken
