@@ -296,6 +296,8 @@ void row_filter(const RowFilter& filter, const FilterRows& rows, size_t first, s
 
 }  // namespace
 
+#include "residual.h"
+
 namespace gomin {
 
 #if defined(GOMIN_AVX512)
@@ -308,6 +310,6 @@ const Kernels kNeon = {"neon",
 const Kernels kScalar = {"scalar",
 #endif
                          snake_row, gated_tanh_row, AntiAliasedSnake<1>::compute, AntiAliasedSnake<4>::compute,
-                         row_filter};
+                         row_filter, residual_block};
 
 }  // namespace gomin

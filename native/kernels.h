@@ -42,6 +42,38 @@ struct FilterRows {
   size_t columns_in, stride_in, stride_out;
 };
 
+constexpr size_t kResidualColumns = 64;  // of one block of a residual layer; four samples each
+constexpr size_t kRowGroup = 6;          // rows of a matrix product that are computed together
+
+// One residual layer of the denoiser, of R channels. The rows of weights are in groups of kRowGroup, the last one filled
+// up with 0; a group of the first half of the outputs (gate, residual) is followed by that of the second (filter, skip).
+struct ResidualLayer {
+  const float* dilated;      // (6 points, groups, 2, R, kRowGroup)
+  const float* bias;         // (groups, 2, kRowGroup), of the convolution and of the conditioner's projection
+  const float* projection;   // (groups, 2, bands, kRowGroup)
+  const float* output;       // (groups, 2, R, kRowGroup)
+  const float* output_bias;  // (groups, 2, kRowGroup)
+  size_t channels, bands, samples;
+  size_t dilation;  // a power of 2
+
+  size_t row_groups() const { return (channels + kRowGroup - 1) / kRowGroup; }
+  size_t blocks() const {
+    const size_t columns = (samples + 4 * dilation - 1) / (4 * dilation) * dilation;
+    return (columns + kResidualColumns - 1) / kResidualColumns;
+  }
+  size_t scratch() const { return (10 * channels + 4 * bands) * kResidualColumns; }  // floats
+};
+
+// Of one item: state and output (2R, samples), step (R,), conditioner (bands, samples).
+struct ResidualBlock {
+  const float* state;
+  const float* step;
+  const float* conditioner;
+  float* output;
+  size_t first_column;
+  float* scratch;
+};
+
 struct Kernels {
   const char* name;
   // y = v + sin²v, v = gain·u
@@ -54,6 +86,7 @@ struct Kernels {
   void (*phased_anti_aliased_snake)(const Row& row, const float* up, const float* down, size_t first, size_t count);
   // columns first … first + count - 1 of all rows of y; count ≤ kFilterBlock
   void (*row_filter)(const RowFilter& filter, const FilterRows& rows, size_t first, size_t count);
+  void (*residual_block)(const ResidualLayer& layer, const ResidualBlock& block);
 };
 
 extern const Kernels kScalar;

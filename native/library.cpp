@@ -9,9 +9,14 @@
 //                                               y (B, R', 1, C, J + left + right - K + 1) has at row r and column j
 //                                               Σ weight[r, s, k]·x[s, j + k - left], plus the summand. With the
 //                                               attribute snake = 1 the sum v becomes v + sin²v before that.
+//   ResidualLayer(state, step, conditioner, dilated, bias, projection, output, output_bias) -> y
+//                                               a layer of the denoiser, of R channels with the attribute dilation:
+//                                               state (B, 2R, N), the signal x and the sum of the skips; step (B, R);
+//                                               conditioner (B, M, N); weights as in `ResidualLayer` of kernels.h.
 //
-// y has the shape of the first input, except for RowFilter. The environment variable GOMIN_OPS_ISA (avx512, avx2, neon, scalar) selects the
-// instruction set, instead of the best one that the processor has; it is read when a session is created.
+// y has the shape of the first input, except for RowFilter. The environment variable GOMIN_OPS_ISA (avx512, avx2, neon,
+// scalar) selects the instruction set, instead of the best one that the processor has; it is read when a session is
+// created.
 
 #include <atomic>
 #include <cstdio>
@@ -26,6 +31,7 @@ namespace gomin {
 namespace {
 
 constexpr size_t kMaxRank = 8;
+constexpr size_t kMostParts = 64;           // of a residual layer; each has its own scratch memory for some milliseconds
 constexpr size_t kSamplesPerCall = 16384;  // of one call on a thread; some microseconds
 
 struct Shape {
@@ -164,7 +170,7 @@ class Call {
 struct Kernel {
   const ort::Api& api;
   const Kernels& kernels;
-  int64_t phases, left, right, snake;
+  int64_t phases, dilation, left, right, snake;
 };
 
 void compute_snake(const Kernel& kernel, Call& call) {
@@ -300,6 +306,51 @@ void compute_row_filter(const Kernel& kernel, Call& call) {
   });
 }
 
+void compute_residual_layer(const Kernel& kernel, Call& call) {
+  Tensor inputs[8];
+  for (size_t i = 0; i < 8; ++i) inputs[i] = call.input(i);
+  if (!call.good()) return;
+  const Tensor &state = inputs[0], &step = inputs[1], &conditioner = inputs[2];
+  if (state.shape.rank != 3 || step.shape.rank != 2 || conditioner.shape.rank != 3) {
+    return call.fail("expected state (B, 2R, N), step (B, R) and conditioner (B, M, N)");
+  }
+  const int64_t items = state.shape.sizes[0], channels = step.shape.sizes[1], samples = state.shape.sizes[2];
+  const int64_t bands = conditioner.shape.sizes[1];
+  if (step.shape.sizes[0] != items || state.shape.sizes[1] != 2 * channels || conditioner.shape.sizes[0] != items ||
+      conditioner.shape.sizes[2] != samples) {
+    return call.fail("expected state (B, 2R, N), step (B, R) and conditioner (B, M, N)");
+  }
+  ResidualLayer layer{inputs[3].data, inputs[4].data, inputs[5].data, inputs[6].data, inputs[7].data,
+                      static_cast<size_t>(channels), static_cast<size_t>(bands), static_cast<size_t>(samples),
+                      static_cast<size_t>(kernel.dilation)};
+  const size_t rows = 2 * layer.row_groups() * kRowGroup;
+  const size_t expected[] = {6 * rows * layer.channels, rows, rows * layer.bands, rows * layer.channels, rows};
+  for (size_t i = 0; i < 5; ++i) {
+    if (inputs[3 + i].shape.count() != expected[i]) return call.fail("the weights do not have R channels and M bands");
+  }
+  float* y = call.output(state.shape);
+  if (!call.good() || state.shape.count() == 0) return;
+  const size_t blocks = layer.blocks();
+  const size_t total = static_cast<size_t>(items) * blocks;
+  std::atomic<bool> is_complete{true};
+  call.parallel(total, 1 + total / kMostParts, [&](size_t begin, size_t end) {
+    void* scratch = nullptr;
+    if (posix_memalign(&scratch, 64, layer.scratch() * sizeof(float)) != 0) {
+      is_complete = false;
+      return;
+    }
+    for (size_t i = begin; i < end; ++i) {
+      const size_t item = i / blocks, offset = item * 2 * layer.channels * layer.samples;
+      kernel.kernels.residual_block(
+          layer, {state.data + offset, step.data + item * layer.channels,
+                  conditioner.data + item * layer.bands * layer.samples, y + offset, i % blocks * kResidualColumns,
+                  static_cast<float*>(scratch)});
+    }
+    std::free(scratch);
+  });
+  if (!is_complete) call.fail("out of memory");
+}
+
 // What ONNX Runtime asks of an operator; `custom_op` is the first member, so that a pointer to it is one to this.
 struct Operator {
   ort::CustomOp custom_op;
@@ -334,9 +385,13 @@ ort::Status* create(const ort::CustomOp* op, const ort::Api* api, const ort::Ker
   if (phases != 1 && phases != 4) {
     return api->create_status(ort::kInvalidArgument, "gomin AntiAliasedSnake: phases must be 1 or 4");
   }
+  const int64_t dilation = attribute(*api, info, "dilation", 1);
+  if (dilation < 1 || (dilation & (dilation - 1)) != 0 || dilation > (int64_t{1} << 32)) {
+    return api->create_status(ort::kInvalidArgument, "gomin ResidualLayer: dilation must be a power of 2");
+  }
   void* memory = std::malloc(sizeof(Instance));
   if (memory == nullptr) return api->create_status(ort::kFail, "gomin: out of memory");
-  *instance = new (memory) Instance{{*api, *kernels, phases, attribute(*api, info, "left", 0),
+  *instance = new (memory) Instance{{*api, *kernels, phases, dilation, attribute(*api, info, "left", 0),
                                      attribute(*api, info, "right", 0), attribute(*api, info, "snake", 0)},
                                     described(op)};
   return nullptr;
@@ -414,6 +469,7 @@ const Operator kOperators[] = {
     {custom_op(nullptr), "AntiAliasedSnake", 3, 3, compute_anti_aliased_snake},
     {custom_op(may_overwrite<0>), "GatedTanh", 2, 2, compute_gated_tanh},
     {custom_op(may_overwrite<2>, false), "RowFilter", 3, 2, compute_row_filter},
+    {custom_op(nullptr), "ResidualLayer", 8, 8, compute_residual_layer},
 };
 
 // The domain with all operators. Sessions keep pointers to it, so it is made once and never released.
