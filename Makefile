@@ -8,7 +8,7 @@ FILES ?= 150
 KILLS ?= 5
 export CKPT
 
-.PHONY: help install demo test bench check soak soak-batch fuzz format clean
+.PHONY: help install demo test bench check soak soak-batch soak-dataset fuzz format clean
 
 help:
 	@echo "make demo    export the demo checkpoints, serve them with Triton and the gateway, reconstruct examples/ into demo/"
@@ -18,6 +18,7 @@ help:
 	@echo "make check   ruff, formatting, mypy"
 	@echo "make soak    a real server under mixed load, with cancellations and killed processes, for MINUTES=20"
 	@echo "make soak-batch  FILES=150 files while helper process, server and launcher are killed KILLS=5 times each"
+	@echo "make soak-dataset  500 files by plain reconstruct, by shards and by Ray; are the outputs the same?"
 	@echo "make fuzz    look for inputs that make readers fail, SECONDS=30 for each; needs Linux"
 	@echo "make format  let ruff format and mend the code"
 	@echo "make clean   remove .venv, demo/ and caches"
@@ -28,7 +29,7 @@ install: .venv/.installed
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name yours with make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "== setting up .venv with $$($(PYTHON) --version); the first time this downloads PyTorch, takes minutes and 3 GB, or more with PyTorch for CUDA"
 	@$(PYTHON) -m venv .venv
-	@[ -t 1 ] || quiet=--quiet; $(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,gateway,plot,formats,dev]'
+	@[ -t 1 ] || quiet=--quiet; $(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,gateway,plot,formats,ray,dev]'
 	@touch $@
 
 demo: install
@@ -53,6 +54,9 @@ soak: install
 
 soak-batch: install
 	@$(BIN)/python -m tests.soak.batch --files $(FILES) --kills $(KILLS)
+
+soak-dataset: install
+	@$(BIN)/python -m tests.soak.dataset
 
 fuzz: install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris

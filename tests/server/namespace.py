@@ -15,7 +15,7 @@ import pytest
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CLONE_NEWNET = 0x40000000
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCSIFFLAGS = 0x8914
 SIOCSIFADDR = 0x8916
 IFF_UP = 1
@@ -35,7 +35,7 @@ def isolated(address: str) -> Iterator[Callable[..., T]]:
             return thread.submit(function, *args, **kwargs).result()
 
         try:
-            inside(_enter, address)
+            inside(enter, address)
         except OSError as error:
             pytest.skip(f"cannot make a network namespace: {error}; run this test as root")
         yield inside  # type: ignore[misc]
@@ -52,9 +52,14 @@ def open_ports(address: str) -> set[int]:
     return found
 
 
-def _enter(address: str) -> None:
+def enter(address: str) -> None:
+    """Put this thread, and the processes that it will start, into such a namespace.
+
+    Raises:
+        OSError: it cannot be made. A process without threads can do it as any user, if the system permits that.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET):
+    if libc.unshare(CLONE_NEWNET) and libc.unshare(CLONE_NEWUSER | CLONE_NEWNET):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

@@ -1,0 +1,108 @@
+// Calls the kernels with arrays of exactly the size that they may touch, for random sizes and values. It is compiled with
+// AddressSanitizer and UndefinedBehaviorSanitizer, which end it at the first access beyond an array.
+//
+//   guards SECONDS SEED
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels.h"
+
+namespace {
+
+std::mt19937 random_bits;
+
+size_t below(size_t limit) { return std::uniform_int_distribution<size_t>(0, limit - 1)(random_bits); }
+
+// on the heap, so that both ends are guarded
+std::unique_ptr<float[]> values(size_t count) {
+  std::unique_ptr<float[]> result(new float[count]);
+  const float scale = below(8) == 0 ? 1e7f : 1.0f;
+  std::uniform_real_distribution<float> uniform(-scale, scale);
+  for (size_t i = 0; i < count; ++i) result[i] = uniform(random_bits);
+  return result;
+}
+
+// short, or around the size of a block
+size_t length(size_t block) { return 1 + (below(2) == 0 ? below(70) : block - 40 + below(80)); }
+
+void rows(const gomin::Kernels& kernels) {
+  const size_t count = length(1024);
+  auto u = values(count), v = values(count), y = values(count);
+  kernels.snake(u.get(), 0.5f, y.get(), count);
+  kernels.snake(u.get(), 2.0f, u.get(), count);
+  kernels.gated_tanh(u.get(), v.get(), y.get(), count);
+}
+
+void anti_aliased(const gomin::Kernels& kernels, size_t phases) {
+  const size_t block = gomin::kBlock / phases, columns = length(block) + below(2) * block;
+  const size_t stride = columns * (1 + below(3));
+  const size_t size = (phases - 1) * stride + columns;
+  auto x = values(size), y = values(size), up = values(gomin::kTaps), down = values(gomin::kTaps);
+  const gomin::Row row{x.get(), y.get(), columns, stride};
+  for (size_t first = 0; first < columns; first += block) {
+    const size_t count = columns - first < block ? columns - first : block;
+    const auto compute = phases == 1 ? kernels.anti_aliased_snake : kernels.phased_anti_aliased_snake;
+    compute(row, up.get(), down.get(), first, count);
+  }
+}
+
+void filter(const gomin::Kernels& kernels) {
+  gomin::RowFilter filter;
+  filter.rows_in = 1 + static_cast<int>(below(gomin::kMaxRows));
+  filter.rows_out = 1 + static_cast<int>(below(gomin::kMaxRows));
+  const int taps = 1 + static_cast<int>(below(gomin::kMaxReach));
+  const int left = static_cast<int>(below(80)) - 40, right = static_cast<int>(below(80)) - 40;
+  filter.first = -left;
+  filter.last = filter.first + taps - 1;
+  filter.snake = below(2) == 1;
+  int entries = 0;
+  for (int row = 0; row < filter.rows_out; ++row) {
+    for (int i = static_cast<int>(below(gomin::kMaxEntries / gomin::kMaxRows)); i > 0; --i) {
+      const int source = static_cast<int>(below(filter.rows_in));
+      filter.entries[entries++] = {source, filter.first + static_cast<int>(below(taps)), 0.25f};
+    }
+    filter.ends[row] = entries;
+  }
+  const int columns_in = static_cast<int>(length(gomin::kFilterBlock));
+  const int columns_out = columns_in + left + right - taps + 1;
+  if (columns_out <= 0) return;
+  const size_t in = static_cast<size_t>(columns_in), out = static_cast<size_t>(columns_out);
+  auto x = values(static_cast<size_t>(filter.rows_in) * in), y = values(static_cast<size_t>(filter.rows_out) * out);
+  auto summand = values(static_cast<size_t>(filter.rows_out) * out);
+  const float* added[] = {nullptr, summand.get(), y.get()};
+  const gomin::FilterRows given{x.get(), added[below(3)], y.get(), in, in, out};
+  for (size_t first = 0; first < out; first += gomin::kFilterBlock) {
+    kernels.row_filter(filter, given, first, out - first < gomin::kFilterBlock ? out - first : gomin::kFilterBlock);
+  }
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  std::vector<const gomin::Kernels*> available = {&gomin::kScalar};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) available.push_back(&gomin::kAvx2);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) available.push_back(&gomin::kAvx512);
+#elif defined(__aarch64__)
+  available.push_back(&gomin::kNeon);
+#endif
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::atoi(arguments[1]));
+  random_bits.seed(static_cast<unsigned>(std::atoi(arguments[2])));
+  int rounds = 0;
+  do {
+    for (const gomin::Kernels* kernels : available) {
+      rows(*kernels);
+      anti_aliased(*kernels, 1);
+      anti_aliased(*kernels, 4);
+      filter(*kernels);
+    }
+    ++rounds;
+  } while (rounds < 50 || std::chrono::steady_clock::now() < end);
+  for (const gomin::Kernels* kernels : available) std::printf("%s ", kernels->name);
+  std::printf("%d rounds\n", rounds);
+}
