@@ -81,6 +81,28 @@ void filter(const gomin::Kernels& kernels) {
   }
 }
 
+void residual(const gomin::Kernels& kernels) {
+  gomin::ResidualLayer layer{};
+  layer.channels = 1 + below(14);
+  layer.bands = 1 + below(7);
+  layer.samples = 1 + below(1500);
+  layer.dilation = size_t{1} << below(10);
+  const size_t rows = 2 * layer.row_groups() * gomin::kRowGroup, state = 2 * layer.channels * layer.samples;
+  auto dilated = values(6 * rows * layer.channels), bias = values(rows), projection = values(rows * layer.bands);
+  auto output = values(rows * layer.channels), output_bias = values(rows);
+  layer.dilated = dilated.get();
+  layer.bias = bias.get();
+  layer.projection = projection.get();
+  layer.output = output.get();
+  layer.output_bias = output_bias.get();
+  auto x = values(state), step = values(layer.channels), conditioner = values(layer.bands * layer.samples);
+  auto y = values(state), scratch = values(layer.scratch());
+  for (size_t block = 0; block < layer.blocks(); ++block) {
+    kernels.residual_block(layer, {x.get(), step.get(), conditioner.get(), y.get(), block * gomin::kResidualColumns,
+                                   scratch.get()});
+  }
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -100,6 +122,7 @@ int main(int, char** arguments) {
       anti_aliased(*kernels, 1);
       anti_aliased(*kernels, 4);
       filter(*kernels);
+      residual(*kernels);
     }
     ++rounds;
   } while (rounds < 50 || std::chrono::steady_clock::now() < end);
