@@ -310,6 +310,6 @@ const Kernels kNeon = {"neon",
 const Kernels kScalar = {"scalar",
 #endif
                          snake_row, gated_tanh_row, AntiAliasedSnake<1>::compute, AntiAliasedSnake<4>::compute,
-                         row_filter, residual_block};
+                         row_filter, residual_block, modulation_block};
 
 }  // namespace gomin

@@ -58,7 +58,8 @@ struct ResidualLayer {
 
   size_t row_groups() const { return (channels + kRowGroup - 1) / kRowGroup; }
   size_t blocks() const {
-    const size_t columns = (samples + 4 * dilation - 1) / (4 * dilation) * dilation;
+    const size_t rest = samples % (4 * dilation);
+    const size_t columns = samples / (4 * dilation) * dilation + (rest < dilation ? rest : dilation);
     return (columns + kResidualColumns - 1) / kResidualColumns;
   }
   size_t scratch() const { return (10 * channels + 4 * bands) * kResidualColumns; }  // floats
@@ -87,6 +88,9 @@ struct Kernels {
   // columns first … first + count - 1 of all rows of y; count ≤ kFilterBlock
   void (*row_filter)(const RowFilter& filter, const FilterRows& rows, size_t first, size_t count);
   void (*residual_block)(const ResidualLayer& layer, const ResidualBlock& block);
+  // FiLM: x = scale·x + shift, the two halves of the projection, of a layer that has nothing but the projection and
+  // its bias; its dilation is kResidualColumns. The output may be the state.
+  void (*modulation_block)(const ResidualLayer& layer, const ResidualBlock& block);
 };
 
 extern const Kernels kScalar;

@@ -13,6 +13,9 @@
 //                                               a layer of the denoiser, of R channels with the attribute dilation:
 //                                               state (B, 2R, N), the signal x and the sum of the skips; step (B, R);
 //                                               conditioner (B, M, N); weights as in `ResidualLayer` of kernels.h.
+//   Modulation(state, conditioner, projection, bias) -> y
+//                                               FiLM: x of the state becomes scale·x + shift, the two halves of the
+//                                               projection; the skips stay
 //
 // y has the shape of the first input, except for RowFilter. The environment variable GOMIN_OPS_ISA (avx512, avx2, neon,
 // scalar) selects the instruction set, instead of the best one that the processor has; it is read when a session is
@@ -306,32 +309,11 @@ void compute_row_filter(const Kernel& kernel, Call& call) {
   });
 }
 
-void compute_residual_layer(const Kernel& kernel, Call& call) {
-  Tensor inputs[8];
-  for (size_t i = 0; i < 8; ++i) inputs[i] = call.input(i);
-  if (!call.good()) return;
-  const Tensor &state = inputs[0], &step = inputs[1], &conditioner = inputs[2];
-  if (state.shape.rank != 3 || step.shape.rank != 2 || conditioner.shape.rank != 3) {
-    return call.fail("expected state (B, 2R, N), step (B, R) and conditioner (B, M, N)");
-  }
-  const int64_t items = state.shape.sizes[0], channels = step.shape.sizes[1], samples = state.shape.sizes[2];
-  const int64_t bands = conditioner.shape.sizes[1];
-  if (step.shape.sizes[0] != items || state.shape.sizes[1] != 2 * channels || conditioner.shape.sizes[0] != items ||
-      conditioner.shape.sizes[2] != samples) {
-    return call.fail("expected state (B, 2R, N), step (B, R) and conditioner (B, M, N)");
-  }
-  ResidualLayer layer{inputs[3].data, inputs[4].data, inputs[5].data, inputs[6].data, inputs[7].data,
-                      static_cast<size_t>(channels), static_cast<size_t>(bands), static_cast<size_t>(samples),
-                      static_cast<size_t>(kernel.dilation)};
-  const size_t rows = 2 * layer.row_groups() * kRowGroup;
-  const size_t expected[] = {6 * rows * layer.channels, rows, rows * layer.bands, rows * layer.channels, rows};
-  for (size_t i = 0; i < 5; ++i) {
-    if (inputs[3 + i].shape.count() != expected[i]) return call.fail("the weights do not have R channels and M bands");
-  }
-  float* y = call.output(state.shape);
-  if (!call.good() || state.shape.count() == 0) return;
-  const size_t blocks = layer.blocks();
-  const size_t total = static_cast<size_t>(items) * blocks;
+// Calls a kernel for all blocks of a layer.
+void compute_blocks(Call& call, const ResidualLayer& layer, size_t items, ResidualBlock block,
+                    void (*compute)(const ResidualLayer&, const ResidualBlock&)) {
+  const size_t blocks = layer.blocks(), state = 2 * layer.channels * layer.samples;
+  const size_t total = items * blocks;
   std::atomic<bool> is_complete{true};
   call.parallel(total, 1 + total / kMostParts, [&](size_t begin, size_t end) {
     void* scratch = nullptr;
@@ -340,15 +322,59 @@ void compute_residual_layer(const Kernel& kernel, Call& call) {
       return;
     }
     for (size_t i = begin; i < end; ++i) {
-      const size_t item = i / blocks, offset = item * 2 * layer.channels * layer.samples;
-      kernel.kernels.residual_block(
-          layer, {state.data + offset, step.data + item * layer.channels,
-                  conditioner.data + item * layer.bands * layer.samples, y + offset, i % blocks * kResidualColumns,
-                  static_cast<float*>(scratch)});
+      const size_t item = i / blocks;
+      const float* step = block.step != nullptr ? block.step + item * layer.channels : nullptr;
+      compute(layer, {block.state + item * state, step, block.conditioner + item * layer.bands * layer.samples,
+                      block.output + item * state, i % blocks * kResidualColumns, static_cast<float*>(scratch)});
     }
     std::free(scratch);
   });
   if (!is_complete) call.fail("out of memory");
+}
+
+void compute_residual_layer(const Kernel& kernel, Call& call) {
+  Tensor inputs[8];
+  for (size_t i = 0; i < 8; ++i) inputs[i] = call.input(i);
+  if (!call.good()) return;
+  const Shape &state = inputs[0].shape, &step = inputs[1].shape, &conditioner = inputs[2].shape;
+  if (state.rank != 3 || step.rank != 2 || conditioner.rank != 3 || step.sizes[0] != state.sizes[0] ||
+      state.sizes[1] != 2 * step.sizes[1] || conditioner.sizes[0] != state.sizes[0] ||
+      conditioner.sizes[2] != state.sizes[2]) {
+    return call.fail("expected state (B, 2R, N), step (B, R) and conditioner (B, M, N)");
+  }
+  ResidualLayer layer{inputs[3].data, inputs[4].data, inputs[5].data, inputs[6].data, inputs[7].data,
+                      static_cast<size_t>(step.sizes[1]), static_cast<size_t>(conditioner.sizes[1]),
+                      static_cast<size_t>(state.sizes[2]), static_cast<size_t>(kernel.dilation)};
+  const size_t rows = 2 * layer.row_groups() * kRowGroup;
+  const size_t expected[] = {6 * rows * layer.channels, rows, rows * layer.bands, rows * layer.channels, rows};
+  for (size_t i = 0; i < 5; ++i) {
+    if (inputs[3 + i].shape.count() != expected[i]) return call.fail("the weights do not have R channels and M bands");
+  }
+  float* y = call.output(state);
+  if (!call.good() || state.count() == 0) return;
+  compute_blocks(call, layer, static_cast<size_t>(state.sizes[0]),
+                 {inputs[0].data, inputs[1].data, inputs[2].data, y, 0, nullptr}, kernel.kernels.residual_block);
+}
+
+void compute_modulation(const Kernel& kernel, Call& call) {
+  const Tensor state = call.input(0), conditioner = call.input(1), weights = call.input(2), bias = call.input(3);
+  if (!call.good()) return;
+  const int64_t* sizes = state.shape.sizes;
+  if (state.shape.rank != 3 || conditioner.shape.rank != 3 || sizes[1] % 2 != 0 ||
+      conditioner.shape.sizes[0] != sizes[0] || conditioner.shape.sizes[2] != sizes[2]) {
+    return call.fail("expected state (B, 2R, N) and conditioner (B, M, N)");
+  }
+  const ResidualLayer layer{nullptr, bias.data, weights.data, nullptr, nullptr, static_cast<size_t>(sizes[1] / 2),
+                            static_cast<size_t>(conditioner.shape.sizes[1]), static_cast<size_t>(sizes[2]),
+                            kResidualColumns};
+  const size_t rows = 2 * layer.row_groups() * kRowGroup;
+  if (weights.shape.count() != rows * layer.bands || bias.shape.count() != rows) {
+    return call.fail("the weights do not have R channels and M bands");
+  }
+  float* y = call.output(state.shape);
+  if (!call.good() || state.shape.count() == 0) return;
+  compute_blocks(call, layer, static_cast<size_t>(sizes[0]), {state.data, nullptr, conditioner.data, y, 0, nullptr},
+                 kernel.kernels.modulation_block);
 }
 
 // What ONNX Runtime asks of an operator; `custom_op` is the first member, so that a pointer to it is one to this.
@@ -470,6 +496,7 @@ const Operator kOperators[] = {
     {custom_op(may_overwrite<0>), "GatedTanh", 2, 2, compute_gated_tanh},
     {custom_op(may_overwrite<2>, false), "RowFilter", 3, 2, compute_row_filter},
     {custom_op(nullptr), "ResidualLayer", 8, 8, compute_residual_layer},
+    {custom_op(may_overwrite<0>), "Modulation", 4, 4, compute_modulation},
 };
 
 // The domain with all operators. Sessions keep pointers to it, so it is made once and never released.

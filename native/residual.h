@@ -1,4 +1,4 @@
-// One residual layer of the denoiser, for kernels.cpp.
+// One residual layer of the denoiser, or one FiLM layer, for kernels.cpp.
 //
 // The dilated convolution of three taps is computed by minimal filtering, F(4, 3) along the dilation: four outputs
 // d samples apart take six multiplications instead of twelve (Winograd 1980; Lavin & Gray 2016). The matrices are those
@@ -130,6 +130,17 @@ class Residual {
     for (size_t group = 0; group * kGroup < layer_.channels; ++group) project(group);
   }
 
+  void modulate() {
+    read_conditioner();
+    for (size_t group = 0; group * kGroup < layer_.channels; ++group) modulate(group);
+    if (block_.output == block_.state) return;
+    for (size_t row = layer_.channels; row < 2 * layer_.channels; ++row) {
+      const ptrdiff_t count = -greater(-static_cast<ptrdiff_t>(kSpan), first_ - samples_);
+      const size_t offset = row * layer_.samples + static_cast<size_t>(first_);
+      memcpy(block_.output + offset, block_.state + offset, static_cast<size_t>(count) * sizeof(float));
+    }
+  }
+
  private:
   using Phases = float[kPhases][kGroup][kColumns];
 
@@ -253,6 +264,28 @@ class Residual {
     for (ptrdiff_t i = 0; i < end; ++i) after[first + i] = before[first + i] + (values[i] + bias);
   }
 
+  // x = scale·x + shift for a group of channels
+  void modulate(size_t group) const {
+    const size_t row = 2 * group;
+    for (size_t i = 0; i < kPhases; ++i) {
+      float scale[kGroup][kColumns], shift[kGroup][kColumns];
+      const float* columns = conditioner_ + i * layer_.bands * kColumns;
+      product<false>(layer_.projection + row * panel(layer_.bands), columns, layer_.bands, scale[0]);
+      product<false>(layer_.projection + (row + 1) * panel(layer_.bands), columns, layer_.bands, shift[0]);
+      const ptrdiff_t first = first_ + static_cast<ptrdiff_t>(i) * dilation_;
+      const ptrdiff_t count = -greater(-static_cast<ptrdiff_t>(kColumns), first - samples_);
+      for (size_t r = 0; r < rows_of(group); ++r) {
+        const float scale_bias = layer_.bias[row * kGroup + r], shift_bias = layer_.bias[(row + 1) * kGroup + r];
+        const size_t offset = (group * kGroup + r) * layer_.samples;
+        const float* x = block_.state + offset;
+        float* y = block_.output + offset;
+        for (ptrdiff_t c = 0; c < count; ++c) {
+          y[first + c] = (scale[r][c] + scale_bias) * x[first + c] + (shift[r][c] + shift_bias);
+        }
+      }
+    }
+  }
+
   size_t rows_of(size_t group) const {
     const size_t rest = layer_.channels - group * kGroup;
     return rest < kGroup ? rest : kGroup;
@@ -269,5 +302,7 @@ class Residual {
 };
 
 void residual_block(const ResidualLayer& layer, const ResidualBlock& block) { Residual(layer, block).compute(); }
+
+void modulation_block(const ResidualLayer& layer, const ResidualBlock& block) { Residual(layer, block).modulate(); }
 
 }  // namespace

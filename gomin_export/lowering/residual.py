@@ -79,7 +79,46 @@ def residual_layer(
     return state + F.conv1d(gated, _rows(output, channels)[..., None], _rows(output_bias[..., None, :], channels)[:, 0])
 
 
-residual_layer.register_fake(lambda state, *_: torch.empty_like(state))
+@torch.library.custom_op("gomin::modulation", mutates_args=())
+def modulation(state: Tensor, conditioner: Tensor, projection: Tensor, bias: Tensor) -> Tensor:
+    """FiLM: the signal x becomes scale·x + shift, where scale and shift are projections of the conditioner.
+
+    Args:
+        state: (B, 2R, N), the signal x and the sum of the skips, which stays as it is.
+        conditioner: (B, M, N).
+        projection: (groups, 2, M, 6), see `_grouped`.
+        bias: (groups, 2, 6).
+
+    Returns:
+        (B, 2R, N).
+    """
+    x, skips = state.chunk(2, dim=1)
+    channels = x.shape[1]
+    projected = F.conv1d(conditioner, _rows(projection, channels)[..., None], _rows(bias[..., None, :], channels)[:, 0])
+    scale, shift = projected.chunk(2, dim=1)
+    return torch.cat((scale * x + shift, skips), dim=1)
+
+
+for _operator in (residual_layer, modulation):
+    _operator.register_fake(lambda state, *_: torch.empty_like(state))
+
+
+class NativeFilm(nn.Module):
+    """A FiLM layer of `LoweredDenoiser`, whose scale includes the 1, as one operator."""
+
+    projection: Tensor
+    bias: Tensor
+
+    def __init__(self, film: Any) -> None:
+        """Args: film: its two convolutions over images of height 1."""
+        super().__init__()
+        scale, shift = film
+        self.register_buffer("projection", _grouped(scale.weight[..., 0, 0], shift.weight[..., 0, 0]).detach())
+        self.register_buffer("bias", _grouped(scale.bias, shift.bias).detach())
+
+    def forward(self, state: Tensor, conditioner: Tensor) -> Tensor:
+        """state (B, 2R, N), conditioner (B, M, N) -> state."""
+        return modulation(state, conditioner, self.projection, self.bias)  # type: ignore[no-any-return]
 
 
 class NativeResidualLayer(nn.Module):
@@ -141,7 +180,8 @@ class NativeDenoiser(nn.Module):
         self.spectrogram_upsampler = denoiser.spectrogram_upsampler
         self.input_projection = denoiser.input_projection
         self.residual_layers = nn.ModuleList([NativeResidualLayer(layer) for layer in layers])
-        self.film_layers = denoiser.film_layers
+        films: Any = denoiser.film_layers
+        self.film_layers = nn.ModuleList([NativeFilm(film) for film in films])
         self.skip_projection = denoiser.skip_projection
         self.output_projection = denoiser.output_projection
 
@@ -150,15 +190,12 @@ class NativeDenoiser(nn.Module):
         step = self.diffusion_embedding(timestep)
         conditioner = self.spectrogram_upsampler(mel)
         x = F.relu(self.input_projection(signal.unsqueeze(2))).squeeze(2)  # (B, R, N)
-        skips = torch.zeros_like(x)
-        films: Any = self.film_layers
+        state = torch.cat((x, torch.zeros_like(x)), dim=1)
         for i, layer in enumerate(self.residual_layers):
             film, position = divmod(i, self.cycle)
             if position == 0:
-                scale, shift = (part(conditioner.unsqueeze(2)).squeeze(2) for part in films[film])
-                state = torch.cat((shift + scale * x, skips), dim=1)  # the scale includes the 1
+                state = self.film_layers[film](state, conditioner)
             state = layer(state, conditioner, step)
-            if position == self.cycle - 1 or i == len(self.residual_layers) - 1:
-                x, skips = state.chunk(2, dim=1)
+        skips = state.chunk(2, dim=1)[1]
         x = F.relu(self.skip_projection(skips.unsqueeze(2)))
         return self.output_projection(x.squeeze(2))  # type: ignore[no-any-return]

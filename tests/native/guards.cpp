@@ -101,6 +101,13 @@ void residual(const gomin::Kernels& kernels) {
     kernels.residual_block(layer, {x.get(), step.get(), conditioner.get(), y.get(), block * gomin::kResidualColumns,
                                    scratch.get()});
   }
+  layer.dilation = gomin::kResidualColumns;
+  float* targets[] = {y.get(), x.get()};
+  float* target = targets[below(2)];
+  for (size_t block = 0; block < layer.blocks(); ++block) {
+    kernels.modulation_block(layer, {x.get(), nullptr, conditioner.get(), target, block * gomin::kResidualColumns,
+                                     scratch.get()});
+  }
 }
 
 }  // namespace

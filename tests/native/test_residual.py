@@ -1,4 +1,4 @@
-"""The operator ResidualLayer against the network's own layer in float64, for each instruction set."""
+"""The operators of the denoiser against the network's own layers in float64, for each instruction set."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from gomin_export.lowering.diffusion import LoweredResidualLayer
-from gomin_export.lowering.residual import NativeResidualLayer
+from gomin_export.lowering.diffusion import LoweredResidualLayer, halves
+from gomin_export.lowering.residual import NativeFilm, NativeResidualLayer
 from gomin_export.networks.diffusion import EMBEDDING_WIDTH, ResidualLayer
 from tests.native.test_operators import Array, Operator, instruction_set, noise  # noqa: F401
 
 CHANNELS, BANDS = 8, 5  # two groups of rows, of which the second is not full
-DILATIONS = (1, 2, 4, 8, 16, 32, 64, 256)
+DILATIONS = (1, 2, 4, 8, 16, 32, 64, 256, 4096)
 
 
 class Layer:
@@ -81,6 +81,28 @@ def test_threads_and_items_do_not_change_a_value(library: Path, dilation: int) -
     np.testing.assert_array_equal(two.operator(*tensors, *one.weights), together)
     alone = one.operator(*(tensor[1:2] for tensor in tensors), *one.weights)
     np.testing.assert_array_equal(alone, together[1:2])
+
+
+@pytest.mark.parametrize("samples", [1, 63, 300, 1500])
+def test_modulation(library: Path, instruction_set: str, samples: int) -> None:  # noqa: F811
+    torch.manual_seed(0)
+    film = torch.nn.Conv1d(BANDS, 2 * CHANNELS, 1)
+    native = NativeFilm(halves(film))
+    state, conditioner = noise(2, 2 * CHANNELS, samples), noise(2, BANDS, samples)
+    tensors = (state, conditioner, native.projection.numpy(), native.bias.numpy())
+    with torch.no_grad():
+        scale, shift = film.double()(torch.from_numpy(conditioner).double()).chunk(2, dim=1)
+        x, skips = torch.from_numpy(state).double().chunk(2, dim=1)
+    expected = torch.cat((scale * x + shift, skips), dim=1).numpy()
+
+    one, two = (Operator(library, "Modulation", 4, threads)(*tensors) for threads in (1, 2))
+
+    np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(two, one)
+    with pytest.raises(Exception, match=r"gomin Modulation: expected state \(B, 2R, N\) and conditioner"):
+        Operator(library, "Modulation", 4)(noise(1, 3, 9), noise(1, BANDS, 9), *tensors[2:])
+    with pytest.raises(Exception, match="gomin Modulation: the weights do not have R channels and M bands"):
+        Operator(library, "Modulation", 4)(*tensors[:2], noise(1, 2, BANDS, 6), tensors[3])
 
 
 @pytest.mark.parametrize(("items", "samples"), [(0, 300), (2, 0)])
