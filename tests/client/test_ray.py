@@ -92,6 +92,7 @@ def in_ray(recordings: Path, repository: Path) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_loses_and_doubles_nothing(in_ray: Path, expected: dict[str, bytes]) -> None:
     found = json.loads((in_ray / "found.json").read_text())["kill"]
     rows = pq.read_table(in_ray / "survived").to_pylist()
@@ -103,6 +104,7 @@ def test_an_actor_that_is_killed_loses_and_doubles_nothing(in_ray: Path, expecte
     assert attempts[0] == found["killed"] != attempts[1]
 
 
+@pytest.mark.slow
 def test_examples(in_ray: Path, expected: dict[str, bytes]) -> None:
     """Of docs/datasets.md."""
     flacs = {path.stem for path in (in_ray / "in").glob("*/*.flac")} - {"broken"}
@@ -140,6 +142,7 @@ def test_examples(in_ray: Path, expected: dict[str, bytes]) -> None:
     assert len(in_shards) == 1
 
 
+@pytest.mark.slow
 def test_three_ways_give_the_same_files(
     in_ray: Path, expected: dict[str, bytes], recordings: Path, repository: Path
 ) -> None:
