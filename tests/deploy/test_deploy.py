@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import urllib.request
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import yaml
 
 from tests.support import BIN, ROOT, RunningServer, run, tool
+from tests.test_docs import command_options, options_in
 
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -57,13 +60,18 @@ def test_compose(files: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((DEPLOY / "docker").glob("*.Dockerfile")), ids=lambda path: path.name)
-def test_dockerfiles(path: Path) -> None:
+def test_dockerfiles(path: Path, tmp_path: Path) -> None:
     checked(BIN / "hadolint", path)
 
     ignored = path.with_name(path.name + ".dockerignore").read_text().splitlines()
-    needed = [line.removeprefix("!") for line in ignored if line.startswith("!")]
-    assert needed
-    assert [name for name in needed if not (ROOT / name).exists()] == []
+    context = tmp_path / "src"
+    context.mkdir()
+    for name in (line.removeprefix("!") for line in ignored if line.startswith("!")):
+        (context / name).symlink_to(ROOT / name)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    checked(*build, cwd=context, env={"GOMIN_BUILD_NATIVE": "0"})
+    with zipfile.ZipFile(*tmp_path.glob("*.whl")) as wheel:
+        assert {"gomin_client/vocoder.py", "gomin_gateway/app.py", "gomin_server/cli.py"} <= set(wheel.namelist())
     extras = set(re.search(r"/src\[(.+)\]", path.read_text())[1].split(","))  # type: ignore[index]
     assert extras <= set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE))
 
@@ -261,6 +269,20 @@ def test_options_exist() -> None:
         options = set(re.findall(r"--[\w-]+", text))
         assert options
         assert options <= known[program], (program, text)
+
+
+def test_commands_in_comments_exist() -> None:
+    known = command_options()
+    commands = [
+        (path.name, command, options)
+        for path in DEPLOY.rglob("*")
+        if path.is_file()
+        for command, options in re.findall(r"(gomin-export (?:gan|diffusion|verify))\b(.*)", path.read_text())
+    ]
+
+    assert {name for name, _, _ in commands} >= {"compose.yaml", "gomin-server.service"}
+    for name, command, options in commands:
+        assert set(options_in(options)) <= known[command], name
 
 
 def test_the_docs_name_every_folder() -> None:
