@@ -25,7 +25,7 @@ help:
 
 install: .venv/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt $(wildcard native/*.*)
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name yours with make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "== setting up .venv with $$($(PYTHON) --version); the first time this downloads PyTorch, takes minutes and 3 GB, or more with PyTorch for CUDA"
 	@$(PYTHON) -m venv .venv

@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 CPU = "cpu"
-TARGETS = ("any", CPU)  # hardware that a GAN runs on; the first is the default
+NATIVE = "native"  # the graph for CPUs with operators of our own library
+TARGETS = ("any", CPU, NATIVE)  # hardware that a GAN runs on; the first is the default

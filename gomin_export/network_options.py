@@ -38,8 +38,9 @@ class TargetOptions:
         str,
         panel_option(
             MODEL,
-            f"Hardware that the model runs on: {' or '.join(TARGETS)}. cpu needs half of the multiplications and "
-            "twice the weights: faster on CPUs, of no use on GPUs. Default: any.",
+            f"Hardware that the model runs on: {', '.join(TARGETS)}. cpu needs half of the multiplications and twice "
+            "the weights: faster on CPUs, of no use on GPUs. native has operators of gomin-triton's own library in "
+            "addition: faster still, where that library is installed. Default: any.",
         ),
     ] = TARGETS[0]
 

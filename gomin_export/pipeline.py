@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, FP32, Provenance
 from gomin_client.contract.repository import CONFIG
 from gomin_client.errors import UsageError
+from gomin_client.native.library import LIBRARY_FILE, OperatorLibrary
 from gomin_client.transports.local import LocalTransport
 from gomin_export.checkpoints import load_network
 from gomin_export.checkpoints.sources import CheckpointFile
@@ -119,10 +120,7 @@ class Export:
                 reports = self._build(stage)
                 for model, report in zip(plan.models, reports, strict=True):
                     if not model.exists:
-                        facts = report.facts
-                        provenance[model.name] = Provenance(
-                            facts["checkpoint_sha256"], facts["precision"], report.summary, facts["source"]
-                        )
+                        provenance[model.name] = replace(self._provenance(model.served), parity=report.summary)
             with transferred(plan.repository, [stage / model.name for model in plan.models]) as homes:
                 staged = plan.staged(homes, provenance)
                 with place.signals_deferred():
@@ -133,7 +131,8 @@ class Export:
     def _build(self, stage: Path) -> list[Report]:
         """Write complete models into the staging directory and test them there, as a client would call them."""
         reports = []
-        texts = self.plan.config_texts()
+        new = {model.name: self._provenance(model.served) for model in self.plan.models if not model.exists}
+        texts = self.plan.config_texts(new)
         with LocalTransport(stage) as transport:
             for model in self.plan.models:
                 home = stage / model.name
@@ -169,6 +168,11 @@ class Export:
             "gomin.precision": graph.precision,
             "gomin.exporter": f"gomin-triton {metadata.version('gomin-triton')}, torch {torch.__version__}",
         }
+        library = self._library(model.served)
+        if library is not None:
+            facts["gomin.operators"] = library.operators
+            # for NVIDIA's native backend; clients and gomin-server load the library that is installed with them
+            shutil.copyfile(library.path, files / LIBRARY_FILE)
         model.served.write(files, self._network, graph, facts)
 
     def _test(self, transport: LocalTransport, model: PlannedModel, files: Path) -> Report:
@@ -179,7 +183,7 @@ class Export:
         served = model.served
         gate_cases = served.gate_cases(self._network, model.parameters)
         window_cases = served.window_cases(self._network)
-        providers = served.inspect(files, model.contract, gate_cases[0].inputs)
+        providers = served.inspect(files, model.contract, gate_cases[0].inputs, self._library(served))
 
         def infer(inputs: gate.Inputs) -> Any:
             answer = transport.infer(model.name, model.version, inputs, parameters=model.parameters)
@@ -222,11 +226,23 @@ class Export:
         """What a model was made of: the checkpoint, or no checkpoint for the front end, which is always in float32."""
         if served.is_shared:
             return {"checkpoint_sha256": "", "source": "", "precision": FP32, "reference": "librosa"}
+        library = self._library(served)
+        needed = {} if library is None else {"operators": library.operators, "operators_sha256": library.sha256}
         return {
             "checkpoint_sha256": self._source.sha256,
             "source": self._source.name,
             "precision": self._options.graph.precision,
+            **needed,
         }
+
+    def _provenance(self, served: ServedModel) -> Provenance:
+        """The origin of a model's new version, without its parity."""
+        known = {item.name for item in fields(Provenance)}
+        return Provenance(**{name: value for name, value in self._origin(served).items() if name in known})
+
+    def _library(self, served: ServedModel) -> OperatorLibrary | None:
+        """The library that a model's graph needs; None if it needs none."""
+        return self._options.library if served.has_weights else None
 
     def _tolerance(self, served: ServedModel) -> gate.Tolerance:
         """The tolerance of the export; the front end has its own, for other exports use the same one."""

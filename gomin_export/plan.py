@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, ModelContract, Provenance
 from gomin_client.contract.repository import CONFIG, parse_config, versions
 from gomin_client.errors import UsageError
+from gomin_client.native.library import OperatorLibrary, require_library
 from gomin_client.transports.base import Parameters
-from gomin_export.choices import CPU, TARGETS
+from gomin_export.choices import NATIVE, TARGETS
 from gomin_export.networks.base import MelInverter
 from gomin_export.networks.registry import Architecture
 from gomin_export.networks.served import EnsembleModel, ServedModel
@@ -41,7 +43,8 @@ class ExportOptions:
         keep: number of versions to keep; None for all.
 
     Raises:
-        UsageError: the target is unknown, or a graph for CPUs is combined with an option that excludes it.
+        UsageError: the target is unknown, a graph for CPUs is combined with an option that excludes it, or the library
+            of its operators is not installed.
     """
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -56,16 +59,30 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.graph.target not in TARGETS:
-            raise UsageError(f"--target {self.graph.target}: expected {' or '.join(TARGETS)}")
-        if self.graph.target != CPU:
+            raise UsageError(f"--target {self.graph.target}: expected {', '.join(TARGETS)}")
+        if self.graph.target == TARGETS[0]:
             return
         for refused, why in (
             (self.graph.precision == FP16, "--precision fp16: CPUs compute in float32"),
             (not self.graph.lowering, "--no-lowering: Winograd convolutions are a lowering"),
             (self.deployment.for_gpus, f"{self.deployment.for_gpus}: GPUs are faster with --target any"),
+            (
+                self.graph.target == NATIVE and self.deployment.accelerator == "openvino",
+                "--accelerator openvino: OpenVINO has operators of its own, use --target cpu",
+            ),
         ):
             if refused:
-                raise UsageError(f"--target {CPU} cannot be combined with {why}")
+                raise UsageError(f"--target {self.graph.target} cannot be combined with {why}")
+        _ = self.library  # before any work
+
+    @cached_property
+    def library(self) -> OperatorLibrary | None:
+        """The library of the graph's operators; None if it has only ONNX's."""
+        if self.graph.target != NATIVE:
+            return None
+        from gomin_export.onnx.operators import OPERATORS
+
+        return require_library(OPERATORS, f"--target {NATIVE}")
 
     @property
     def tolerance(self) -> Tolerance:
@@ -137,11 +154,16 @@ class ExportPlan:
             for model, home in zip(self.models, homes, strict=True)
         ]
 
-    def config_texts(self) -> dict[str, str]:
-        """Model → text of its config.pbtxt, without the provenance of a new version."""
+    def config_texts(self, provenance: Mapping[str, Provenance] | None = None) -> dict[str, str]:
+        """Model → text of its config.pbtxt.
+
+        Args:
+            provenance: model → provenance of its new version, as far as it is known.
+        """
+        staged = self.staged([self.repository] * len(self.models), provenance or {})
         return {
-            planned.name: place.final_config(self.repository, staged, planned.dropped)
-            for planned, staged in zip(self.models, self.staged([self.repository] * len(self.models), {}), strict=True)
+            planned.name: place.final_config(self.repository, model, planned.dropped)
+            for planned, model in zip(self.models, staged, strict=True)
         }
 
     @property
@@ -222,6 +244,7 @@ def make_plan(
         vars(network.config),
         options.graph,
         next((chosen for chosen in parameters.values() if chosen), None),
+        options.library,
     )
     version, exists = _choose_version(
         repository, [model.name for model in models if not model.is_shared], recipe, options

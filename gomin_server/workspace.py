@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gomin_server import predecessors
+from gomin_server import operators, predecessors
 from gomin_server.installation import NativeServer, PipServer, SetupError
 
 BACKENDS = Path(__file__).parent / "backends"
@@ -97,14 +97,20 @@ def workspace(
         say: Receives a line if another temporary directory is used than the configured one.
 
     Raises:
-        SetupError: No temporary directory can be used.
+        SetupError: No temporary directory can be used, or the operator library is damaged.
     """
     token = secrets.token_hex(6)
     unsafe = [path for path in repositories if not is_safe(path)]
+    library = operators.find_library()
+    environment: dict[str, str] = {}
+    if library is not None and isinstance(server, NativeServer):
+        # config.pbtxt has the library's name; the directory is the last one that is searched
+        searched = [os.environ.get("LD_LIBRARY_PATH", ""), str(library.directory)]
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, searched))
     if isinstance(server, NativeServer) and not unsafe:
-        yield Workspace(token, tuple(f"--model-repository={path}" for path in repositories), {})
+        yield Workspace(token, tuple(f"--model-repository={path}" for path in repositories), environment)
         return
-    directory, lock, environment = _make(token, server, say)
+    directory, lock, changed = _make(token, server, library, say)
     try:
         arguments = [f"--backend-directory={directory}"] if isinstance(server, PipServer) else []
         for number, path in enumerate(repositories):
@@ -114,13 +120,15 @@ def workspace(
                 say(f"{shown(path)} is served through the link {link}: its path has special characters")
                 path = str(link)
             arguments.append(f"--model-repository={path}")
-        yield Workspace(token, tuple(arguments), environment)
+        yield Workspace(token, tuple(arguments), {**environment, **changed})
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
 
 
-def _make(token: str, server: PipServer | NativeServer, say: Callable[[str], None]) -> tuple[Path, int, dict[str, str]]:
+def _make(
+    token: str, server: PipServer | NativeServer, library: operators.OperatorLibrary | None, say: Callable[[str], None]
+) -> tuple[Path, int, dict[str, str]]:
     """Make and lock the private directory, in the first temporary directory that can be used."""
     reasons: list[str] = []
     for name, parent in temporary_directories():
@@ -132,7 +140,7 @@ def _make(token: str, server: PipServer | NativeServer, say: Callable[[str], Non
             directory.mkdir(mode=0o700)
             lock = predecessors.hold_lock(directory)
             if isinstance(server, PipServer):
-                _copy_backends(server, directory)
+                _copy_backends(server, library, directory)
         except (OSError, _UnusableError) as error:
             shutil.rmtree(directory, ignore_errors=True)
             if lock is not None:
@@ -159,8 +167,8 @@ def temporary_directories() -> Iterator[tuple[str, str]]:
                 yield (f"{variable}={shown(path)}" if variable else path), absolute
 
 
-def _copy_backends(server: PipServer, directory: Path) -> None:
-    """Copy the Python backend and our Python-based onnxruntime backend to a directory.
+def _copy_backends(server: PipServer, library: operators.OperatorLibrary | None, directory: Path) -> None:
+    """Copy the Python backend and our Python-based onnxruntime backend, with the operator library, to a directory.
 
     Copies, because the server refuses symbolic links that lead out of the backend directory.
 
@@ -173,6 +181,8 @@ def _copy_backends(server: PipServer, directory: Path) -> None:
         for file in source.iterdir():
             if file.is_file():
                 shutil.copyfile(file, directory / source.name / file.name)
+    for name, content in ({} if library is None else library.files).items():
+        (directory / "onnxruntime" / name).write_bytes(content)
     stub = directory / "python" / server.stub.name
     shutil.copyfile(server.stub, stub)
     stub.chmod(0o755)

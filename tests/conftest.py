@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 # Before numpy, torch or ONNX Runtime is imported, here and in every subprocess: threads that spin while they wait take
@@ -17,9 +18,10 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from tests.support import GOLDEN, SHARED_GAN, UNPROBED, RunningServer, serving
+from tests.support import GOLDEN, ROOT, SHARED_GAN, UNPROBED, RunningServer, missing, serving
 
 if TYPE_CHECKING:
+    from gomin_client.native.library import OperatorLibrary
     from gomin_export.networks import DiffusionWrapper, GomiGAN
 
 # Subprocesses, of which there are hundreds, would compile all our modules again.
@@ -118,6 +120,39 @@ def tiny_repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path
         pipeline.export("gan", GOLDEN / "gan_v3.pt", home)
 
     return once("tiny", export)
+
+
+@pytest.fixture(scope="session")
+def operator_library(tmp_path_factory: pytest.TempPathFactory) -> OperatorLibrary:
+    """The library of our own operators, as an installation has it; built here if this tree has none."""
+    from gomin_client.native.library import find_library
+
+    library = find_library()
+    if library is None:
+        with FileLock(tmp_path_factory.getbasetemp().parent / "operators.lock"):
+            command = [sys.executable, ROOT / "native" / "build.py"]
+            built = subprocess.run(command, capture_output=True, text=True, check=False)
+        library = find_library()
+    if library is None:
+        missing(f"the operator library ({built.stderr.strip()})")
+    assert library is not None
+    return library
+
+
+@pytest.fixture(scope="session")
+def native_repository(operator_library: OperatorLibrary, once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The shared GAN for `--target native`; not to be changed by a test."""
+
+    def export(home: Path) -> None:
+        from gomin_export import pipeline
+        from gomin_export.onnx.forms import GraphOptions
+        from gomin_export.plan import ExportOptions
+        from gomin_export.repository.config import Deployment
+
+        options = ExportOptions(graph=GraphOptions(target="native"), deployment=Deployment(threads=1))
+        pipeline.export("gan", SHARED_GAN, home, options)
+
+    return once("native", export)
 
 
 @pytest.fixture(scope="session")

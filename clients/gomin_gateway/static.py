@@ -128,6 +128,13 @@ class _Models:
         }
         self._front_ends = {name: found for name, found in contracts.items() if found.kind == contract.FRONT_END}
         self._contracts = contracts
+        for name, found in contracts.items():
+            made = found.provenance.get(self._newest(name))
+            if made is not None and made.operators:
+                raise UsageError(
+                    f"{self._repository / name}: browsers cannot run it, since it needs the operators {made.operators} "
+                    "of a native library: export the checkpoint with --target cpu or any"
+                )
 
     @property
     def names(self) -> list[str]:

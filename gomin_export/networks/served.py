@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gomin_client.mel.features import MelConfig
+    from gomin_client.native.library import OperatorLibrary
     from gomin_client.transports.base import Parameters
     from gomin_export.networks.base import MelInverter
     from gomin_export.onnx.forms import GraphOptions
@@ -119,8 +120,16 @@ class ServedModel(ABC):
         """Cases that are sent in windows, to test the halo."""
         return []
 
-    def inspect(self, files: Path, described: ModelContract, inputs: Inputs) -> dict[str, int]:
+    def inspect(
+        self, files: Path, described: ModelContract, inputs: Inputs, library: OperatorLibrary | None = None
+    ) -> dict[str, int]:
         """Check the signature of what was written, and run it once.
+
+        Args:
+            files: the version directory.
+            described: the contract that it must have.
+            inputs: tensors for the run.
+            library: the library of its operators; None if it has only ONNX's.
 
         Returns:
             Execution provider → number of operators that it ran; empty if the model runs none itself.
@@ -164,12 +173,14 @@ class OnnxModel(ServedModel):
 
         return windowed(resolve_name(self.cases), network)
 
-    def inspect(self, files: Path, described: ModelContract, inputs: Inputs) -> dict[str, int]:
+    def inspect(
+        self, files: Path, described: ModelContract, inputs: Inputs, library: OperatorLibrary | None = None
+    ) -> dict[str, int]:
         """See `check_signature`."""
         from gomin_export.onnx.export import MODEL_FILE
         from gomin_export.parity.signature import check_signature
 
-        return check_signature(files / MODEL_FILE, described, inputs)
+        return check_signature(files / MODEL_FILE, described, inputs, library)
 
 
 @dataclass(frozen=True)
@@ -253,7 +264,9 @@ class FrontEndModel(ServedModel):
         cases: list[Case] = resolve_name(self.cases)(network.mel_config)
         return cases
 
-    def inspect(self, files: Path, described: ModelContract, inputs: Inputs) -> dict[str, int]:
+    def inspect(
+        self, files: Path, described: ModelContract, inputs: Inputs, library: OperatorLibrary | None = None
+    ) -> dict[str, int]:
         """See `check_signature`."""
         from gomin_export.onnx.export import MODEL_FILE
         from gomin_export.parity.signature import check_signature

@@ -17,7 +17,7 @@ import onnx
 import torch
 from onnx.external_data_helper import set_external_data
 
-from gomin_export.onnx import graph
+from gomin_export.onnx import graph, operators
 from gomin_export.onnx.forms import OnnxForm
 
 OPSET = 20
@@ -46,6 +46,7 @@ def write(form: OnnxForm, path: Path, metadata: Mapping[str, str]) -> None:
             input_names=list(form.inputs),
             output_names=[form.output],
             opset_version=OPSET,
+            custom_translation_table=dict(operators.TRANSLATIONS),
             dynamo=True,
             optimize=True,
         )

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, FP32
-from gomin_export.choices import CPU, TARGETS
+from gomin_export.choices import CPU, NATIVE, TARGETS
 from gomin_export.lowering import LoweredDenoiser, LoweredGAN
+from gomin_export.lowering.native import with_operators
 from gomin_export.networks.diffusion import DiffusionWrapper, GomiDiff
 from gomin_export.networks.gan import GomiGAN
 from gomin_export.onnx.float16 import convolutions_to_float16
@@ -34,8 +35,8 @@ class GraphOptions:
     Attributes:
         precision: one of `PRECISIONS`; inputs and outputs are float32 with each.
         lowering: export the lowered form of the network, not its plain one.
-        target: one of `TARGETS`, the hardware that a GAN runs on. "cpu" uses Winograd convolutions, which do not help
-            GPUs.
+        target: one of `TARGETS`, the hardware that a network runs on. "cpu" uses Winograd convolutions, which do not
+            help GPUs; "native" also our own operators (`onnx.operators`), which need their library.
     """
 
     precision: str = FP32
@@ -94,7 +95,10 @@ def gan_form(network: GomiGAN, options: GraphOptions = GraphOptions()) -> OnnxFo
         CheckpointError: a weight is too large for float16.
     """
     if options.lowering:
-        module: nn.Module = LoweredGAN(network, fold=options.precision == FP32, winograd=options.target == CPU)
+        for_cpus = options.target in (CPU, NATIVE)
+        module: nn.Module = LoweredGAN(network, fold=options.precision == FP32, winograd=for_cpus)
+        if options.target == NATIVE:
+            module = with_operators(module)
     else:
         module = copy.deepcopy(network)
     if options.precision == FP16:
@@ -110,6 +114,8 @@ def denoiser_form(network: DiffusionWrapper, options: GraphOptions = GraphOption
     """
     fold = options.precision == FP32
     denoiser = LoweredDenoiser(network.model, fold) if options.lowering else copy.deepcopy(network.model)
+    if options.target == NATIVE:
+        with_operators(denoiser)
     if options.precision == FP16:
         convolutions_to_float16(denoiser)
     batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")

@@ -35,7 +35,7 @@ def file_digests(files: Path) -> dict[str, str]:
     return {
         path.relative_to(files).as_posix(): sha256(path)
         for path in sorted(files.rglob("*"))
-        if path.suffix in (".onnx", ".data", ".py", ".npz") and path.is_file()
+        if path.suffix in (".onnx", ".data", ".py", ".npz", ".so") and path.is_file()
     }
 
 
@@ -73,8 +73,8 @@ def read_provenance(files: Path) -> Provenance | None:
     except RepositoryError:
         return None
     facts = report.facts
-    source = str(facts.get("source", ""))
-    return Provenance(facts["checkpoint_sha256"], str(facts.get("precision")), report.summary, source)
+    recorded = {name: str(facts.get(name, "")) for name in ("source", "operators", "operators_sha256")}
+    return Provenance(facts["checkpoint_sha256"], str(facts.get("precision")), report.summary, **recorded)
 
 
 def write_vectors(files: Path, cases: Sequence[Case]) -> None:

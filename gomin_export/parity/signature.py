@@ -10,17 +10,21 @@ import onnxruntime
 
 from gomin_client.contract.model import ModelContract
 from gomin_client.contract.signatures import SIGNATURES
+from gomin_client.native.library import OperatorLibrary
 from gomin_export.errors import ParityError
 from gomin_export.parity.gate import Inputs
 
 
-def check_signature(path: Path, described: ModelContract, inputs: Inputs) -> dict[str, int]:
+def check_signature(
+    path: Path, described: ModelContract, inputs: Inputs, library: OperatorLibrary | None = None
+) -> dict[str, int]:
     """Check names, types and axes, and run the model once.
 
     Args:
         path: the ONNX file.
         described: the contract that it must have.
         inputs: tensors for the run.
+        library: the library of its operators; None if it has only ONNX's.
 
     Returns:
         Execution provider → number of operators that it ran.
@@ -32,6 +36,8 @@ def check_signature(path: Path, described: ModelContract, inputs: Inputs) -> dic
     options.enable_profiling = True
     options.profile_file_prefix = str(path.parent / "profile")
     options.log_severity_level = 3
+    if library is not None:
+        library.register(options)
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common public base

@@ -15,6 +15,7 @@ from gomin_client.contract.model import PROVENANCE_PARAMETER, ModelContract, Pro
 from gomin_client.contract.repository import parse
 from gomin_client.contract.signatures import SIGNATURES, Tensor
 from gomin_client.errors import UsageError
+from gomin_client.native.library import LIBRARY_FILE
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_export.networks.served import ServedModel
 from gomin_export.repository import tensorrt
@@ -33,6 +34,13 @@ _PROVENANCE_LINE = re.compile(
     rf'^parameters {{ key: "{PROVENANCE_PARAMETER.pattern}" value: {{ string_value: "[^"\n]*" }} }}[ \t]*\n',
     re.MULTILINE,
 )
+# A name without a directory: the system searches for it where the operator of the server has put the library, or has
+# told it to (LD_LIBRARY_PATH). A path would be one of the server's machine, which nobody knows here.
+_OPERATORS_LINES = f"""\
+# NVIDIA's native backend searches this library on the server's library path: docs/export.md. gomin-server has its own
+model_operations {{ op_library_filename: "{LIBRARY_FILE}" }}
+"""
+_MODEL_OPERATIONS = re.compile(r"^\s*model_operations\b", re.MULTILINE)
 
 # setting → its value in a parsed config.pbtxt
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
@@ -247,14 +255,20 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
 
 
 def with_provenance(text: str, provenance: Mapping[int, Provenance]) -> str:
-    """A config.pbtxt with the provenance of these versions only."""
+    """A config.pbtxt with the provenance of these versions only, and the operator library if one of them needs it.
+
+    A line that names the library and was edited stays as it is.
+    """
     lines = [parameter_lines(made.to_parameters(version)) for version, made in sorted(provenance.items())]
-    return without_provenance(text) + "".join(lines)
+    text = without_provenance(text)
+    if any(made.operators for made in provenance.values()) and not _MODEL_OPERATIONS.search(text):
+        lines.append(_OPERATORS_LINES)
+    return text + "".join(lines)
 
 
 def without_provenance(text: str) -> str:
     """A config.pbtxt without the lines that `with_provenance` adds."""
-    return _PROVENANCE_LINE.sub("", text.rstrip("\n") + "\n")
+    return _PROVENANCE_LINE.sub("", text.rstrip("\n") + "\n").replace(_OPERATORS_LINES, "")
 
 
 def conflicts(existing: str, new: str, deployment: Deployment) -> list[str]:

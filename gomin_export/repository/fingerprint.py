@@ -12,6 +12,7 @@ from typing import Any
 import gomin_client.sampling
 import gomin_export
 from gomin_client.contract.repository import versions
+from gomin_client.native.library import OperatorLibrary
 from gomin_export.errors import RepositoryError
 from gomin_export.networks.base import MelInverter
 from gomin_export.networks.served import ServedModel
@@ -30,6 +31,7 @@ def make_recipe(
     config: Mapping[str, Any],
     graph: GraphOptions,
     chain: Mapping[str, Any] | None = None,
+    library: OperatorLibrary | None = None,
 ) -> Recipe:
     """Everything that determines an exported model and its parity cases, for parity.json.
 
@@ -39,8 +41,9 @@ def make_recipe(
         config: the network's constructor arguments.
         graph: choices that change the ONNX graph.
         chain: request parameters of the sampling chain in the parity cases; None without one.
+        library: the library of the graph's operators; None if it has only ONNX's.
     """
-    recipe = {
+    recipe: Recipe = {
         "checkpoint_sha256": checkpoint_sha256,
         "checkpoint_key": key,
         "network": dict(config),
@@ -52,6 +55,8 @@ def make_recipe(
         "packages": {name: _version(name) for name in _PACKAGES},
         "exporter_sha256": _own_digest(),
     }
+    if library is not None:
+        recipe["operators"] = {"set": library.operators, "library_sha256": library.sha256}
     normalized: Recipe = json.loads(json.dumps(recipe))  # tuples become lists, as in the file
     return normalized
 

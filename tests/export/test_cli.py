@@ -64,7 +64,7 @@ def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, 
         ("--accelerator", "tpu", "--accelerator tpu: expected cuda, tensorrt, openvino"),
         ("--tensorrt-opt", "512", "--tensorrt-opt 512: expected BATCHxFRAMES"),
         ("--tensorrt-opt", "4x64", "--tensorrt-opt has no effect without --accelerator tensorrt"),
-        ("--target", "tpu", "--target tpu: expected any or cpu"),
+        ("--target", "tpu", "--target tpu: expected any, cpu, native"),
     ],
 )
 def test_bad_options_are_usage_errors(tmp_path: Path, option: str, value: str, words: str) -> None:

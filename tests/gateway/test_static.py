@@ -448,6 +448,15 @@ def test_options_that_do_not_fit(folder: Path, tmp_path: Path, monkeypatch: pyte
     assert not site.exists()
 
 
+def test_operators_of_a_native_library_are_refused(native_repository: Path, tmp_path: Path) -> None:
+    result = invoke(app, "--url", f"local:{native_repository}", "--static", tmp_path / "site")
+
+    assert result.returncode == 2
+    assert "gomin_gan: browsers cannot run it, since it needs the operators gomin 1 of a native" in result.stderr
+    assert result.stderr.endswith("export the checkpoint with --target cpu or any\n")
+    assert not (tmp_path / "site").exists()
+
+
 def test_the_folder_is_complete_or_not_there(
     repository: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,8 @@ def _lines(model: dict[str, Any]) -> Iterator[str]:
         if version["source"]:
             yield f"    source: {version['source']}"
         yield f"    precision: {version['precision']}"
+        if version["operators"]:
+            yield f"    operators: {version['operators']}; library sha256 {version['operators_sha256']}"
         yield f"    parity: {version['parity']}"
     example = model["example"]
     yield f"  example: {example['curl'] or example['command'] or 'a request over HTTP, in the output of --json'}"

@@ -74,12 +74,16 @@ class Provenance:
         precision: one of `PRECISIONS`.
         parity: summary of the parity gate's report.
         source: origin of the checkpoint, a file name or hf://USER/REPOSITORY@COMMIT/FILE; "" if not recorded.
+        operators: operators of our own library that the version needs, such as "gomin 1"; "" if it needs none.
+        operators_sha256: SHA-256 of the library that the parity gate ran it with; "" if it needs none.
     """
 
     checkpoint_sha256: str
     precision: str = FP32
     parity: str = "not recorded"
     source: str = ""
+    operators: str = ""
+    operators_sha256: str = ""
 
     def to_parameters(self, version: int) -> dict[str, str]:
         """The provenance as config parameters of a model version; empty ones are left out."""

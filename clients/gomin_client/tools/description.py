@@ -91,6 +91,8 @@ def _version(described: ModelContract, version: int) -> dict[str, Any]:
         "source": made and (made.source or None),
         "precision": made and made.precision,
         "parity": made and made.parity,
+        "operators": made and (made.operators or None),
+        "operators_sha256": made and (made.operators_sha256 or None),
     }
 
 

@@ -27,6 +27,7 @@ from gomin_client.errors import (
     UnknownModelError,
     UsageError,
 )
+from gomin_client.native.library import require_library
 from gomin_client.sampling.base import Array
 from gomin_client.sampling.jobs import DiffusionModel, sample_jobs
 from gomin_client.transports.address import Address
@@ -300,9 +301,13 @@ class LocalTransport(Transport):
             raise ContractError(
                 f"{info.name}/{model_repository.CONFIG}: intra_op_thread_count is {threads!r}, not a number"
             )
+        made = described.provenance.get(version)
+        library = require_library(made.operators, f"{path}:") if made and made.operators else None
         try:
             with ONNXRUNTIME.work():
                 options = self._onnxruntime.SessionOptions()
+                if library is not None:
+                    library.register(options)
                 options.intra_op_num_threads = int(threads)
                 options.enable_mem_pattern = False  # as in config.pbtxt
                 session = self._onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

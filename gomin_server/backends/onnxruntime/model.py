@@ -3,6 +3,9 @@
 It reads the same config.pbtxt, and parameters have the same meaning. A setting that it cannot apply is refused or
 reported, never ignored. Requests that Triton's dynamic batcher combines run as one batch.
 
+Operators of our own (`--target native`) are loaded from the library beside this file alone, where gomin-server has put
+the installed one, and never from a model repository.
+
 It may import numpy, onnxruntime, the standard library and Triton's own module, and must run on Python 3.10.
 """
 
@@ -26,6 +29,9 @@ CLIENT_PREFIX = "gomin."  # parameters that only clients read
 MAX_FRAMES = "gomin.max_frames"  # read here too: the bound of a request
 HOP_LENGTH = "gomin.hop_length"
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+OPERATORS = "gomin.operators."  # and the version of the model
+OPERATOR_LIBRARY = "libgomin_ops.so"
+DESCRIPTION = "libgomin_ops.json"
 
 NUMPY_TYPES = {
     "tensor(float)": np.float32,
@@ -46,8 +52,8 @@ class TritonPythonModel:
 
         Raises:
             pb_utils.TritonModelException: config.pbtxt has a value that the native backend refuses too, names an
-                execution accelerator that this backend does not have, asks for a GPU instance without CUDA, or
-                disagrees with the ONNX file about a tensor.
+                execution accelerator or an operator library that this backend does not have, asks for a GPU instance
+                without CUDA, or disagrees with the ONNX file about a tensor.
         """
         config = json.loads(args["model_config"])
         self.name = args["model_name"]
@@ -60,6 +66,7 @@ class TritonPythonModel:
         if MAX_FRAMES in parameters:
             self.max_frames = self._count(MAX_FRAMES, parameters[MAX_FRAMES])
             self.frame_lengths["signal"] = max(1, self._count(HOP_LENGTH, parameters.get(HOP_LENGTH, "1")))
+        self._register_operators(config, parameters.get(OPERATORS + args["model_version"]), options)
         providers = self._providers(config, args, cuda)
         path = os.path.join(
             args["model_repository"], args["model_version"], config.get("default_model_filename") or "model.onnx"
@@ -205,6 +212,40 @@ class TritonPythonModel:
             elif not name.startswith(CLIENT_PREFIX):
                 self._log(pb_utils.Logger.log_warn, f"unknown parameter {name!r} in config.pbtxt has no effect")
         return options, run_options, cuda
+
+    def _register_operators(self, config, needed, options):
+        """Make the operators that this version needs known to its session.
+
+        Args:
+            config: the model's configuration. Its op_library_filename is for the native backend, and not loaded.
+            needed: operators of our library, such as "gomin 1"; None if the version needs none.
+            options: the session's.
+        """
+        for name in config.get("model_operations", {}).get("op_library_filename", []):
+            if os.path.basename(name) != OPERATOR_LIBRARY:
+                raise self._refusal(
+                    f"op_library_filename is {name!r} in config.pbtxt: only the native onnxruntime backend loads other "
+                    f"operators than those of {OPERATOR_LIBRARY}"
+                )
+        if needed is None:
+            return
+        home = os.path.dirname(os.path.abspath(__file__))
+        try:
+            with open(os.path.join(home, DESCRIPTION), encoding="utf-8") as file:
+                present = json.load(file)["operators"]
+        except FileNotFoundError:
+            raise self._refusal(
+                f"it needs the operators {needed}, and the installation of gomin-triton that runs this server has no "
+                "library of them: install gomin-triton from its wheel for Linux on x86-64, or reinstall it where a C++ "
+                "compiler (g++ or clang++) is found; or export the checkpoint with --target cpu"
+            ) from None
+        if present != needed:
+            raise self._refusal(
+                f"it needs the operators {needed}, and the library of the installation of gomin-triton that runs this "
+                f"server has {present}: install the version that exported the model, or export the checkpoint again"
+            )
+        options.register_custom_ops_library(os.path.join(home, OPERATOR_LIBRARY))
+        self._log(pb_utils.Logger.log_info, f"operators {present}, from the library of this installation")
 
     def _providers(self, config, args, cuda):
         """Execution providers for this instance. One that is configured but not available is an error."""

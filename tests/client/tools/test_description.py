@@ -116,9 +116,11 @@ def test_settings_limits_and_origin() -> None:
     assert "fast" in [sampler["name"] for sampler in model["sampling"]["samplers"]]
     assert "cosine" in model["sampling"]["schedules"]
     unknown, known = model["versions"]
-    assert unknown == {"version": 2, **dict.fromkeys(("checkpoint_sha256", "source", "precision", "parity"))}
+    unset = ("checkpoint_sha256", "source", "precision", "parity", "operators", "operators_sha256")
+    assert unknown == {"version": 2, **dict.fromkeys(unset)}
     assert known == {
         "version": 3, "checkpoint_sha256": "abc", "source": None, "precision": "fp16", "parity": "passed",
+        "operators": None, "operators_sha256": None,
     }  # fmt: skip
     assert model["example"]["path"] == "/v2/models/my%20model/infer"
 

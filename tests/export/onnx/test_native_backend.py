@@ -5,6 +5,7 @@ That version accepts IR versions up to 10 and opsets up to 21. The exports keep 
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ files, output = sys.argv[1:]
 assert onnxruntime.__version__ == VERSION, onnxruntime.__version__
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
+for library in LIBRARIES:
+    options.register_custom_ops_library(library)
 session = onnxruntime.InferenceSession(files + "/model.onnx", options, providers=["CPUExecutionProvider"])
 with numpy.load(files + "/reference.npz") as recorded:
     answers = []
@@ -48,14 +51,15 @@ def models_of(repository: Path) -> Iterator[Path]:
     yield from sorted(path.parent for path in repository.glob("*/1/model.onnx"))
 
 
-def check_format(path: Path) -> None:
+def check_format(path: Path, *domains: str) -> None:
     proto = onnx.load(path, load_external_data=False)
     functions = [node for function in proto.functions for node in function.node]
 
     assert proto.ir_version <= 10
-    assert {opset.domain: opset.version for opset in proto.opset_import}.keys() == {""}
-    assert 1 <= proto.opset_import[0].version <= 20
-    assert {node.domain for node in (*proto.graph.node, *functions)} == {""}
+    opsets = {opset.domain: opset.version for opset in proto.opset_import}
+    assert opsets.keys() == {"", *domains}
+    assert 1 <= opsets[""] <= 20
+    assert {node.domain for node in (*proto.graph.node, *functions)} == {"", *domains}
 
 
 def test_models_keep_to_its_formats(repository: Path) -> None:
@@ -73,10 +77,14 @@ def python() -> Path:
     return environment("onnxruntime", packages, "--no-deps")
 
 
-def check_answers(python: Path, files: Path, output: Path) -> None:
-    """The answers of that ONNX Runtime to the recorded inputs pass the gate of the export."""
-    command = [python, "-c", f"VERSION = {ONNXRUNTIME!r}\n{PROGRAM}", files, output]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+def check_answers(python: Path, files: Path, output: Path, *libraries: str) -> None:
+    """The answers of that ONNX Runtime to the recorded inputs pass the gate of the export.
+
+    `libraries`: of operators, with names that the system looks up in the version directory.
+    """
+    command = [python, "-c", f"VERSION, LIBRARIES = {ONNXRUNTIME!r}, {libraries!r}\n{PROGRAM}", files, output]
+    env = {**os.environ, "LD_LIBRARY_PATH": str(files)} if libraries else None
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert result.returncode == 0, result.stderr
     with np.load(output) as file:
         answers = [file[name] for name in file.files]
@@ -110,3 +118,11 @@ def test_other_forms_compute_the_same_there(form: str, python: Path, tmp_path: P
 
     check_format(files / onnx_export.MODEL_FILE)
     check_answers(python, files, tmp_path / "answers.npz")
+
+
+def test_operators_of_our_own_work_there(python: Path, native_repository: Path, tmp_path: Path) -> None:
+    """With the library that the export has placed beside the model, found by the name in config.pbtxt."""
+    files = native_repository / "gomin_gan/1"
+
+    check_format(files / onnx_export.MODEL_FILE, "gomin")
+    check_answers(python, files, tmp_path / "answers.npz", "libgomin_ops.so")

@@ -1,0 +1,90 @@
+"""The library of the operators that models for `--target native` need, for ONNX Runtime on CPUs.
+
+The build of this package compiles it where a C++ compiler is at hand, and puts two files into this directory: the
+library, and a description with its operators and its SHA-256. In-process runs load the library from here alone, never
+from a model repository: a repository must not be able to run code in a client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gomin_client.errors import UsageError
+
+LIBRARY_FILE = "libgomin_ops.so"  # gomin_server/operators.py reads both files too
+DESCRIPTION_FILE = "libgomin_ops.json"
+DIRECTORY = Path(__file__).parent
+HOW_TO_GET = (
+    "install gomin-triton from its wheel for Linux on x86-64, or reinstall it where a C++ compiler (g++ or clang++) is "
+    "found"
+)
+
+
+@dataclass(frozen=True)
+class OperatorLibrary:
+    """The library of this installation.
+
+    Attributes:
+        path: the file.
+        operators: domain and version of its operators, such as "gomin 1".
+        sha256: of the file, in hexadecimal.
+    """
+
+    path: Path
+    operators: str
+    sha256: str
+
+    def register(self, options: Any) -> None:
+        """Make its operators known to sessions with these `onnxruntime.SessionOptions`."""
+        options.register_custom_ops_library(str(self.path))
+
+
+def find_library() -> OperatorLibrary | None:
+    """The library of this installation; None if it was installed without one.
+
+    Raises:
+        UsageError: the library is not the one that the description was written for.
+    """
+    path, description = DIRECTORY / LIBRARY_FILE, DIRECTORY / DESCRIPTION_FILE
+    try:
+        described = json.loads(description.read_text(encoding="utf-8"))
+        operators, expected = str(described["operators"]), str(described["sha256"])
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"{description}: is damaged ({type(error).__name__}: {error}): {HOW_TO_GET}") from error
+    if found != expected:
+        raise UsageError(
+            f"{path}: is not the library that this installation was built with, its SHA-256 is {found}: {HOW_TO_GET}"
+        )
+    return OperatorLibrary(path, operators, found)
+
+
+def require_library(needed: str, what: str) -> OperatorLibrary:
+    """The library of this installation, with these operators.
+
+    Args:
+        needed: the operators, see `OperatorLibrary`.
+        what: what needs them, for messages.
+
+    Raises:
+        UsageError: there is none, it has other operators, or it is damaged.
+    """
+    library = find_library()
+    if library is not None and library.operators == needed:
+        return library
+    if library is None:
+        raise UsageError(
+            f"{what} needs the operators {needed}, and this installation of gomin-triton has no library of them: "
+            f"{HOW_TO_GET}; or export the checkpoint with --target cpu"
+        )
+    raise UsageError(
+        f"{what} needs the operators {needed}, and the library of this installation of gomin-triton has "
+        f"{library.operators}: install the version of gomin-triton that exported the model, or export the checkpoint "
+        "again"
+    )

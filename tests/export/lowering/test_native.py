@@ -1,0 +1,63 @@
+"""Activations as operators of our own: the network with them equals the reference, and nothing of them is left over."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from gomin_export.lowering import LoweredGAN
+from gomin_export.lowering.activations import FoldedSnake, HalfFoldedSnake, PolyphaseSnake
+from gomin_export.lowering.native import NativeAntiAliasedSnake, NativeSnake, gated_tanh, with_operators
+from gomin_export.networks import GomiGAN
+from gomin_export.networks.gan import Snake
+from tests.export.lowering.helpers import CHANNELS, block, close, signal, wide_gan
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 12, 50])
+def test_operators_equal_the_modules_that_they_replace(length: int) -> None:
+    x, made = signal(length), block(3)
+    polyphase = PolyphaseSnake(made.lpf, made.snakes1[0], fold=True)  # type: ignore[arg-type]
+    gain = torch.linspace(-2, 2, CHANNELS, dtype=torch.float64)
+
+    close(NativeAntiAliasedSnake(polyphase)(x), polyphase(x))
+    close(NativeSnake()(x), FoldedSnake()(x), 0)
+    close(NativeSnake(gain)(x), HalfFoldedSnake(gain, torch.float64)(x), 0)
+    close(gated_tanh(x, 2 * x), torch.sigmoid(x) * torch.tanh(2 * x), 0)
+
+
+def test_a_snake_with_its_factors_outside_the_filters_is_refused() -> None:
+    made = block(3)
+    with pytest.raises(ValueError, match="not in the filters"):
+        NativeAntiAliasedSnake(PolyphaseSnake(made.lpf, made.snakes1[0], fold=False))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("network", ["tiny", "wide"])
+def test_the_network_with_operators_equals_the_network(network: str, tiny_gan: GomiGAN) -> None:
+    original = (copy.deepcopy(tiny_gan) if network == "tiny" else wide_gan()).double()
+    lowered = with_operators(LoweredGAN(original, winograd=True))
+    mel = 1.2 * torch.rand(2, original.n_mels, 5, dtype=torch.float64)
+
+    assert not any(
+        isinstance(module, (PolyphaseSnake, FoldedSnake, HalfFoldedSnake, Snake)) for module in lowered.modules()
+    )
+    close(lowered(mel), original(mel))
+
+
+def test_the_graph_has_a_node_for_each(native_repository: Path) -> None:
+    model = onnx.load(native_repository / "gomin_gan/1/model.onnx")
+    own = [node for node in model.graph.node if node.domain]
+
+    assert {(opset.domain, opset.version) for opset in model.opset_import} == {("", 20), ("gomin", 1)}
+    assert {(node.domain, node.op_type) for node in own} == {("gomin", "Snake"), ("gomin", "AntiAliasedSnake")}
+    assert {len(node.input) for node in own} == {1, 2, 3}  # without and with a gain, anti-aliased
+    assert "resblocks.0/snakes1.0/AntiAliasedSnake" in {node.name for node in own}
+    assert "Sin" not in {node.op_type for node in model.graph.node}
+    # ONNX Runtime infers no shapes of these nodes; two sizes of one name would make it keep memory
+    known = {info.name: info.type.tensor_type.shape.dim for info in model.graph.value_info}
+    assert known.keys() == {node.output[0] for node in own}
+    assert {size.dim_param for sizes in known.values() for size in sizes} == {""}
+    assert all(any(size.dim_value > 0 for size in sizes) for sizes in known.values())

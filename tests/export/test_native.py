@@ -1,0 +1,117 @@
+"""`gomin-export gan --target native`: its options, its records, and their verification."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gomin_client.contract.model import Provenance
+from gomin_client.errors import UsageError
+from gomin_client.native import library
+from gomin_client.native.library import OperatorLibrary
+from gomin_export.cli import app
+from gomin_export.onnx import operators
+from gomin_export.onnx.forms import GraphOptions
+from gomin_export.plan import ExportOptions
+from gomin_export.repository.config import Deployment, with_provenance, without_provenance
+from tests.libraries import needing
+from tests.support import SHARED_GAN, assert_fails, invoke
+
+EXPORT = ("gan", "--ckpt", SHARED_GAN, "--threads", "1")
+LINE = 'model_operations { op_library_filename: "libgomin_ops.so" }\n'
+
+
+@pytest.mark.parametrize(
+    ("graph", "deployment", "words"),
+    [
+        ({"precision": "fp16"}, {}, "--precision fp16: CPUs compute in float32"),
+        ({"lowering": False}, {}, "--no-lowering"),
+        ({}, {"instance_kind": "gpu"}, "--instance-kind gpu: GPUs are faster with --target any"),
+        ({}, {"accelerator": "tensorrt"}, "--accelerator tensorrt"),
+        ({}, {"accelerator": "openvino"}, "--accelerator openvino: OpenVINO has operators of its own"),
+    ],
+)
+def test_what_it_cannot_be_combined_with(graph: dict[str, object], deployment: dict[str, object], words: str) -> None:
+    options = GraphOptions(target="native", **graph)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"--target native cannot be combined with {words}"):
+        ExportOptions(graph=options, deployment=Deployment(**deployment))  # type: ignore[arg-type]
+
+
+def test_an_export_needs_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "DIRECTORY", tmp_path)
+
+    result = invoke(app, *EXPORT, "--target", "native", "--repository", tmp_path / "models")
+
+    words = "--target native needs the operators gomin 1, and this installation of gomin-triton has no library of them"
+    assert_fails(result, 2, words, "or export the checkpoint with --target cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_names_the_library(native_repository: Path, operator_library: OperatorLibrary) -> None:
+    files = native_repository / "gomin_gan/1"
+    record = json.loads((files / "parity.json").read_text())
+
+    assert record["passed"]
+    assert operator_library.operators == operators.OPERATORS  # native/build.py has the version too
+    assert (record["operators"], record["operators_sha256"]) == ("gomin 1", operator_library.sha256)
+    assert record["recipe"]["operators"] == {"set": "gomin 1", "library_sha256": operator_library.sha256}
+    assert record["files"]["libgomin_ops.so"] == operator_library.sha256
+    assert (files / "libgomin_ops.so").read_bytes() == operator_library.path.read_bytes()
+    for other in ("gomin_mel", "gomin_reconstruct"):
+        assert "operators" not in json.loads((native_repository / other / "1/parity.json").read_text())
+        assert LINE not in (native_repository / other / "config.pbtxt").read_text()
+
+
+def test_the_same_export_is_found_unless_the_library_is_another(
+    native_repository: Path, operator_library: OperatorLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(*options: str) -> str:
+        result = invoke(app, *EXPORT, "--repository", native_repository, "--dry-run", *options)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "gomin_gan/1: is there already, by the same recipe" in planned("--target", "native")
+    cpu = planned("--target", "cpu")
+    assert "gomin_gan/2: would be made" in cpu
+    assert LINE in cpu  # for version 1
+
+    content = operator_library.path.read_bytes() + b"\0"
+    digest = library.hashlib.sha256(content).hexdigest()
+    (tmp_path / "libgomin_ops.so").write_bytes(content)
+    (tmp_path / "libgomin_ops.json").write_text(json.dumps({"operators": "gomin 1", "sha256": digest}))
+    monkeypatch.setattr(library, "DIRECTORY", tmp_path)
+    assert "gomin_gan/2: would be made" in planned("--target", "native")
+
+
+def test_config_names_the_library_while_a_version_needs_it() -> None:
+    plain, own = Provenance("aa"), Provenance("aa", operators="gomin 1", operators_sha256="bb")
+    text = "settings\n"
+
+    both = with_provenance(text, {1: plain, 2: own})
+
+    assert both.count(LINE) == 1
+    assert with_provenance(both, {1: plain, 2: own}) == both
+    assert without_provenance(both) == text
+    assert LINE not in with_provenance(both, {1: plain})
+    edited = both.replace("libgomin_ops.so", "/opt/ops/libgomin_ops.so")
+    assert with_provenance(edited, {2: own}).count("model_operations") == 1
+    assert "/opt/ops/libgomin_ops.so" in with_provenance(edited, {2: own})
+
+
+def test_verify(native_repository: Path, tmp_path: Path) -> None:
+    passed = invoke(app, "verify", "--repository", native_repository, "--model", "gan")
+    home = Path(shutil.copytree(native_repository, tmp_path / "models"))
+    (home / "gomin_gan/1/libgomin_ops.so").write_bytes(b"another")
+    another = invoke(app, "verify", "--repository", home, "--model", "gan")
+    needing(home, "gomin 2")
+    newer = invoke(app, "verify", "--repository", home, "--model", "gan")
+
+    assert passed.returncode == 0, passed.stdout
+    assert_fails(another, 4, "libgomin_ops.so: is not the file that was exported")
+    assert another.stdout.count(" FAIL") == 1  # and the outputs are right: it is not loaded
+    assert_fails(
+        newer, 2, "needs the operators gomin 2, and the library of this installation of gomin-triton has gomin 1"
+    )

@@ -1,0 +1,154 @@
+"""The library of our own operators on a server: where it comes from, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gomin_client.native.library import OperatorLibrary
+from gomin_client.transports.registry import connect
+from gomin_export.cli import app as gomin_export
+from gomin_server import operators
+from gomin_server.installation import NativeServer, PipServer, SetupError
+from gomin_server.operators import find_library
+from gomin_server.workspace import workspace
+from tests.libraries import evil_library, needing
+from tests.support import ROOT, UNPROBED, invoke, serving
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the library in another installation of the client, empty."""
+    home = tmp_path / "packages/gomin_client"
+    (home / "native").mkdir(parents=True)
+    (home / "__init__.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.delitem(sys.modules, "gomin_client")  # whose origin would be found
+    monkeypatch.syspath_prepend(home.parent)
+    return home / "native"
+
+
+def put(home: Path, content: bytes = b"library", digest: str = "") -> None:
+    (home / operators.LIBRARY_FILE).write_bytes(content)
+    described = {"operators": "gomin 1", "sha256": digest or sha256(content).hexdigest()}
+    (home / operators.DESCRIPTION_FILE).write_text(json.dumps(described))
+
+
+def test_the_library_is_the_installed_one(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/lib/other")
+    native = NativeServer(tmp_path / "tritonserver", tmp_path)
+    assert find_library() is None
+    with workspace(native, ["models"], print) as space:
+        assert "LD_LIBRARY_PATH" not in space.environment
+
+    put(package)
+    found = find_library()
+    assert found is not None
+    assert (found.directory, found.files[operators.LIBRARY_FILE]) == (package, b"library")
+    for repository in ("models", "with a space"):
+        with workspace(native, [repository], print) as space:
+            assert space.environment["LD_LIBRARY_PATH"] == f"/usr/lib/other:{package}"
+
+    for digest in ("0" * 64, "null"):
+        put(package, digest=digest)
+        with pytest.raises(SetupError, match=r"libgomin_ops\.so: is not the library that .*: reinstall gomin-triton"):
+            find_library()
+
+
+def test_the_backend_gets_a_copy(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(package)
+    root, temporary = tmp_path / "tritonserver", tmp_path / "temporary"
+    server = PipServer(root, ())
+    for directory in (root / "backends/python", server.stub.parent, temporary):
+        directory.mkdir(parents=True)
+    server.stub.write_bytes(b"stub")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+
+    with workspace(server, [str(tmp_path)], print) as space:
+        assert "LD_LIBRARY_PATH" not in space.environment
+        backend = Path(space.arguments[0].partition("=")[2]) / "onnxruntime"
+        assert (backend / operators.LIBRARY_FILE).read_bytes() == b"library"
+        assert (backend / operators.DESCRIPTION_FILE).read_bytes() == (
+            package / operators.DESCRIPTION_FILE
+        ).read_bytes()
+
+
+class Options:
+    """In the place of session options: what was registered."""
+
+    def __init__(self) -> None:
+        self.registered: list[str] = []
+
+    def register_custom_ops_library(self, path: str) -> None:
+        self.registered.append(path)
+
+
+def test_what_the_backend_loads_and_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a server; Triton's module has only what is used."""
+    triton: Any = ModuleType("triton_python_backend_utils")
+    triton.TritonModelException = ValueError
+    triton.Logger = type("Logger", (), {"log_info": print})
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)
+    shutil.copy(ROOT / "gomin_server/backends/onnxruntime/model.py", tmp_path)
+    model = runpy.run_path(str(tmp_path / "model.py"))["TritonPythonModel"]()
+    model.name = "m"
+
+    def register(needed: str | None, *named: str) -> list[str]:
+        options = Options()
+        model._register_operators({"model_operations": {"op_library_filename": list(named)}}, needed, options)
+        return options.registered
+
+    assert register(None) == []
+    with pytest.raises(
+        ValueError, match=r"model m: it needs the operators gomin 1, and the installation .* --target cpu"
+    ):
+        register("gomin 1", "libgomin_ops.so")
+    put(tmp_path)
+    ours = [str(tmp_path / operators.LIBRARY_FILE)]
+    assert register("gomin 1", "libgomin_ops.so") == register("gomin 1", "/models/libgomin_ops.so") == ours
+    assert register(None, "libgomin_ops.so") == []  # another version of the model needs it
+    with pytest.raises(ValueError, match=r"it needs the operators gomin 2, and the library .* has gomin 1: install"):
+        register("gomin 2", "libgomin_ops.so")
+    with pytest.raises(ValueError, match=r"op_library_filename is '/models/a\.so' in config\.pbtxt: only the native"):
+        register("gomin 1", "libgomin_ops.so", "/models/a.so")
+
+
+@pytest.mark.server
+def test_a_server_runs_the_model_and_loads_no_library_of_the_repository(
+    native_repository: Path, operator_library: OperatorLibrary, tmp_path: Path
+) -> None:
+    evil, mark = evil_library(tmp_path)
+    home = Path(shutil.copytree(native_repository, tmp_path / "models"))
+    shutil.copyfile(evil, home / "gomin_gan/1/libgomin_ops.so")
+    needing(home, library=str(evil))
+    mel = {"mel": np.random.default_rng(0).uniform(0, 1.2, (2, 128, 20)).astype(np.float32)}
+
+    with serving(home, tmp_path / "log", UNPROBED) as server:
+        with connect(server.grpc) as remote, connect(f"local:{native_repository}") as local:
+            answer = remote.infer("gomin_gan", 1, mel)["audio"]
+            expected = local.infer("gomin_gan", 1, mel)["audio"]
+        verified = invoke(gomin_export, "verify", "--url", server.grpc, "--repository", native_repository)
+        (stub,) = _stubs_of(server.process.pid, "/gomin_gan/")
+        loaded = Path(f"/proc/{stub}/maps").read_text()
+
+    np.testing.assert_array_equal(answer, expected)
+    assert verified.returncode == 0, verified.stdout
+    assert not mark.exists()
+    assert "/onnxruntime/libgomin_ops.so" in loaded
+    assert str(home) not in loaded
+    assert "operators gomin 1, from the library of this installation" in (tmp_path / "log").read_text()
+
+
+def _stubs_of(launcher: int, model: str) -> list[int]:
+    from tests.server.processes import descendants
+
+    commands = {process: Path(f"/proc/{process}/cmdline").read_text() for process in descendants(launcher)}
+    return [number for number, text in commands.items() if "python_backend_stub" in text and model in text]
