@@ -21,7 +21,7 @@ from tests.soak.dataset import reconstruct_in_ray
 from tests.support import ROOT
 
 KILLED_AT = 5  # the row whose actor is killed
-DEADLINE_S = 300
+DEADLINE_S = 600
 
 
 class Observed(Reconstructor):
