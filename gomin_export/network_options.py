@@ -78,6 +78,14 @@ class ChainOptions:
         float | None,
         panel_option(DEPLOYMENT, "Share of fresh noise in each ddim step, 0 to 1. Default: 0."),
     ] = None
+    timesteps: Annotated[
+        str | None,
+        panel_option(
+            DEPLOYMENT,
+            "The timestep of each denoiser step, such as 49,30,12,0, of samplers that take any number of steps. "
+            "Default: evenly spaced.",
+        ),
+    ] = None
     tile_frames: Annotated[
         int | None,
         panel_option(
@@ -91,7 +99,7 @@ class ChainOptions:
         """See `OwnOptions`."""
         from gomin_client.sampling.settings import SamplerSettings
 
-        asked = SamplerSettings(self.sampler, self.steps, self.schedule, self.eta)
+        asked = SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
         sampling = asked if asked.to_parameters() else None
         deployment = replace(options.deployment, sampling=sampling, tile_frames=self.tile_frames)
         return replace(options, deployment=deployment)

@@ -30,6 +30,7 @@ class Chain(TypedDict, total=False):
     steps: int | None
     schedule: str | None
     eta: float | None
+    timesteps: str | None
 
 
 class Vocoder(PinnedModel):
@@ -64,7 +65,7 @@ class Vocoder(PinnedModel):
             in_flight: maximum number of windows of one mel in flight.
             sampling: sampling chain of a diffusion model; the model's default for what is not chosen.
             version: version of the model; the newest that is ready if left out.
-            chain: the sampling chain in single arguments: sampler, steps, schedule, eta.
+            chain: the sampling chain in single arguments: sampler, steps, schedule, eta, timesteps.
 
         Raises:
             UsageError: a malformed URL, a window that consists of halos, a chain that makes no sense;

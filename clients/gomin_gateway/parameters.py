@@ -32,6 +32,9 @@ class VocodingParameters(Parameters):
     steps: int | None = Field(None, ge=1, le=10_000, description="Denoiser steps, of samplers that take any number.")
     schedule: str | None = Field(None, description=f"Noise schedule: {', '.join(SCHEDULES)}.", max_length=50)
     eta: float | None = Field(None, description="Share of fresh noise in each ddim step, 0 to 1.")
+    timesteps: str | None = Field(
+        None, description="The timestep of each denoiser step, such as 49,30,12,0.", max_length=5000
+    )
     seed: int | None = Field(
         None, ge=0, le=2**64 - 1, description="Seed of a diffusion model's noise. Default: a fresh one."
     )
@@ -40,7 +43,7 @@ class VocodingParameters(Parameters):
 
     def sampling(self) -> SamplerSettings:
         """The sampling chain."""
-        return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta)
+        return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
 
 
 class MelReadingParameters(BaseModel):

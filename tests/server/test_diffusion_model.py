@@ -84,6 +84,8 @@ def counted(transport: Transport, model: str = "gomin_denoiser", *, requests: in
         (SamplerSettings("fast"), 1e-5),
         (SamplerSettings("ddim", 5, eta=0.75), 1e-5),
         (SamplerSettings("dpm++", 4), 1e-5),
+        (SamplerSettings("dpm++sde", 4), 1e-5),
+        (SamplerSettings("unipc", timesteps="49,25,7,0"), 1e-5),
         # this schedule's first step magnifies the denoiser's last bits a thousand times
         (SamplerSettings("dpm++", 4, "cosine"), 1e-3),
     ],
@@ -100,12 +102,13 @@ def test_tiles_of_every_sampler_equal_pytorch_untiled(
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"step": 20}, "unknown request parameter 'step': expected sampler, steps, schedule or eta"),
-        ({"sampler": "euler"}, "sampler 'euler': expected ddpm, fast, ddim or dpm"),
+        ({"step": 20}, "unknown request parameter 'step': expected sampler, steps, schedule, eta or timesteps"),
+        ({"sampler": "euler"}, "sampler 'euler': expected ddpm, fast, ddim, dpm"),
         ({"steps": 20}, "steps 20: sampler ddpm takes 50"),
         ({"sampler": "dpm++", "steps": "4"}, "steps '4': expected a whole number"),
         ({"sampler": "ddim", "eta": 1.5}, r"eta 1\.5"),
         ({"schedule": "sigmoid"}, "schedule 'sigmoid'"),
+        ({"sampler": "ddim", "timesteps": "3,49"}, "timesteps: 49 follows 3"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(

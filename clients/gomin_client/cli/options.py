@@ -335,6 +335,15 @@ class SamplingOptions:
         float | None,
         typer.Option(metavar="0…1", help="Share of fresh noise in each ddim step. Default: 0.", show_default=False),
     ] = None
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T1,T2,…",
+            help="The timestep of each denoiser step, such as 49,30,12,0, of samplers that take any number of steps. "
+            "Default: evenly spaced.",
+            show_default=False,
+        ),
+    ] = None
 
     def build(self) -> SamplerSettings | None:
         """The choices; None if there are none."""
@@ -342,7 +351,7 @@ class SamplingOptions:
             return None
         from gomin_client.sampling.settings import SamplerSettings
 
-        return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta)
+        return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
 
 
 @dataclass(frozen=True)

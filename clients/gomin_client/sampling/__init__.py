@@ -10,20 +10,20 @@ is left at timestep t. The timesteps of a model are 0 … num_diffusion_steps - 
 
 ==================  ==================================================================================================
 ``registry.py``     the names of samplers and schedules; makes a sampler by its name
-``settings.py``     `SamplerSettings`: the sampler, steps, schedule and eta that a request chooses
+``settings.py``     `SamplerSettings`: the sampler, steps, schedule, eta and timesteps that a request chooses
 ``base.py``         the types that samplers share, and the loop that runs one chain
 ``schedules.py``    `NoiseSchedule`
 ``noise.py``        `NoiseField`: noise as a function of seed, draw and sample index
-``ddpm.py`` …       one sampler a file: ``ddpm.py``, ``fast.py``, ``ddim.py``, ``dpm_solver.py``
+``ddpm.py`` …       one sampler a file
 ``spacing.py``      timesteps of the samplers that take some of the trained ones
 ``tiling.py``       `Tiling`: long mels are denoised in tiles
 ``jobs.py``         `sample_jobs`: many chains that share denoiser calls; `DiffusionModel`: the chain of a config.pbtxt
 ==================  ==================================================================================================
 
 To add a sampler, write one file with a class that implements `base.Sampler` and a function ``make(schedule,
-steps=None)``, or ``make(schedule, steps=None, eta=...)`` if it has an eta, and add one line to the table in
-``registry.py``. Options, help texts, request parameters, the local transport and the next export include it then. For
-pages without a server, write it in JavaScript too. A sampler of your own that lives outside this package is registered
-with `registry.register`; it runs in-process only, because a Triton server has the samplers that were exported with its
-model.
+steps=None)``, with a parameter ``eta`` if it has an eta and ``timesteps=None`` if it takes explicit timesteps, and add
+one line to the table in ``registry.py``. Options, help texts, request parameters, the local transport and the next
+export include it then. For pages without a server, write it in JavaScript too. A sampler of your own that lives outside
+this package is registered with `registry.register`; it runs in-process only, because a Triton server has the samplers
+that were exported with its model.
 """

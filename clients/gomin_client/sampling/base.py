@@ -70,6 +70,11 @@ def sample_steps(denoise: Denoiser, mel: Array, noise: NoiseSource, sampler: Sam
             return
 
 
+def half_log_snr(alpha_bar: float) -> float:
+    """λ, half the logarithm of the ratio of the signal's power to the noise's: the time of the multistep solvers."""
+    return math.log(alpha_bar / (1 - alpha_bar)) / 2
+
+
 def predicted_signal(x: Array, epsilon: Array, alpha_bar: float) -> Array:
     """The signal in x, (B, 1, N), if epsilon is the noise in it; clipped to [-1, 1].
 

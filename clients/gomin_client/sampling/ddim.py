@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from .base import Chain, NoiseSource, predicted_signal
 from .schedules import NoiseSchedule
-from .spacing import check_steps, choose_spacing, trailing
+from .spacing import check_steps, check_timesteps, choose_spacing, trailing
 
 DEFAULT_STEPS = 25  # fewer if the model has fewer timesteps
 
@@ -19,42 +20,50 @@ class DDIM:
     Equal to diffusers' DDIMScheduler with the same betas and timestep_spacing, clip_sample=True, clip_sample_range=1,
     set_alpha_to_one=True, steps_offset=0, use_clipped_model_output=False. As there, a step goes from t to
     t - T // steps with every spacing. Choose a number of steps that divides T; otherwise noise levels and timesteps
-    drift apart.
+    drift apart. With explicit timesteps, which diffusers' scheduler does not take, a step goes to the next of them.
     """
 
-    def __init__(self, schedule: NoiseSchedule, steps: int, eta: float = 0.0, spacing: str = "trailing") -> None:
+    def __init__(
+        self, schedule: NoiseSchedule, steps: int | Sequence[int], eta: float = 0.0, spacing: str = "trailing"
+    ) -> None:
         """A chain over some timesteps of a schedule.
 
         Args:
             schedule: the schedule that the model was trained with.
-            steps: the number of steps.
+            steps: the number of steps, or their timesteps, which decrease.
             eta: share of fresh noise, 0 … 1.
             spacing: "trailing", "leading" or "linspace", as in diffusers; "trailing" begins with the last
-                timestep, which matches a start from pure noise.
+                timestep, which matches a start from pure noise. Explicit timesteps have no spacing.
 
         Raises:
-            ValueError: steps, eta or spacing is out of range.
+            ValueError: steps, timesteps, eta or spacing is out of range.
         """
         if not 0 <= eta <= 1:
             raise ValueError(f"eta {eta:g}: expected a number from 0 (no fresh noise) to 1 (as much as ddpm)")
         self.schedule = schedule
         self.eta = eta
+        self.timesteps: tuple[float, ...]
+        self.targets: tuple[int, ...]  # the timestep that each step goes to; negative for the signal without noise
+        if not isinstance(steps, int):
+            self.timesteps = check_timesteps(steps, schedule)
+            self.targets = (*(int(timestep) for timestep in self.timesteps[1:]), -1)
+            return
         total = check_steps(steps, schedule)
-        self.stride = total // steps
+        stride = total // steps
         descending = {
-            "leading": np.arange(steps - 1.0, -1, -1) * self.stride,
+            "leading": np.arange(steps - 1.0, -1, -1) * stride,
             "linspace": np.linspace(0, total - 1, steps).round()[::-1],
             "trailing": trailing(total, steps),
         }
         self.timesteps = choose_spacing(spacing, descending)
+        self.targets = tuple(int(timestep) - stride for timestep in self.timesteps)
 
     def chain(self, noise: NoiseSource) -> Chain:
         """See `Sampler.chain`."""
         x = noise(0)
-        for draw, timestep in enumerate(self.timesteps, start=1):
-            t = int(timestep)
-            alpha_bar = float(self.schedule.alphas_cumprod[t])
-            previous = float(self.schedule.alphas_cumprod[t - self.stride]) if t >= self.stride else 1.0
+        for draw, (timestep, target) in enumerate(zip(self.timesteps, self.targets, strict=True), start=1):
+            alpha_bar = float(self.schedule.alphas_cumprod[int(timestep)])
+            previous = float(self.schedule.alphas_cumprod[target]) if target >= 0 else 1.0
             fresh = self.eta * math.sqrt((1 - previous) / (1 - alpha_bar) * (1 - alpha_bar / previous))
 
             epsilon = yield x, timestep
@@ -65,10 +74,14 @@ class DDIM:
         return x
 
 
-def make(schedule: NoiseSchedule, steps: int | None = None, eta: float = 0.0) -> DDIM:
-    """A chain of any number of steps.
+def make(
+    schedule: NoiseSchedule, steps: int | None = None, eta: float = 0.0, timesteps: Sequence[int] | None = None
+) -> DDIM:
+    """A chain of any number of steps, or of given timesteps.
 
     Raises:
         ValueError: see `DDIM`.
     """
+    if timesteps is not None:
+        return DDIM(schedule, timesteps, eta)
     return DDIM(schedule, min(DEFAULT_STEPS, len(schedule)) if steps is None else steps, eta)

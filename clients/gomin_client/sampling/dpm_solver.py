@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-import numpy as np
-
-from .base import Array, Chain, NoiseSource, predicted_signal
+from .base import Array, Chain, NoiseSource, half_log_snr, predicted_signal
 from .schedules import NoiseSchedule
-from .spacing import check_steps, choose_spacing, trailing
+from .spacing import solver_timesteps
 
 DEFAULT_STEPS = 20  # fewer if the model has fewer timesteps
 
@@ -22,33 +21,15 @@ class DPMSolver:
     default, is the clipping of the predicted signal to [-1, 1] that is done here.
     """
 
-    def __init__(self, schedule: NoiseSchedule, steps: int, spacing: str = "trailing") -> None:
-        """A chain over some timesteps of a schedule.
-
-        Args:
-            schedule: the schedule that the model was trained with.
-            steps: the number of steps.
-            spacing: "trailing", "leading" or "linspace", as in diffusers for this solver. The last two skip
-                timestep 0.
-
-        Raises:
-            ValueError: steps or spacing is out of range, or timesteps repeat because there are too many steps.
-        """
+    def __init__(self, schedule: NoiseSchedule, steps: int | Sequence[int], spacing: str = "trailing") -> None:
+        """A chain over some timesteps of a schedule; for steps, spacing and errors see `solver_timesteps`."""
         self.schedule = schedule
-        total = check_steps(steps, schedule)
-        descending = {
-            "leading": np.arange(steps, 0.0, -1) * (total // (steps + 1)),
-            "linspace": np.linspace(0, total - 1, steps + 1).round()[:0:-1],
-            "trailing": trailing(total, steps),
-        }
-        self.timesteps = choose_spacing(spacing, descending)
-        if len(set(self.timesteps)) < steps:
-            raise ValueError(f"steps {steps}: with spacing {spacing!r}, timesteps repeat; take fewer, or 'trailing'")
+        self.timesteps = solver_timesteps(steps, schedule, spacing)
 
     def chain(self, noise: NoiseSource) -> Chain:
         """See `Sampler.chain`."""
         alphas_cumprod = [float(self.schedule.alphas_cumprod[int(timestep)]) for timestep in self.timesteps]
-        half_log_snr = [math.log(alpha_bar / (1 - alpha_bar)) / 2 for alpha_bar in alphas_cumprod]
+        times = [half_log_snr(alpha_bar) for alpha_bar in alphas_cumprod]
         x = noise(0)
         before: Array | None = None  # predicted by the previous step
         for step, alpha_bar in enumerate(alphas_cumprod):
@@ -57,19 +38,21 @@ class DPMSolver:
             if step + 1 == len(alphas_cumprod):
                 break
             following = alphas_cumprod[step + 1]
-            h = half_log_snr[step + 1] - half_log_snr[step]
+            h = times[step + 1] - times[step]
             target = x0
             if before is not None:
-                target = x0 + h / (half_log_snr[step] - half_log_snr[step - 1]) / 2 * (x0 - before)
+                target = x0 + h / (times[step] - times[step - 1]) / 2 * (x0 - before)
             x = math.sqrt((1 - following) / (1 - alpha_bar)) * x - math.sqrt(following) * math.expm1(-h) * target
             before = x0
         return x0
 
 
-def make(schedule: NoiseSchedule, steps: int | None = None) -> DPMSolver:
-    """A chain of any number of steps.
+def make(schedule: NoiseSchedule, steps: int | None = None, timesteps: Sequence[int] | None = None) -> DPMSolver:
+    """A chain of any number of steps, or of given timesteps.
 
     Raises:
-        ValueError: see `DPMSolver`.
+        ValueError: see `solver_timesteps`.
     """
+    if timesteps is not None:
+        return DPMSolver(schedule, timesteps)
     return DPMSolver(schedule, min(DEFAULT_STEPS, len(schedule)) if steps is None else steps)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .base import Sampler
@@ -17,7 +17,8 @@ DEFAULT_SCHEDULE = "linear"
 
 SCHEDULES = ("linear", "cosine", "interpolated")  # constructors of `schedules.NoiseSchedule`
 
-# (schedule, steps=None), and eta with its default if the sampler has one -> sampler
+# (schedule, steps=None), eta with its default if the sampler has one, and timesteps=None if it takes explicit ones ->
+# sampler
 Maker = Callable[..., "Sampler"]
 
 
@@ -49,6 +50,8 @@ _BUILT_IN = (
     Registered("fast", "6 large steps", ".fast"),
     Registered("ddim", "any number of steps", ".ddim"),
     Registered("dpm++", "any number of steps, second order", ".dpm_solver"),
+    Registered("dpm++sde", "as dpm++, with fresh noise", ".dpm_solver_sde"),
+    Registered("unipc", "any number of steps, second order with correction", ".unipc"),
 )
 SAMPLERS = {sampler.name: sampler for sampler in _BUILT_IN}  # by name, in the order of help texts
 
@@ -64,7 +67,13 @@ def register(name: str, summary: str, make: Maker | str) -> None:
     SAMPLERS[name] = Registered(name, summary, make)
 
 
-def make_sampler(name: str, schedule: NoiseSchedule, steps: int | None = None, eta: float | None = None) -> Sampler:
+def make_sampler(
+    name: str,
+    schedule: NoiseSchedule,
+    steps: int | None = None,
+    eta: float | None = None,
+    timesteps: Sequence[int] | None = None,
+) -> Sampler:
     """A sampler by its name.
 
     Args:
@@ -72,6 +81,7 @@ def make_sampler(name: str, schedule: NoiseSchedule, steps: int | None = None, e
         schedule: the schedule that the model was trained with.
         steps: the number of steps; None for the sampler's own.
         eta: share of fresh noise, of samplers that have an eta; None for the sampler's own.
+        timesteps: the steps' timesteps, decreasing, of samplers that take explicit ones; None for the sampler's own.
 
     Raises:
         ValueError: an unknown name, or parameters that the sampler does not take.
@@ -79,12 +89,18 @@ def make_sampler(name: str, schedule: NoiseSchedule, steps: int | None = None, e
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r}: expected {one_of(SAMPLERS)}")
     make = SAMPLERS[name].maker()
-    if eta is None:
-        return make(schedule, steps)
-    if not _has_eta(make):
-        others = [other.name for other in SAMPLERS.values() if _has_eta(other.maker())]
-        raise ValueError(f"eta {eta:g}: only sampler {one_of(others)} has an eta, {name} has none")
-    return make(schedule, steps, eta)
+    options: dict[str, Any] = {}
+    if eta is not None:
+        if not _takes(make, "eta"):
+            raise ValueError(f"eta {eta:g}: only sampler {one_of(_that_take('eta'))} has an eta, {name} has none")
+        options["eta"] = eta
+    if timesteps is not None:
+        if not _takes(make, "timesteps"):
+            raise ValueError(f"timesteps: sampler {name} takes none; take {one_of(_that_take('timesteps'))}")
+        if steps not in (None, len(timesteps)):
+            raise ValueError(f"steps {steps}: there are {len(timesteps)} timesteps; leave out one of the two")
+        options["timesteps"] = timesteps
+    return make(schedule, steps, **options)
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -93,5 +109,9 @@ def one_of(names: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _has_eta(make: Maker) -> bool:
-    return "eta" in inspect.signature(make).parameters
+def _takes(make: Maker, option: str) -> bool:
+    return option in inspect.signature(make).parameters
+
+
+def _that_take(option: str) -> list[str]:
+    return [sampler.name for sampler in SAMPLERS.values() if _takes(sampler.maker(), option)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -18,7 +19,9 @@ _EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "steps": ("a whole number", (int,)),
     "schedule": ("a name", (str,)),
     "eta": ("a number", (int, float)),
+    "timesteps": ("whole numbers with commas between them", (str,)),
 }
+_TIMESTEPS = re.compile("[0-9]{1,9}(,[0-9]{1,9})*")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class SamplerSettings:
         steps: the number of denoiser steps.
         schedule: the noise schedule that the model was trained with, one of `registry.SCHEDULES`.
         eta: share of fresh noise, of samplers that have an eta.
+        timesteps: the steps' timesteps, of samplers that take explicit ones: decreasing whole numbers with commas
+            between them, such as "49,30,12,0". Blanks are removed.
 
     Raises:
         ValueError: a value of the wrong type. Names and ranges are checked by `make`.
@@ -39,12 +44,18 @@ class SamplerSettings:
     steps: int | None = None
     schedule: str | None = None
     eta: float | None = None
+    timesteps: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.to_parameters().items():
             kind, types = _EXPECTED[name]
             if not isinstance(value, types) or isinstance(value, bool):
                 raise ValueError(f"{name} {value!r}: expected {kind}")
+        if self.timesteps is not None:
+            text = self.timesteps.replace(" ", "")
+            if not _TIMESTEPS.fullmatch(text):
+                raise ValueError(f"timesteps {self.timesteps!r}: expected {_EXPECTED['timesteps'][0]}")
+            object.__setattr__(self, "timesteps", text)
 
     @classmethod
     def from_parameters(cls, given: Mapping[str, object]) -> SamplerSettings:
@@ -62,13 +73,14 @@ class SamplerSettings:
 
     @classmethod
     def from_config(cls, parameters: Mapping[str, str]) -> SamplerSettings:
-        """A model's defaults in its config.pbtxt: gomin.sampler, gomin.steps, gomin.schedule and gomin.eta.
+        """A model's defaults in its config.pbtxt: gomin.sampler, gomin.steps and so on.
 
         Raises:
             ValueError: a value is not a number although one is expected.
         """
         given: dict[str, object] = {}
-        for name, read in (("sampler", str), ("steps", int), ("schedule", str), ("eta", float)):
+        readers = {"sampler": str, "steps": int, "schedule": str, "eta": float, "timesteps": str}
+        for name, read in readers.items():
             text = parameters.get(PARAMETER_PREFIX + name)
             if text is not None:
                 try:
@@ -80,10 +92,13 @@ class SamplerSettings:
     def over(self, default: SamplerSettings) -> SamplerSettings:
         """These settings, with values of `default` for the settings that are not chosen.
 
-        Steps and eta belong to a sampler. If the samplers differ, they are not taken from `default`.
+        Steps, eta and timesteps belong to a sampler. If the samplers differ, they are not taken from `default`. Of
+        steps and timesteps, a choice of one replaces both.
         """
         if self.sampler not in (None, default.sampler or DEFAULT_SAMPLER):
-            default = replace(default, steps=None, eta=None)
+            default = replace(default, steps=None, eta=None, timesteps=None)
+        elif self.steps is not None or self.timesteps is not None:
+            default = replace(default, steps=None, timesteps=None)
         return replace(default, **self.to_parameters())  # type: ignore[arg-type]
 
     def make(self, num_diffusion_steps: int) -> Sampler:
@@ -95,16 +110,19 @@ class SamplerSettings:
         from .schedules import NoiseSchedule  # imports numpy, which the command line's options do not need
 
         schedule = NoiseSchedule.named(self.schedule or DEFAULT_SCHEDULE, num_diffusion_steps)
-        return make_sampler(self.sampler or DEFAULT_SAMPLER, schedule, self.steps, self.eta)
+        timesteps = None if self.timesteps is None else [int(timestep) for timestep in self.timesteps.split(",")]
+        return make_sampler(self.sampler or DEFAULT_SAMPLER, schedule, self.steps, self.eta, timesteps)
 
     def resolved(self, num_diffusion_steps: int) -> SamplerSettings:
-        """These settings with sampler, steps and schedule filled in; eta is unchanged.
+        """These settings with sampler, steps and schedule filled in; eta and timesteps are unchanged.
 
         Raises:
             ValueError: see `make`.
         """
         steps = len(self.make(num_diffusion_steps).timesteps)
-        return SamplerSettings(self.sampler or DEFAULT_SAMPLER, steps, self.schedule or DEFAULT_SCHEDULE, self.eta)
+        return replace(
+            self, sampler=self.sampler or DEFAULT_SAMPLER, steps=steps, schedule=self.schedule or DEFAULT_SCHEDULE
+        )
 
     def to_parameters(self) -> dict[str, str | int | float]:
         """The chosen settings as request parameters."""

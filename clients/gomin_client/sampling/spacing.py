@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,51 @@ def check_steps(steps: int, schedule: NoiseSchedule) -> int:
     if not 1 <= steps <= len(schedule):
         raise ValueError(f"steps {steps}: expected 1 to {len(schedule)}, the timesteps that the model was trained with")
     return len(schedule)
+
+
+def check_timesteps(timesteps: Sequence[int], schedule: NoiseSchedule) -> tuple[float, ...]:
+    """Explicit timesteps, which must decrease and be timesteps of the schedule.
+
+    Raises:
+        ValueError: they do not, or there are none.
+    """
+    if not timesteps:
+        raise ValueError("timesteps: expected one or more")
+    for timestep in timesteps:
+        if not 0 <= timestep < len(schedule):
+            raise ValueError(
+                f"timesteps: {timestep} is out of range; expected 0 to {len(schedule) - 1}, the timesteps that the "
+                "model was trained with"
+            )
+    for one, following in itertools.pairwise(timesteps):
+        if following >= one:
+            raise ValueError(f"timesteps: {following} follows {one}; expected each to be less than the one before")
+    return tuple(float(timestep) for timestep in timesteps)
+
+
+def solver_timesteps(steps: int | Sequence[int], schedule: NoiseSchedule, spacing: str) -> tuple[float, ...]:
+    """The timesteps of a multistep solver.
+
+    Args:
+        steps: the number of steps, or their timesteps, which have no spacing.
+        schedule: the schedule that the model was trained with.
+        spacing: "trailing", "leading" or "linspace", as in diffusers for these solvers. The last two skip timestep 0.
+
+    Raises:
+        ValueError: steps, timesteps or spacing is out of range, or timesteps repeat because there are too many steps.
+    """
+    if not isinstance(steps, int):
+        return check_timesteps(steps, schedule)
+    total = check_steps(steps, schedule)
+    descending = {
+        "leading": np.arange(steps, 0.0, -1) * (total // (steps + 1)),
+        "linspace": np.linspace(0, total - 1, steps + 1).round()[:0:-1],
+        "trailing": trailing(total, steps),
+    }
+    timesteps = choose_spacing(spacing, descending)
+    if len(set(timesteps)) < steps:
+        raise ValueError(f"steps {steps}: with spacing {spacing!r}, timesteps repeat; take fewer, or 'trailing'")
+    return timesteps
 
 
 def trailing(total: int, steps: int) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,21 +13,36 @@ from tests.client.sampling.denoisers import MEL, NOISE, STEPS, clipping
 ATOL = 1e-5
 
 
-def run_scheduler(scheduler: Any, steps: int, **options: Any) -> Array:
-    """The chain of a scheduler; in float64 where it would magnify the last bits of float32 a thousand times."""
-    import torch
-    from diffusers import DPMSolverMultistepScheduler
+def run_scheduler(scheduler: Any, steps: int | Sequence[int], **options: Any) -> Array:
+    """The chain of a scheduler; in float64 where it would magnify the last bits of float32 a thousand times.
 
-    dtype = torch.float32 if scheduler.alphas_cumprod[-1] > 0.1 else torch.float64
+    Args:
+        scheduler: a scheduler of diffusers.
+        steps: the number of steps, or their timesteps.
+        options: of every step; the noise of the steps is given to those that name an eta and to those of an SDE.
+    """
+    import torch
+    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    is_unipc = isinstance(scheduler, UniPCMultistepScheduler)  # its corrector divides small differences
+    dtype = torch.float32 if scheduler.alphas_cumprod[-1] > 0.1 and not is_unipc else torch.float64
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(dtype)
-    scheduler.set_timesteps(steps)
-    if isinstance(scheduler, DPMSolverMultistepScheduler) and dtype == torch.float64:
+    if isinstance(steps, int):
+        scheduler.set_timesteps(steps)
+    elif isinstance(scheduler, DPMSolverMultistepScheduler):
+        scheduler.set_timesteps(timesteps=steps)
+    else:  # takes no explicit timesteps, but looks at nothing else
+        scheduler.set_timesteps(len(steps))
+        scheduler.timesteps = torch.tensor(steps)
+    if is_unipc or (isinstance(scheduler, DPMSolverMultistepScheduler) and dtype == torch.float64):
         alphas_cumprod = scheduler.alphas_cumprod[scheduler.timesteps]
         scheduler.sigmas = torch.cat([((1 - alphas_cumprod) / alphas_cumprod).sqrt(), torch.zeros(1)])
     x = torch.from_numpy(NOISE(0)).to(dtype)
-    for draw, t in enumerate(scheduler.timesteps[:steps], start=1):
+    count = steps if isinstance(steps, int) else len(steps)
+    has_noise = "eta" in options or getattr(scheduler.config, "algorithm_type", "").startswith("sde-")
+    for draw, t in enumerate(scheduler.timesteps[:count], start=1):
         predicted = torch.from_numpy(clipping(x.float().numpy(), np.full(len(x), int(t), np.float32), MEL))
-        if "eta" in options:
+        if has_noise:
             options["variance_noise"] = torch.from_numpy(NOISE(draw))
         x = scheduler.step(predicted.to(dtype), t, x, **options).prev_sample
     return x.numpy()

@@ -33,7 +33,7 @@ def test_every_sampler_finds_the_signal_of_a_perfect_denoiser(name: str) -> None
         level = np.interp(timestep[0], np.arange(STEPS), np.sqrt(LINEAR.alphas_cumprod))
         return np.asarray((x - level * signal) / np.sqrt(1 - level**2), dtype=np.float32)
 
-    steps = 10 if name in ("ddim", "dpm++") else None
+    steps = 10 if name not in ("ddpm", "fast") else None
     result = sample(perfect, MEL, NOISE, make_sampler(name, LINEAR, steps))
 
     np.testing.assert_allclose(result, np.broadcast_to(signal, result.shape), rtol=0, atol=1e-4)

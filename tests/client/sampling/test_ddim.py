@@ -1,8 +1,10 @@
+import unittest.mock
+
 import numpy as np
 import pytest
 
 from gomin_client.sampling import ddim
-from gomin_client.sampling.base import sample
+from gomin_client.sampling.base import Array, predicted_signal, sample
 from gomin_client.sampling.ddim import DDIM
 from gomin_client.sampling.ddpm import DDPM
 from gomin_client.sampling.registry import SCHEDULES
@@ -30,6 +32,52 @@ def test_all_steps_with_eta_1_are_ddpm() -> None:
     by_ddim = sample(timid, MEL, NOISE, DDIM(LINEAR, STEPS, eta=1))
 
     np.testing.assert_allclose(by_ddim, sample(timid, MEL, NOISE, DDPM(LINEAR)), rtol=0, atol=1e-4)
+
+
+TIMESTEPS = [49, 40, 12, 3]
+
+
+def test_explicit_timesteps_without_fresh_noise_equal_a_solver_of_first_order() -> None:
+    from diffusers import DPMSolverMultistepScheduler  # its DDIMScheduler takes no explicit timesteps
+
+    scheduler = DPMSolverMultistepScheduler(**betas_of("linear"), thresholding=True, solver_order=1)
+    expected = run_scheduler(scheduler, TIMESTEPS)
+
+    def denoise(x: Array, timestep: Array, mel: Array) -> Array:
+        """As `clipping`, but with the noise that is left when the signal is clipped."""
+        alpha_bar = float(LINEAR.alphas_cumprod[int(timestep[0])])
+        x0 = predicted_signal(x, clipping(x, timestep, mel), alpha_bar).astype(np.float64)
+        return np.asarray((x - np.sqrt(alpha_bar) * x0) / np.sqrt(1 - alpha_bar), dtype=np.float32)
+
+    result = sample(denoise, MEL, NOISE, DDIM(LINEAR, TIMESTEPS))
+
+    np.testing.assert_allclose(result, expected, rtol=0, atol=ATOL)
+
+
+def test_explicit_timesteps_with_eta_1_are_diffusers_ddpm() -> None:
+    """If nothing is clipped; see below."""
+    import torch
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(**betas_of("linear"), clip_sample=False)
+    scheduler.set_timesteps(timesteps=TIMESTEPS)
+    x = torch.from_numpy(NOISE(0))
+    draws = [torch.from_numpy(NOISE(draw)) for draw in range(1, len(TIMESTEPS) + 1)]
+    with unittest.mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", side_effect=draws):
+        for t in TIMESTEPS:
+            x = scheduler.step(torch.from_numpy(timid(x.numpy(), np.array([t, t]), MEL)), t, x).prev_sample
+
+    result = sample(timid, MEL, NOISE, DDIM(LINEAR, TIMESTEPS, eta=1))
+
+    np.testing.assert_allclose(result, x.numpy(), rtol=0, atol=ATOL)
+
+
+def test_explicit_timesteps_of_a_divisor_are_the_spacing_trailing() -> None:
+    by_number = sample(clipping, MEL, NOISE, DDIM(LINEAR, 5, eta=0.5))
+
+    np.testing.assert_array_equal(
+        sample(clipping, MEL, NOISE, ddim.make(LINEAR, eta=0.5, timesteps=[49, 39, 29, 19, 9])), by_number
+    )
 
 
 @pytest.mark.parametrize(("timesteps", "steps"), [(10, 10), (24, 24), (26, 25), (50, 25)])

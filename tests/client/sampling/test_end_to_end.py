@@ -20,6 +20,8 @@ CHAINS = [
     {"sampler": "ddim", "steps": 10},
     {"sampler": "ddim", "steps": 5, "eta": 0.7},
     {"sampler": "dpm++", "steps": 8},
+    {"sampler": "dpm++sde", "steps": 4},
+    {"sampler": "unipc", "timesteps": "49,30,12,2"},
     {"sampler": "dpm++", "steps": 4, "schedule": "interpolated"},
 ]
 
@@ -80,6 +82,8 @@ def test_channels_share_their_noise(server: RunningServer, mel: NDArray[np.float
         ("diffusion", {"steps": 5}, "sampler ddpm takes 50; ddim and dpm"),
         ("diffusion", {"sampler": "ddim", "steps": 51}, "steps 51: expected 1 to 50"),
         ("diffusion", {"sampler": "ddim", "eta": 2.0}, "eta 2: expected a number from 0"),
+        ("diffusion", {"sampler": "unipc", "timesteps": "50,3"}, "timesteps: 50 is out of range; expected 0 to 49"),
+        ("diffusion", {"timesteps": "49,3"}, "timesteps: sampler ddpm takes none"),
         ("diffusion", {"schedule": "square"}, "schedule 'square': expected"),
     ],
 )
@@ -97,13 +101,14 @@ class TestCommandLine:
 
     def test_a_fresh_seed_is_printed_and_kept(self, server: RunningServer, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.full((32, 8), 0.5, np.float32))
-        chain = ("--sampler", "dpm++", "--steps", "6", "--subtype", "float")
+        chain = ("--sampler", "dpm++", "--timesteps", "49, 40,30,20,10,0", "--subtype", "float")
         printed = self.synthesize(tmp_path, server.grpc, "first.wav", *chain)
         seed = re.search(r"^seed (\d+)$", printed, re.MULTILINE)
         assert seed is not None
 
         with soundfile.SoundFile(tmp_path / "first.wav") as file:
-            assert file.comment == f"gomin_diffusion 1, seed {seed[1]}, sampler dpm++, steps 6, schedule linear"
+            chain_text = "sampler dpm++, steps 6, schedule linear, timesteps 49,40,30,20,10,0"
+            assert file.comment == f"gomin_diffusion 1, seed {seed[1]}, {chain_text}"
         self.synthesize(tmp_path, server.http, "again.wav", *chain, "--seed", seed[1])
         first, again = (soundfile.read(tmp_path / name, dtype="float32")[0] for name in ("first.wav", "again.wav"))
         assert np.abs(first - again).max() <= 1e-4
@@ -120,6 +125,9 @@ class TestCommandLine:
         options = ("--url", server.grpc, "-m", "diffusion")
         np.save(tmp_path / "a.npy", np.zeros((32, 8), np.float32))
         assert_fails(invoke(app, "synthesize", tmp_path / "a.npy", *options, "--steps", "7"), 2, "takes 50")
+        explicit = (*options, "--sampler", "ddim", "--timesteps")
+        assert_fails(invoke(app, "synthesize", tmp_path / "a.npy", *explicit, "3,49"), 2, "49 follows 3")
+        assert_fails(invoke(app, "synthesize", tmp_path / "a.npy", *explicit, "few"), 2, "timesteps 'few': expected")
         assert_fails(
             invoke(app, "reconstruct", EXAMPLES[0], "--url", server.grpc, "--sampler", "ddim"), 2, "no sampling"
         )

@@ -25,7 +25,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.register(*TOY)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ddpm", 50), ("fast", 6), ("ddim", 25), ("dpm++", 20)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("ddpm", 50), ("fast", 6), ("ddim", 25), ("dpm++", 20), ("dpm++sde", 25), ("unipc", 10)]
+)
 def test_every_sampler_follows_the_protocol(name: str, steps: int) -> None:
     sampler: Sampler = make_sampler(name, LINEAR)
 
@@ -37,7 +39,8 @@ def test_every_sampler_follows_the_protocol(name: str, steps: int) -> None:
 
 
 def test_names_and_summaries() -> None:
-    assert tuple(SAMPLERS) == tuple(sampler.name for sampler in SAMPLERS.values()) == ("ddpm", "fast", "ddim", "dpm++")
+    names = ("ddpm", "fast", "ddim", "dpm++", "dpm++sde", "unipc")
+    assert tuple(SAMPLERS) == tuple(sampler.name for sampler in SAMPLERS.values()) == names
     assert all(sampler.summary for sampler in SAMPLERS.values())
     assert choices.SAMPLERS.startswith("ddpm (all timesteps, as released), fast (6 large steps), ")
     assert choices.SCHEDULES == SCHEDULES
@@ -46,7 +49,7 @@ def test_names_and_summaries() -> None:
 @pytest.mark.parametrize(
     ("name", "steps", "eta", "words"),
     [
-        ("euler", None, None, r"sampler 'euler': expected ddpm, fast, ddim or dpm\+\+"),
+        ("euler", None, None, r"sampler 'euler': expected ddpm, fast, ddim, dpm\+\+, dpm\+\+sde or unipc"),
         ("ddpm", 20, None, r"steps 20: sampler ddpm takes 50; ddim and dpm\+\+ take any number"),
         ("dpm++", 51, None, "steps 51: expected 1 to 50"),
         ("ddim", 0, None, "steps 0: expected 1 to 50"),
@@ -60,13 +63,36 @@ def test_parameters_that_a_sampler_does_not_take(name: str, steps: int | None, e
         make_sampler(name, LINEAR, steps, eta)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "timesteps", "words"),
+    [
+        ("ddpm", None, [49], r"timesteps: sampler ddpm takes none; take ddim, dpm\+\+, dpm\+\+sde or unipc"),
+        ("fast", None, [49], "timesteps: sampler fast takes none"),
+        ("ddim", 3, [49, 0], "steps 3: there are 2 timesteps; leave out one of the two"),
+        ("unipc", None, [], "timesteps: expected one or more"),
+        ("unipc", None, [49, 49, 0], "timesteps: 49 follows 49; expected each to be less than the one before"),
+        ("dpm++", None, [10, 20], "timesteps: 20 follows 10"),
+        ("dpm++sde", None, [50, 20], "timesteps: 50 is out of range; expected 0 to 49"),
+        ("ddim", None, [20, -1], "timesteps: -1 is out of range"),
+    ],
+)
+def test_timesteps_that_are_refused(name: str, steps: int | None, timesteps: list[int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_sampler(name, LINEAR, steps, timesteps=timesteps)
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "dpm++sde", "unipc"])
+def test_explicit_timesteps_are_those_of_the_denoiser(name: str) -> None:
+    assert make_sampler(name, LINEAR, 3, timesteps=[49, 11, 0]).timesteps == (49, 11, 0)
+
+
 def test_names_are_known_without_numpy() -> None:
     program = """
 import sys
 from gomin_client.sampling.registry import SAMPLERS
 from gomin_client.sampling.settings import SamplerSettings
 assert SamplerSettings("ddim", 5).over(SamplerSettings(schedule="cosine")).schedule == "cosine"
-assert len(SAMPLERS) == 4
+assert len(SAMPLERS) == 6
 print([name for name in sys.modules if name.startswith(("numpy", "gomin_client.sampling."))])
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -97,7 +123,7 @@ class TestASamplerOfOnesOwn:
             Vocoder(f"local:{repository}", "diffusion", sampler="toy", steps=3)
 
     def test_errors_list_it(self) -> None:
-        with pytest.raises(ValueError, match=r"expected ddpm, fast, ddim, dpm\+\+ or toy"):
+        with pytest.raises(ValueError, match=r"expected ddpm, fast, ddim, dpm\+\+, dpm\+\+sde, unipc or toy"):
             make_sampler("euler", LINEAR)
         with pytest.raises(ValueError, match="toy has none"):
             make_sampler("toy", LINEAR, eta=0.5)
@@ -122,4 +148,4 @@ print(CliRunner().invoke(app, ["reconstruct", "--help"], env={{"COLUMNS": "400"}
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
 
-    assert "dpm++ (any number of steps, second order), toy (one step)." in " ".join(result.stdout.split())
+    assert "second order with correction), toy (one step)." in " ".join(result.stdout.split())

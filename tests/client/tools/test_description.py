@@ -112,7 +112,13 @@ def test_settings_limits_and_origin() -> None:
     assert model["mel"] == {"n_mels": 80, "n_fft": 1024, "win_length": 800, "f_min": 0.0, "f_max": 11025.0}
     assert model["limits"] == {"max_batch_size": 8, "max_frames": 777}
     assert model["num_diffusion_steps"] == 50
-    assert model["sampling"]["default"] == {"sampler": "ddim", "steps": 9, "schedule": "linear", "eta": 0.5}
+    assert model["sampling"]["default"] == {
+        "sampler": "ddim",
+        "steps": 9,
+        "schedule": "linear",
+        "eta": 0.5,
+        "timesteps": None,
+    }
     assert "fast" in [sampler["name"] for sampler in model["sampling"]["samplers"]]
     assert "cosine" in model["sampling"]["schedules"]
     unknown, known = model["versions"]

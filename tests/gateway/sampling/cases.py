@@ -63,7 +63,7 @@ CASES: dict[str, list[Case]] = {
     "timesteps": [
         {"sampler": sampler, "schedule": ["cosine", total], "steps": steps, "spacing": spacing}
         for sampler, spacing, (total, counts) in itertools.product(
-            ("ddim", "dpm++"),
+            ("ddim", "dpm++", "dpm++sde", "unipc"),
             SPACINGS,
             {1: (1,), 8: range(10), 50: range(1, 51), 1000: (6, 7, 17, 30, 93, 301, 499, 999)}.items(),
         )
@@ -107,6 +107,21 @@ CASES: dict[str, list[Case]] = {
             ({"sampler": 1234.5625e2}, {}, 50),
             ({"schedule": -0.00012}, {}, 50),
             ({"speed": 5}, {}, 50),
+            ({"sampler": "dpm++sde"}, {}, 50),
+            ({"sampler": "unipc"}, {}, 5),
+            ({"sampler": "unipc", "timesteps": "49, 7,0"}, {}, 50),
+            ({"timesteps": "49,7,0"}, {"sampler": "ddim", "steps": 9, "eta": 0.5}, 50),
+            ({"steps": 7}, {"sampler": "ddim", "steps": 2, "timesteps": "49,7"}, 50),
+            ({}, {"sampler": "ddim", "steps": 2, "timesteps": "49,7"}, 50),
+            ({"sampler": "unipc"}, {"sampler": "ddim", "steps": 2, "timesteps": "49,7"}, 50),
+            ({"timesteps": "49,7"}, {}, 50),
+            ({"sampler": "ddim", "steps": 3, "timesteps": "49,7"}, {}, 50),
+            ({"sampler": "unipc", "timesteps": "50,7"}, {}, 50),
+            ({"sampler": "dpm++", "timesteps": "7,49"}, {}, 50),
+            ({"sampler": "dpm++sde", "timesteps": "7,7"}, {}, 50),
+            ({"timesteps": "7;3"}, {}, 50),
+            ({"timesteps": 7}, {}, 50),
+            ({"timesteps": ""}, {}, 50),
         ]
     ],
     "eta": [
@@ -163,6 +178,15 @@ CASES: dict[str, list[Case]] = {
                 {"sampler": "dpm++"},
                 {"sampler": "dpm++", "steps": 1},
                 {"sampler": "dpm++", "steps": 13, "schedule": "interpolated"},
+                {"sampler": "dpm++sde"},
+                {"sampler": "dpm++sde", "steps": 2, "schedule": "interpolated"},
+                {"sampler": "dpm++sde", "timesteps": "49,31,8,0"},
+                {"sampler": "unipc"},
+                {"sampler": "unipc", "steps": 2},
+                {"sampler": "unipc", "steps": 13, "schedule": "interpolated"},
+                {"sampler": "unipc", "timesteps": "49,31,8,0"},
+                {"sampler": "dpm++", "timesteps": "49,31,8,0"},
+                {"sampler": "ddim", "eta": 0.5, "timesteps": "49,31,8,0"},
                 {"schedule": "cosine"},
                 {"schedule": "interpolated"},
             )

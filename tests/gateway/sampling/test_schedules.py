@@ -5,7 +5,9 @@ import numpy as np
 from gomin_client.sampling.base import Array
 from gomin_client.sampling.ddim import DDIM
 from gomin_client.sampling.dpm_solver import DPMSolver
+from gomin_client.sampling.dpm_solver_sde import SDEDPMSolver
 from gomin_client.sampling.schedules import NoiseSchedule
+from gomin_client.sampling.unipc import UniPC
 from tests.gateway.sampling.cases import Case
 from tests.gateway.sampling.conftest import Answers, array, asked
 
@@ -45,6 +47,5 @@ def python_betas(case: Case) -> Array:
 
 def python_timesteps(case: Case) -> list[float]:
     schedule = NoiseSchedule.named(*case["schedule"])
-    if case["sampler"] == "ddim":
-        return list(DDIM(schedule, case["steps"], spacing=case["spacing"]).timesteps)
-    return list(DPMSolver(schedule, case["steps"], case["spacing"]).timesteps)
+    sampler = {"ddim": DDIM, "dpm++": DPMSolver, "dpm++sde": SDEDPMSolver, "unipc": UniPC}[case["sampler"]]
+    return list(sampler(schedule, case["steps"], spacing=case["spacing"]).timesteps)

@@ -8,6 +8,8 @@ const load = (name) => import(pathToFileURL(join(process.argv[2], "sampling", na
 const { runChain, resolveSettings } = await load("chain.js");
 const { DDIM } = await load("ddim.js");
 const { DPMSolver } = await load("dpm-solver.js");
+const { SDEDPMSolver } = await load("dpm-solver-sde.js");
+const { UniPC } = await load("unipc.js");
 const { NoiseField } = await load("noise.js");
 const { fillBlocks, roundKeys } = await load("philox.js");
 const { SAMPLERS, SCHEDULES } = await load("registry.js");
@@ -22,7 +24,7 @@ const number = (value) => NOT_FINITE[value] ?? value;
 
 const CALLS = {
   registry: () => ({
-    samplers: [...SAMPLERS].map(([name, { summary, hasEta }]) => [name, summary, hasEta]),
+    samplers: [...SAMPLERS].map(([name, { summary, options }]) => [name, summary, options]),
     schedules: SCHEDULES,
   }),
   words: ({ seed, block, draw, blocks }) => {
@@ -36,7 +38,8 @@ const CALLS = {
   timesteps: ({ sampler, schedule, steps, spacing }) => {
     const trained = NoiseSchedule.named(...schedule);
     if (sampler === "ddim") return new DDIM(trained, steps, 0, spacing).timesteps;
-    return new DPMSolver(trained, steps, spacing).timesteps;
+    const Solver = { "dpm++": DPMSolver, "dpm++sde": SDEDPMSolver, unipc: UniPC }[sampler];
+    return new Solver(trained, steps, spacing).timesteps;
   },
   settings: ({ given, usual, steps }) =>
     SamplerSettings.fromParameters(given).over(SamplerSettings.fromParameters(usual)).resolved(steps).toParameters(),

@@ -5,6 +5,11 @@
 //
 // Arithmetic is as in the Python package gomin_client/sampling: float32 where numpy computes in float32, to the bit.
 
+// Half the logarithm of the ratio of the signal's power to the noise's: the time of the multistep solvers.
+export function halfLogSnr(alphaBar) {
+  return Math.log(alphaBar / (1 - alphaBar)) / 2;
+}
+
 // The signal in x if epsilon is the noise in it, of one sample; clipped to [-1, 1]. Computed in float64, since the rest
 // of the signal may be magnified a thousand times (at the end of the cosine schedule).
 export function predictedSignal(x, epsilon, noiseScale, signalScale) {

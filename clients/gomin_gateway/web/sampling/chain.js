@@ -3,8 +3,8 @@ import { NoiseField } from "./noise.js";
 import { SamplerSettings } from "./settings.js";
 
 // The settings of a form over the model's own, complete: SamplerSettings. Throws a RangeError, a sentence for people.
-//   given              {sampler, steps, schedule, eta}: text, empty if not chosen
-//   usual              {sampler, steps, schedule, eta}: the model's own; null if it has none
+//   given              {sampler, steps, schedule, eta, timesteps}: text, empty if not chosen
+//   usual              {sampler, steps, schedule, eta, timesteps}: the model's own; null if it has none
 //   numDiffusionSteps  of the model
 export function resolveSettings(given, usual, numDiffusionSteps) {
   return SamplerSettings.fromText(given).over(new SamplerSettings(usual)).resolved(numDiffusionSteps);

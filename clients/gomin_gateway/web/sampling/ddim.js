@@ -1,7 +1,7 @@
 // DDIM: a subset of the trained timesteps; eta sets the amount of fresh noise; see gomin_client/sampling/ddim.py.
 import { predictedSignal, scales } from "./base.js";
 import { linspace } from "./schedules.js";
-import { checkSteps, chooseSpacing, roundHalfToEven, trailing } from "./spacing.js";
+import { checkSteps, checkTimesteps, chooseSpacing, roundHalfToEven, trailing } from "./spacing.js";
 import { general } from "./text.js";
 
 const { fround, sqrt } = Math;
@@ -9,7 +9,7 @@ const { fround, sqrt } = Math;
 const DEFAULT_STEPS = 25; // fewer if the model has fewer timesteps
 
 export class DDIM {
-  // Throws a RangeError if steps, eta or spacing is out of range.
+  // steps: the number of steps, or an array of their timesteps. Throws a RangeError if steps, timesteps, eta or spacing is out of range.
   constructor(schedule, steps, eta = 0, spacing = "trailing") {
     if (!(eta >= 0 && eta <= 1)) {
       throw new RangeError(
@@ -18,13 +18,20 @@ export class DDIM {
     }
     this.schedule = schedule;
     this.eta = eta;
+    // targets: the timestep that each step goes to; negative for the signal without noise
+    if (Array.isArray(steps)) {
+      this.timesteps = checkTimesteps(steps, schedule);
+      this.targets = [...this.timesteps.slice(1), -1];
+      return;
+    }
     const total = checkSteps(steps, schedule);
-    this.stride = Math.floor(total / steps);
+    const stride = Math.floor(total / steps);
     this.timesteps = chooseSpacing(spacing, {
-      leading: Array.from({ length: steps }, (_, i) => (steps - 1 - i) * this.stride),
+      leading: Array.from({ length: steps }, (_, i) => (steps - 1 - i) * stride),
       linspace: Array.from(linspace(0, total - 1, steps), roundHalfToEven).reverse(),
       trailing: trailing(total, steps),
     });
+    this.targets = this.timesteps.map((timestep) => timestep - stride);
   }
 
   // See base.js.
@@ -33,7 +40,8 @@ export class DDIM {
     const x = noise(0);
     for (const [step, timestep] of this.timesteps.entries()) {
       const alphaBar = alphasCumprod[timestep];
-      const previous = timestep >= this.stride ? alphasCumprod[timestep - this.stride] : 1;
+      const target = this.targets[step];
+      const previous = target >= 0 ? alphasCumprod[target] : 1;
       const fresh = this.eta * sqrt(((1 - previous) / (1 - alphaBar)) * (1 - alphaBar / previous));
       const [noiseScale, signalScale] = scales(alphaBar);
       const x0Weight = fround(sqrt(previous));
@@ -54,7 +62,7 @@ export class DDIM {
   }
 }
 
-// A chain of any number of steps. Throws a RangeError; see `DDIM`.
-export function make(schedule, steps = null, eta = 0) {
-  return new DDIM(schedule, steps ?? Math.min(DEFAULT_STEPS, schedule.length), eta);
+// A chain of any number of steps, or of given timesteps. Throws a RangeError; see `DDIM`.
+export function make(schedule, { steps = null, eta = null, timesteps = null } = {}) {
+  return new DDIM(schedule, timesteps ?? steps ?? Math.min(DEFAULT_STEPS, schedule.length), eta ?? 0);
 }

@@ -45,7 +45,7 @@ export class DDPM {
 }
 
 // The chain over all timesteps. Throws a RangeError for another number of steps.
-export function make(schedule, steps = null) {
+export function make(schedule, { steps = null } = {}) {
   checkFixedSteps("ddpm", steps, schedule.length);
   return new DDPM(schedule);
 }

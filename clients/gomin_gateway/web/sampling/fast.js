@@ -30,7 +30,7 @@ function timestepOf(level, levels) {
 }
 
 // The chain over DiffWave's betas. Throws a RangeError for another number of steps; or see `FastDDPM`.
-export function make(schedule, steps = null) {
+export function make(schedule, { steps = null } = {}) {
   checkFixedSteps("fast", steps, FAST_BETAS.length);
   return new FastDDPM(schedule);
 }

@@ -9,18 +9,26 @@ const EXPECTED = {
   steps: ["a whole number", Number.isInteger],
   schedule: ["a name", isText],
   eta: ["a number", (value) => typeof value === "number"],
+  timesteps: ["whole numbers with commas between them", isText],
 };
+const TIMESTEPS = /^[0-9]{1,9}(,[0-9]{1,9})*$/;
 const WHOLE = /^[+-]?\d+$/;
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
 export class SamplerSettings {
-  // sampler, schedule: names; steps: a whole number; eta: a number; null: not chosen. Throws a RangeError for a value
-  // of the wrong type. Names and ranges are checked by `make`.
-  constructor({ sampler = null, steps = null, schedule = null, eta = null } = {}) {
-    Object.assign(this, { sampler, steps, schedule, eta });
+  // sampler, schedule: names; steps: a whole number; eta: a number; timesteps: "49,30,12,0"; null: not chosen. Throws a
+  // RangeError for a value of the wrong type. Names and ranges are checked by `make`.
+  constructor({ sampler = null, steps = null, schedule = null, eta = null, timesteps = null } = {}) {
+    Object.assign(this, { sampler, steps, schedule, eta, timesteps });
     for (const [name, value] of Object.entries(this.toParameters())) {
       const [kind, isKind] = EXPECTED[name];
       if (!isKind(value)) throw new RangeError(`${name} ${quoted(value)}: expected ${kind}`);
+    }
+    if (timesteps !== null) {
+      this.timesteps = timesteps.replaceAll(" ", "");
+      if (!TIMESTEPS.test(this.timesteps)) {
+        throw new RangeError(`timesteps ${quoted(timesteps)}: expected ${EXPECTED.timesteps[0]}`);
+      }
     }
     Object.freeze(this);
   }
@@ -45,27 +53,32 @@ export class SamplerSettings {
     })));
   }
 
-  // These settings, with values of `usual` for the settings that are not chosen. Steps and eta belong to a sampler. If
-  // the samplers differ, they are not taken from `usual`.
+  // These settings, with values of `usual` for the settings that are not chosen. Steps, eta and timesteps belong to a
+  // sampler. If the samplers differ, they are not taken from `usual`. Of steps and timesteps, a choice of one replaces
+  // both.
   over(usual) {
     const differs = this.sampler !== null && this.sampler !== (usual.sampler ?? DEFAULT_SAMPLER);
-    return new SamplerSettings({ ...usual, ...(differs && { steps: null, eta: null }), ...this.toParameters() });
+    const isNew = differs || this.steps !== null || this.timesteps !== null;
+    return new SamplerSettings({
+      ...usual, ...(isNew && { steps: null, timesteps: null }), ...(differs && { eta: null }), ...this.toParameters(),
+    });
   }
 
   // The sampler for a model with this number of timesteps. Throws a RangeError; see `makeSampler` and
   // `NoiseSchedule.named`.
   make(numDiffusionSteps) {
     const schedule = NoiseSchedule.named(this.schedule ?? DEFAULT_SCHEDULE, numDiffusionSteps);
-    return makeSampler(this.sampler ?? DEFAULT_SAMPLER, schedule, this.steps, this.eta);
+    const timesteps = this.timesteps === null ? null : this.timesteps.split(",").map(Number);
+    return makeSampler(this.sampler ?? DEFAULT_SAMPLER, schedule, { steps: this.steps, eta: this.eta, timesteps });
   }
 
-  // These settings with sampler, steps and schedule filled in; eta is unchanged. Throws a RangeError; see `make`.
+  // These settings with sampler, steps and schedule filled in; the others are unchanged. Throws a RangeError; see `make`.
   resolved(numDiffusionSteps) {
     return new SamplerSettings({
+      ...this,
       sampler: this.sampler ?? DEFAULT_SAMPLER,
       steps: this.make(numDiffusionSteps).timesteps.length,
       schedule: this.schedule ?? DEFAULT_SCHEDULE,
-      eta: this.eta,
     });
   }
 

@@ -1,4 +1,5 @@
 // Timesteps of samplers that use a subset of the trained ones; see gomin_client/sampling/spacing.py.
+import { linspace } from "./schedules.js";
 import { oneOf, quoted } from "./text.js";
 
 // The number of timesteps of a schedule. Throws a RangeError for fewer steps than 1, or more than timesteps.
@@ -9,6 +10,47 @@ export function checkSteps(steps, schedule) {
     );
   }
   return schedule.length;
+}
+
+// Explicit timesteps, which must decrease and be timesteps of the schedule. Throws a RangeError if they do not.
+export function checkTimesteps(timesteps, schedule) {
+  if (!timesteps.length) throw new RangeError("timesteps: expected one or more");
+  for (const timestep of timesteps) {
+    if (!(timestep >= 0 && timestep < schedule.length)) {
+      throw new RangeError(
+        `timesteps: ${timestep} is out of range; expected 0 to ${schedule.length - 1}, the timesteps that the model ` +
+        "was trained with",
+      );
+    }
+  }
+  for (const [i, following] of timesteps.slice(1).entries()) {
+    if (following >= timesteps[i]) {
+      throw new RangeError(
+        `timesteps: ${following} follows ${timesteps[i]}; expected each to be less than the one before`,
+      );
+    }
+  }
+  return [...timesteps];
+}
+
+// The timesteps of a multistep solver. Throws a RangeError if steps, timesteps or spacing is out of range, or timesteps
+// repeat because there are too many steps.
+//   steps    the number of steps, or an array of their timesteps, which have no spacing
+export function solverTimesteps(steps, schedule, spacing) {
+  if (Array.isArray(steps)) return checkTimesteps(steps, schedule);
+  const total = checkSteps(steps, schedule);
+  const stride = Math.floor(total / (steps + 1));
+  const timesteps = chooseSpacing(spacing, {
+    leading: Array.from({ length: steps }, (_, i) => (steps - i) * stride),
+    linspace: Array.from(linspace(0, total - 1, steps + 1), roundHalfToEven).slice(1).reverse(),
+    trailing: trailing(total, steps),
+  });
+  if (new Set(timesteps).size < steps) {
+    throw new RangeError(
+      `steps ${steps}: with spacing ${quoted(spacing)}, timesteps repeat; take fewer, or 'trailing'`,
+    );
+  }
+  return timesteps;
 }
 
 // The timesteps of the spacing "trailing", descending from total - 1.
