@@ -107,7 +107,7 @@ def interpreter(version: str) -> Path | None:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     for path in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))):
         # pyenv puts programs on PATH that only name the versions that it has
-        if path and subprocess.run([path, "-c", "import ensurepip"], capture_output=True, check=False).returncode == 0:
+        if path and subprocess.run([path, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
             return Path(path)
     return None
 
