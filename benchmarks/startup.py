@@ -85,7 +85,7 @@ def main() -> None:
     clients = [BIN / "gomin-client", *map(Path, sys.argv[1:])]
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        recording = audio.read(EXAMPLES[0])
+        recording = audio.read(max(EXAMPLES, key=lambda path: soundfile.info(path).duration))
         wave = resampling.resample(recording.mono()[0], recording.rate, RATE)[:RATE]
         soundfile.write(home / "second.wav", wave, RATE)
         exported = run("gomin-export", "gan", "--ckpt", DEMO_CHECKPOINT, "--repository", home / "models")

@@ -22,7 +22,7 @@ _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SUPPORTED = [text.removeprefix(_CLASSIFIER) for text in _PROJECT["classifiers"] if text.startswith(_CLASSIFIER)]
 
 EXTRAS = "formats,local,plot"
-TEST_PACKAGES = ["filelock", "hypothesis", "librosa", "pytest", "pyyaml", "scipy", "trustme"]
+TEST_PACKAGES = ["filelock", "hypothesis", "librosa", "pytest", "pytest-xdist", "pyyaml", "scipy", "trustme"]
 NOT_INSTALLED = "torch|diffusers|playwright"  # diffusers needs torch, and playwright a browser
 
 

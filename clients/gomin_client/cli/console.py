@@ -7,6 +7,7 @@ change what the terminal shows, are escaped.
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -50,6 +51,8 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_is_program = False  # whether this process runs a command line program and nothing else
+
 Version = Annotated[
     bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
 ]
@@ -63,6 +66,8 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
         program: its name, in front of every message.
         when_interrupted: what to say of the work so far to a user who pressed Ctrl-C.
     """
+    global _is_program
+    _is_program = True
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
@@ -74,6 +79,16 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
         finally:
             if sys.stdout is not None:  # closed by the caller
                 sys.stdout.flush()
+
+
+def keep_what_is_loaded() -> None:
+    """Spare the garbage collector the modules that are loaded by now, in a process that is a program's own.
+
+    They stay until the end. Python would search them for cycles then, which takes a fifth of the CPU time of a short
+    command. What is made later, such as resamplers, is collected as always.
+    """
+    if _is_program:
+        gc.freeze()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from gomin_client.cli.console import keep_what_is_loaded
 from gomin_client.cli.options import ModelOptions, QuietReportOptions, ReportOptions
 from gomin_client.errors import FileError, GominError, ServerError, UsageError
 
@@ -119,6 +120,7 @@ def run_batch(
             facts = {"model": vocoder and f"{vocoder.model} {vocoder.version}", "seed": settings.seed}
             results = stack.enter_context(ResultsFile(settings.results, part, facts))
             receivers.append(results.add)
+        keep_what_is_loaded()
         outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers), display.advance)
         failures = [outcome.error for outcome in outcomes if outcome.error is not None]
         server_lost = any(isinstance(error, ServerError) for error in failures)

@@ -1,5 +1,6 @@
 """Messages at the command line: in terms of options, without control characters; errors of the operating system."""
 
+import gc
 import json
 import os
 import re
@@ -48,6 +49,20 @@ def test_standard_output_that_is_full(tree: Path) -> None:
     assert_one_line(
         shell("gomin-client analyze a.wav -o - >/dev/full"), "cannot write its output: No space left on device"
     )
+
+
+def test_the_collector_is_spared_what_a_batch_has_loaded(tree: Path) -> None:
+    program = (
+        "import atexit, gc; from gomin_client.cli.main import main; "
+        "atexit.register(lambda: print(gc.get_freeze_count() > 9999)); main()"
+    )
+    command = [sys.executable, "-c", program, "analyze", "a.wav", "-o", "a.npz", "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (result.stdout, result.stderr) == ("True\n", "")
+    frozen = gc.get_freeze_count()
+    assert invoke(app, "analyze", "a.wav", "-o", "b.npz").returncode == 0
+    assert gc.get_freeze_count() == frozen  # a process that does more than this is left alone
 
 
 def test_a_current_directory_that_is_gone(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ except SystemExit:
     pass
 print(sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:])))
 """
-    heavy = ["numpy", "torch", "librosa", "soundfile", "soxr", "tritonclient", "grpc", "onnxruntime"]
+    heavy = ["numpy", "torch", "librosa", "scipy", "soundfile", "soxr", "tritonclient", "grpc", "onnxruntime"]
+    heavy += ["asyncio", "matplotlib", "pandas"]
 
     result = subprocess.run(
         [sys.executable, "-c", program, *heavy], capture_output=True, text=True, check=True, timeout=60

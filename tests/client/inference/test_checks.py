@@ -69,14 +69,14 @@ class TestArrays:
     @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
     @pytest.mark.parametrize("grad", [False, True])
     def test_torch(self, name: str, grad: bool) -> None:
-        import torch
+        torch = pytest.importorskip("torch")
 
         tensor = torch.tensor([[0.5, -0.25]], dtype=getattr(torch, name), requires_grad=grad)
         for given in (tensor, tensor.T.contiguous().T, [tensor[0]], -tensor * -1):
             np.testing.assert_array_equal(as_floats(given, "mel"), [[0.5, -0.25]])
 
     def test_torch_tensors_without_values(self) -> None:
-        import torch
+        torch = pytest.importorskip("torch")
 
         with pytest.raises(UsageError, match="mel is a Tensor that is not an array of numbers"):
             as_floats(torch.zeros(3, device="meta"), "mel")
