@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from benchmarks.models import Models, build
 from benchmarks.timing import compare
 from benchmarks.worker import Worker
 from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
+from gomin_export.choices import NATIVE
 from tests.support import serving
 
 SECOND, TEN_SECONDS = 94, 938  # mel frames
@@ -53,8 +55,14 @@ def main() -> None:
     found = machine.facts()
     second, ten = (10, 20) if asked.quick else (SECOND, TEN_SECONDS)
     long_rounds = -(-asked.rounds // 2)
-    with serving(models.repository("cpu"), asked.output / "server.log") as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(models.repository("cpu"), asked.output / "server.log"))
         gan = gan_contenders(models, server.grpc, server.http)
+        if NATIVE in models.targets:
+            own = stack.enter_context(serving(models.repository(NATIVE), asked.output / "server_native.log"))
+            gan |= native_contenders(models, own.grpc)
+        else:
+            say("the operator library is not installed: --target native is skipped")
         denoiser = denoiser_contenders(models, server.grpc, server.http)
         planned = {
             "gan-1s": ("GAN, 1 s of audio", GAN_MODEL, gan, second, asked.rounds),
@@ -93,6 +101,15 @@ def gan_contenders(models: Models, grpc: str, http: str) -> Contenders:
     }
 
 
+def native_contenders(models: Models, grpc: str) -> Contenders:
+    """The GAN with our own operators."""
+    worker = partial(Worker, model=GAN_MODEL, quick=models.quick)
+    return {
+        "gomin-triton, --target native, in-process": partial(worker, "transport", f"local:{models.repository(NATIVE)}"),
+        "gomin-triton, --target native, gRPC": partial(worker, "transport", grpc),
+    }
+
+
 def denoiser_contenders(models: Models, grpc: str, http: str) -> Contenders:
     """The same for one step of the denoiser."""
     worker = partial(Worker, model=DENOISER_MODEL, quick=models.quick)
@@ -126,7 +143,15 @@ def lowered_contenders(models: Models) -> Contenders:
         "polyphase activations": partial(worker, str(models.polyphase)),
         "and factors folded (--target any)": partial(worker, str(files["any"])),
         "and Winograd convolutions (--target cpu)": partial(worker, str(files["cpu"])),
+        **_with_operators(models),
     }
+
+
+def _with_operators(models: Models) -> Contenders:
+    if NATIVE not in models.targets:
+        return {}
+    name = f"and custom operators (--target {NATIVE})"
+    return {name: partial(Worker, "transport", f"local:{models.repository(NATIVE)}", GAN_MODEL, models.quick)}
 
 
 def measure(

@@ -13,7 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import THREADS
 from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
+from gomin_client.native.library import find_library
 from gomin_export import pipeline
+from gomin_export.choices import NATIVE, TARGETS
 from gomin_export.lowering import LoweredGAN
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.onnx import export as onnx_export
@@ -55,6 +57,11 @@ class Models:
         """A model repository that gomin-export made."""
         return self.home / f"repository_{target}"
 
+    @property
+    def targets(self) -> list[str]:
+        """The targets that the GAN is exported for: native only if its operator library is installed."""
+        return [target for target in TARGETS if target != NATIVE or find_library() is not None]
+
     def network(self, model: str) -> nn.Module:
         """The reference network with its weights."""
         network: nn.Module = reference_network(model, self.quick)
@@ -91,7 +98,7 @@ def example(model: str, frames: int) -> dict[str, Tensor]:
 def build(models: Models, say: Any) -> None:
     """Make all forms, which takes some minutes."""
     models.home.mkdir(parents=True, exist_ok=True)
-    for target in ("any", "cpu"):  # the export of an older exporter would make this one version 2
+    for target in TARGETS:  # the export of an older exporter would make this one version 2
         shutil.rmtree(models.repository(target), ignore_errors=True)
     for model, kind in ((GAN_MODEL, "gan"), (DENOISER_MODEL, "diffusion")):
         network = reference_network(model, models.quick)
@@ -103,7 +110,7 @@ def build(models: Models, say: Any) -> None:
     say("exporting the GAN with polyphase activations alone")
     onnx_export.write(vocoder_form(LoweredGAN(gan, fold=False), gan.n_mels), models.polyphase, {})
     deployment = Deployment(threads=THREADS)
-    for target in ("any", "cpu"):
+    for target in models.targets:
         say(f"gomin-export gan --target {target}")
         options = ExportOptions(graph=GraphOptions(target=target), deployment=deployment)
         pipeline.export("gan", models.checkpoint(GAN_MODEL), models.repository(target), options)

@@ -67,18 +67,18 @@ def _version(results: Mapping[str, Any]) -> str:
 
 
 def _served(contenders: Mapping[str, Any]) -> list[str]:
-    """The cost of a server: its time divided by the time in-process, round by round."""
-    inside = next((figures for name, figures in contenders.items() if name.endswith("cpu, in-process")), None)
-    inside = inside or next((figures for name, figures in contenders.items() if name.endswith("in-process")), None)
-    if inside is None:
-        return []
+    """The cost of a server: its time divided by the time of the same model in-process, round by round."""
     lines = []
     for name, figures in contenders.items():
-        if name.endswith(("gRPC", "HTTP")):
+        model, _, protocol = name.rpartition(", ")
+        inside = contenders.get(f"{model}, in-process")
+        if protocol in ("gRPC", "HTTP") and inside is not None:
+            target = model.partition(", ")[2]
+            way = f"{protocol} ({target})" if target else protocol
             pairs = zip(figures["seconds_of_rounds"], inside["seconds_of_rounds"], strict=True)
             ratios = [through / within for through, within in pairs]
             lines.append(
-                f"Through {name.rpartition(', ')[2]}: {statistics.median(ratios):.3f} times the seconds in-process "
+                f"Through {way}: {statistics.median(ratios):.3f} times the seconds in-process "
                 f"({min(ratios):.3f} – {max(ratios):.3f})."
             )
     return ["", *lines] if lines else []

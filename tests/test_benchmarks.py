@@ -106,9 +106,15 @@ def test_a_server_is_compared_with_what_runs_in_process(comparison: dict[str, ob
     (line,) = report._served(comparison["contenders"])[1:]  # type: ignore[arg-type]
     assert line.startswith("Through gRPC: ")
 
-    seconds = {"any, in-process": [9.0, 9.0], "cpu, in-process": [1.0, 2.0], "cpu, HTTP": [2.0, 8.0]}
+    seconds = {
+        "we, --target any, in-process": [9.0, 9.0],
+        "we, --target cpu, in-process": [1.0, 2.0],
+        "we, --target cpu, HTTP": [2.0, 8.0],
+    }
     made = {name: {"seconds_of_rounds": rounds} for name, rounds in seconds.items()}
-    assert report._served(made)[1:] == ["Through HTTP: 3.000 times the seconds in-process (2.000 – 4.000)."]
+    assert report._served(made)[1:] == [
+        "Through HTTP (--target cpu): 3.000 times the seconds in-process (2.000 – 4.000)."
+    ]
     assert report._served({"PyTorch": {"seconds_of_rounds": [1.0]}}) == []
 
 
