@@ -38,6 +38,7 @@ TIMESTEPS = [49, 40, 12, 3]
 
 
 def test_explicit_timesteps_without_fresh_noise_equal_a_solver_of_first_order() -> None:
+    pytest.importorskip("diffusers")
     from diffusers import DPMSolverMultistepScheduler  # its DDIMScheduler takes no explicit timesteps
 
     scheduler = DPMSolverMultistepScheduler(**betas_of("linear"), thresholding=True, solver_order=1)
@@ -57,6 +58,8 @@ def test_explicit_timesteps_without_fresh_noise_equal_a_solver_of_first_order() 
 def test_explicit_timesteps_with_eta_1_are_diffusers_ddpm() -> None:
     """If nothing is clipped; see below."""
     import torch
+
+    pytest.importorskip("diffusers")
     from diffusers import DDPMScheduler
 
     scheduler = DDPMScheduler(**betas_of("linear"), clip_sample=False)

@@ -13,6 +13,7 @@ from tests.client.sampling.diffusers_oracle import ATOL, betas_of, run_scheduler
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 3, 14, 20, 49, [49, 47, 20, 3, 1]], ids=str)
 def test_it_equals_diffusers(schedule: str, steps: int | list[int]) -> None:
+    pytest.importorskip("diffusers")
     from diffusers import DPMSolverMultistepScheduler  # takes seconds to import
 
     scheduler = DPMSolverMultistepScheduler(

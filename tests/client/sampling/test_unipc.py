@@ -13,6 +13,7 @@ from tests.client.sampling.diffusers_oracle import ATOL, betas_of, run_scheduler
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_it_equals_diffusers(schedule: str, spacing: str) -> None:
+    pytest.importorskip("diffusers")
     from diffusers import UniPCMultistepScheduler  # takes seconds to import
 
     for steps in (1, 2, 3, 10, 20, 49, [49, 47, 20, 3, 1]):
