@@ -17,6 +17,7 @@ using gomin::kBlock;
 using gomin::kTaps;
 using gomin::Row;
 using gomin::RowFilter;
+using gomin::Stage;
 
 // Beyond this magnitude arguments are reduced by the C library.
 constexpr float kLargest = 1e6f;
@@ -133,7 +134,7 @@ class AntiAliasedSnake {
   static constexpr int kPadded = kColumns + 4 * kReach + 2 * kLanes;
 
   AntiAliasedSnake(const Row& row, const float* up, const float* down, ptrdiff_t first, ptrdiff_t count)
-      : row_(row), up_(up), down_(down), first_(first), count_(count) {}
+      : row_(row), up_(up), down_(down), first_(first), count_(count), first_out_(static_cast<ptrdiff_t>(row.first_out)) {}
 
   // x_[p][c] is column first - 2·kReach + c
   void read() {
@@ -211,7 +212,7 @@ class AntiAliasedSnake {
   template <int ROW>
   inline void filter_down_row(const Vector* taps, ptrdiff_t c) {
     const Vector y = filtered<ROW>(even_, taps, 1, -2, c + kReach) + filtered<ROW>(odd_, taps, 0, -3, c + kReach);
-    float* target = row_.output + static_cast<size_t>(ROW) * row_.stride + first_ + c;
+    float* target = row_.output + static_cast<size_t>(ROW) * row_.stride_out + (first_ - first_out_) + c;
     if (c + kLanes <= count_) {
       store(target, y);
     } else {
@@ -229,7 +230,7 @@ class AntiAliasedSnake {
   const Row& row_;
   const float* up_;
   const float* down_;
-  const ptrdiff_t first_, count_;
+  const ptrdiff_t first_, count_, first_out_;
   float x_[PHASES][kPadded];
   float even_[PHASES][kPadded];
   float odd_[PHASES][kPadded];
@@ -266,7 +267,7 @@ void row_filter(const RowFilter& filter, const FilterRows& rows, size_t first, s
   const ptrdiff_t origin = static_cast<ptrdiff_t>(first) + filter.first;
   const ptrdiff_t needed = padded(static_cast<ptrdiff_t>(count)) + (filter.last - filter.first);
   const ptrdiff_t columns = static_cast<ptrdiff_t>(rows.columns_in);
-  const ptrdiff_t begin = greater(0, -origin);  // beyond the end, for a block that has zeros only: none is copied
+  const ptrdiff_t begin = greater(0, -origin);  // behind `end` if all values are zero
   const ptrdiff_t end = -greater(-needed, origin - columns);
   for (int r = 0; r < filter.rows_in; ++r) {
     const float* source = rows.x + static_cast<size_t>(r) * rows.stride_in;
@@ -275,12 +276,13 @@ void row_filter(const RowFilter& filter, const FilterRows& rows, size_t first, s
       continue;
     }
     memset(x[r], 0, static_cast<size_t>(begin) * sizeof(float));
-    memcpy(x[r] + begin, source + origin + begin, static_cast<size_t>(end - begin) * sizeof(float));
+    const ptrdiff_t place = origin + begin - static_cast<ptrdiff_t>(rows.first_in);
+    memcpy(x[r] + begin, source + place, static_cast<size_t>(end - begin) * sizeof(float));
     memset(x[r] + end, 0, static_cast<size_t>(needed - end) * sizeof(float));
   }
   for (int r = 0; r < filter.rows_out; ++r) {
     const int entry = r > 0 ? filter.ends[r - 1] : 0;
-    const size_t place = static_cast<size_t>(r) * rows.stride_out + first;
+    const size_t place = static_cast<size_t>(r) * rows.stride_out + (first - rows.first_out);
     Vector sums[kUnrolled];
     size_t c = 0;
     for (; c + kUnrolled * kLanes <= count; c += kUnrolled * kLanes) {
@@ -292,6 +294,30 @@ void row_filter(const RowFilter& filter, const FilterRows& rows, size_t first, s
       finish(filter, rows, place + c, sums[0], count - c);
     }
   }
+}
+
+void chain(const Stage& stage, const RowFilter& filter, const FilterRows& rows, size_t first, size_t count) {
+  // the columns that the filter reads and that the stage has
+  const ptrdiff_t columns = static_cast<ptrdiff_t>(stage.columns);
+  const ptrdiff_t begin = greater(0, static_cast<ptrdiff_t>(first) + filter.first);
+  const ptrdiff_t end = -greater(-columns, -(static_cast<ptrdiff_t>(first + count) + filter.last));
+  float made[gomin::kMaxRows * kFilterPadded];
+  FilterRows last = rows;
+  last.x = made;
+  last.columns_in = stage.columns;
+  last.stride_in = kFilterPadded;
+  last.first_in = static_cast<size_t>(begin);
+  if (begin < end) {
+    const size_t from = static_cast<size_t>(begin), needed = static_cast<size_t>(end - begin);
+    if (stage.filter == nullptr) {
+      const Row row{rows.x, made, stage.columns, rows.stride_in, kFilterPadded, from};
+      AntiAliasedSnake<4>::compute(row, stage.up, stage.down, from, needed);
+    } else {
+      const FilterRows read{rows.x, nullptr, made, rows.columns_in, rows.stride_in, kFilterPadded, rows.first_in, from};
+      row_filter(*stage.filter, read, from, needed);
+    }
+  }
+  row_filter(filter, last, first, count);
 }
 
 }  // namespace
@@ -309,7 +335,7 @@ const Kernels kNeon = {"neon",
 #else
 const Kernels kScalar = {"scalar",
 #endif
-                         snake_row, gated_tanh_row, AntiAliasedSnake<1>::compute, AntiAliasedSnake<4>::compute,
-                         row_filter, residual_block, modulation_block};
+                         snake_row, gated_tanh_row, AntiAliasedSnake<1>::compute, row_filter, chain,
+                         residual_block, modulation_block};
 
 }  // namespace gomin

@@ -8,12 +8,15 @@ namespace gomin {
 constexpr int kTaps = 12;     // of each anti-aliasing filter
 constexpr size_t kBlock = 1024;  // samples of a row that one call of a kernel computes at most
 
-// A row of T = phases·columns samples. Sample phases·j + p is at data[p·stride + j].
+// A row of T = phases·columns samples; one phase, or four in a chain. Sample phases·j + p is at input[p·stride + j].
 struct Row {
   const float* input;
   float* output;
   size_t columns;
   size_t stride;
+  // the same for the output: sample phases·j + p is at output[p·stride_out + j - first_out]
+  size_t stride_out;
+  size_t first_out;
 };
 
 // A linear filter over rows and neighbouring columns: row r of y at column j is the sum of
@@ -34,12 +37,23 @@ struct RowFilter {
   bool snake = false;  // apply v + sin²v to the result
 };
 
-// Row r of x is at x + r·stride_in; rows of y and summand, which may be null, are stride_out apart.
+// Row r of x is at x + r·stride_in; rows of y and summand, which may be null, are stride_out apart. The first value of x
+// is column first_in, that of y and summand column first_out.
 struct FilterRows {
   const float* x;
   const float* summand;
   float* y;
   size_t columns_in, stride_in, stride_out;
+  size_t first_in = 0, first_out = 0;
+};
+
+// What a filter reads in place of x: an anti-aliased Snake of x on four phases, or a filter of x, which has `columns`.
+constexpr size_t kChainBlock = kFilterBlock - kMaxReach;
+struct Stage {
+  const float* up;
+  const float* down;
+  const RowFilter* filter;  // null: the Snake
+  size_t columns;
 };
 
 constexpr size_t kResidualColumns = 64;  // of one block of a residual layer; four samples each
@@ -81,12 +95,12 @@ struct Kernels {
   void (*snake)(const float* u, float gain, float* y, size_t count);
   // sigmoid(gate)·tanh(filtered)
   void (*gated_tanh)(const float* gate, const float* filtered, float* y, size_t count);
-  // Columns first … first + count - 1 of a row, phases·count ≤ kBlock. up, down: kTaps values each.
+  // Columns first … first + count - 1 of a row, count ≤ kBlock. up, down: kTaps values each.
   void (*anti_aliased_snake)(const Row& row, const float* up, const float* down, size_t first, size_t count);
-  // the same for rows in four phases
-  void (*phased_anti_aliased_snake)(const Row& row, const float* up, const float* down, size_t first, size_t count);
   // columns first … first + count - 1 of all rows of y; count ≤ kFilterBlock
   void (*row_filter)(const RowFilter& filter, const FilterRows& rows, size_t first, size_t count);
+  // the same of the values that `stage` makes from x; count ≤ kChainBlock
+  void (*chain)(const Stage& stage, const RowFilter& filter, const FilterRows& rows, size_t first, size_t count);
   void (*residual_block)(const ResidualLayer& layer, const ResidualBlock& block);
   // FiLM: x = scale·x + shift, the two halves of the projection, of a layer that has nothing but the projection and
   // its bias; its dilation is kResidualColumns. The output may be the state.

@@ -1,14 +1,17 @@
 // ONNX Runtime operators of the domain `gomin`, version 1, for float32 on CPUs.
 //
 //   Snake(u[, gain (C,)]) -> y                  v + sin²v with v = u, or gain·u for u (B, C, T)
-//   AntiAliasedSnake(x, up, down) -> y          Snake at twice the rate between two filters, (C, 12) taps each.
-//                                               x: (B, C, T), or with the attribute phases = 4 (B, 4, 1, C, T / 4).
+//   AntiAliasedSnake(x, up, down) -> y          Snake at twice the rate between two filters, (C, 12) taps each, for
+//                                               x (B, C, T)
 //   GatedTanh(gate, filtered) -> y              sigmoid(gate)·tanh(filtered), equal shapes
 //   RowFilter(x, weight[, summand]) -> y        a filter over rows and columns, the same for all channels.
 //                                               x (B, R, 1, C, J), weight (R', R, K), attributes left and right:
 //                                               y (B, R', 1, C, J + left + right - K + 1) has at row r and column j
-//                                               Σ weight[r, s, k]·x[s, j + k - left], plus the summand. With the
-//                                               attribute snake = 1 the sum v becomes v + sin²v before that.
+//                                               Σ weight[r, s, k]·x[s, j + k - left], plus the summand
+//   SnakeFilter(x, up, down, weight) -> y       an AntiAliasedSnake of signals in four phases, x (B, 4, 1, C, T / 4),
+//                                               then a RowFilter
+//   RowFilterPair(x, first, weight) -> y        a RowFilter with the attributes first_left and first_right, v + sin²v,
+//                                               then a RowFilter
 //   ResidualLayer(state, step, conditioner, dilated, bias, projection, output, output_bias) -> y
 //                                               a layer of the denoiser, of R channels with the attribute dilation:
 //                                               state (B, 2R, N), the signal x and the sum of the skips; step (B, R);
@@ -17,9 +20,9 @@
 //                                               FiLM: x of the state becomes scale·x + shift, the two halves of the
 //                                               projection; the skips stay
 //
-// y has the shape of the first input, except for RowFilter. The environment variable GOMIN_OPS_ISA (avx512, avx2, neon,
-// scalar) selects the instruction set, instead of the best one that the processor has; it is read when a session is
-// created.
+// y has the shape of the first input, except for filters over rows. The environment variable GOMIN_OPS_ISA (avx512,
+// avx2, neon, scalar) selects the instruction set, instead of the best one that the processor has; it is read when a
+// session is created.
 
 #include <atomic>
 #include <cstdio>
@@ -173,7 +176,7 @@ class Call {
 struct Kernel {
   const ort::Api& api;
   const Kernels& kernels;
-  int64_t phases, dilation, left, right, snake;
+  int64_t dilation, left, right, first_left, first_right;
 };
 
 void compute_snake(const Kernel& kernel, Call& call) {
@@ -210,54 +213,47 @@ void compute_gated_tanh(const Kernel& kernel, Call& call) {
   });
 }
 
+bool taps_for(const Shape& shape, int64_t channels) {
+  return shape.rank == 2 && shape.sizes[0] == channels && shape.sizes[1] == kTaps;
+}
+
 void compute_anti_aliased_snake(const Kernel& kernel, Call& call) {
   const Tensor x = call.input(0), up = call.input(1), down = call.input(2);
   if (!call.good()) return;
-  const bool phased = kernel.phases > 1;
-  const size_t phases = static_cast<size_t>(kernel.phases);
   const int64_t* sizes = x.shape.sizes;
-  if (!phased && x.shape.rank != 3) return call.fail("expected x (B, C, T)");
-  if (phased && (x.shape.rank != 5 || sizes[1] != kernel.phases || sizes[2] != 1)) {
-    return call.fail("expected x (B, 4, 1, C, J)");
-  }
-  const size_t channels = static_cast<size_t>(sizes[x.shape.rank - 2]);
-  const size_t columns = static_cast<size_t>(sizes[x.shape.rank - 1]);
-  const Shape* filters[] = {&up.shape, &down.shape};
-  for (const Shape* shape : filters) {
-    if (shape->rank != 2 || static_cast<size_t>(shape->sizes[0]) != channels || shape->sizes[1] != kTaps) {
-      return call.fail("expected up and down of shape (C, 12)");
-    }
+  if (x.shape.rank != 3) return call.fail("expected x (B, C, T)");
+  if (!taps_for(up.shape, sizes[1]) || !taps_for(down.shape, sizes[1])) {
+    return call.fail("expected up and down of shape (C, 12)");
   }
   float* y = call.output(x.shape);
   if (!call.good()) return;
   // rows in blocks, each of which is computed on its own
-  const size_t block = kBlock / phases;
-  const size_t blocks = (columns + block - 1) / block;
+  const size_t channels = static_cast<size_t>(sizes[1]), columns = static_cast<size_t>(sizes[2]);
+  const size_t blocks = (columns + kBlock - 1) / kBlock;
   const size_t rows = static_cast<size_t>(sizes[0]) * channels;
-  const size_t shortest = blocks == 1 ? columns * phases : kBlock;
-  const size_t step = 1 + kSamplesPerCall / (shortest + 64);
-  const auto compute = phased ? kernel.kernels.phased_anti_aliased_snake : kernel.kernels.anti_aliased_snake;
+  const size_t step = 1 + kSamplesPerCall / ((blocks == 1 ? columns : kBlock) + 64);
   call.parallel(rows * blocks, step, [&](size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
-      const size_t index = i / blocks, channel = index % channels, first = i % blocks * block;
-      const size_t offset = (index / channels * phases * channels + channel) * columns;
-      const Row row{x.data + offset, y + offset, columns, channels * columns};
+      const size_t index = i / blocks, channel = index % channels, first = i % blocks * kBlock;
+      const Row row{x.data + index * columns, y + index * columns, columns, columns, columns, 0};
       const size_t rest = columns - first;
-      compute(row, up.data + channel * kTaps, down.data + channel * kTaps, first, rest < block ? rest : block);
+      kernel.kernels.anti_aliased_snake(row, up.data + channel * kTaps, down.data + channel * kTaps, first,
+                                        rest < kBlock ? rest : kBlock);
     }
   });
 }
 
-// The entries of a filter that are not zero; null if it is too large.
-const char* make_filter(const Kernel& kernel, const Tensor& weight, RowFilter* filter) {
+// The entries of a filter that are not zero; the reason why there is none, or null.
+const char* make_filter(const Tensor& weight, int64_t left, bool snake, RowFilter* filter) {
   const int64_t* sizes = weight.shape.sizes;
+  if (weight.shape.rank != 3) return "expected filters (R', R, K)";
   if (sizes[0] > kMaxRows || sizes[1] > kMaxRows || sizes[2] > kMaxReach) return "the filter is too large";
   filter->rows_out = static_cast<int>(sizes[0]);
   filter->rows_in = static_cast<int>(sizes[1]);
   const int taps = static_cast<int>(sizes[2]);
-  filter->first = static_cast<int>(-kernel.left);
+  filter->first = static_cast<int>(-left);
   filter->last = filter->first + taps - 1;
-  filter->snake = kernel.snake != 0;
+  filter->snake = snake;
   int count = 0;
   const float* coefficient = weight.data;
   for (int row = 0; row < filter->rows_out; ++row) {
@@ -273,40 +269,96 @@ const char* make_filter(const Kernel& kernel, const Tensor& weight, RowFilter* f
   return nullptr;
 }
 
+int64_t filtered_columns(const RowFilter& filter, int64_t columns, int64_t left, int64_t right) {
+  return columns + left + right - (filter.last - filter.first);
+}
+
+// A filter of x, or of what a stage makes of x.
+struct Filtering {
+  const Kernel& kernel;
+  const RowFilter& filter;
+  const Stage* stage;  // null: none; its taps are those of the first channel
+  Tensor x, summand;
+  size_t rows_made;  // rows that the filter reads
+
+  void run(Call& call) const {
+    Shape shape = x.shape;
+    const int64_t made = stage != nullptr ? static_cast<int64_t>(stage->columns) : shape.sizes[4];
+    shape.sizes[1] = filter.rows_out;
+    shape.sizes[4] = filtered_columns(filter, made, kernel.left, kernel.right);
+    if (rows_made != static_cast<size_t>(filter.rows_in)) return call.fail("the filter is for another number of rows");
+    if (shape.sizes[4] < 0) return call.fail("the filter is longer than x with its padding");
+    if (summand.data != nullptr && !(summand.shape == shape)) return call.fail("expected a summand of the shape of y");
+    float* y = call.output(shape);
+    if (!call.good()) return;
+    const size_t channels = static_cast<size_t>(shape.sizes[3]), columns = static_cast<size_t>(shape.sizes[4]);
+    const size_t rows_in = static_cast<size_t>(x.shape.sizes[1]), columns_in = static_cast<size_t>(x.shape.sizes[4]);
+    const size_t block = stage != nullptr ? kChainBlock : kFilterBlock;
+    const size_t blocks = (columns + block - 1) / block;
+    const size_t shortest = (blocks == 1 ? columns : block) * static_cast<size_t>(filter.rows_out);
+    const size_t step = 1 + kSamplesPerCall / (shortest + 64);
+    call.parallel(static_cast<size_t>(shape.sizes[0]) * channels * blocks, step, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) {
+        const size_t index = i / blocks, item = index / channels, channel = index % channels;
+        const size_t first = i % blocks * block, rest = columns - first;
+        const size_t input = (item * rows_in * channels + channel) * columns_in;
+        const size_t output = (item * static_cast<size_t>(filter.rows_out) * channels + channel) * columns;
+        const FilterRows rows{x.data + input,     summand.data != nullptr ? summand.data + output : nullptr,
+                              y + output,         columns_in,
+                              channels * columns_in, channels * columns};
+        const size_t count = rest < block ? rest : block;
+        if (stage == nullptr) {
+          kernel.kernels.row_filter(filter, rows, first, count);
+        } else {
+          Stage own = *stage;
+          if (own.filter == nullptr) {
+            own.up += channel * kTaps;
+            own.down += channel * kTaps;
+          }
+          kernel.kernels.chain(own, filter, rows, first, count);
+        }
+      }
+    });
+  }
+};
+
+bool on_rows(const Shape& shape) { return shape.rank == 5 && shape.sizes[2] == 1; }
+
 void compute_row_filter(const Kernel& kernel, Call& call) {
   const Tensor x = call.input(0), weight = call.input(1);
-  const bool adds = call.input_count() > 2;
-  const Tensor summand = adds ? call.input(2) : Tensor{};
+  const Tensor summand = call.input_count() > 2 ? call.input(2) : Tensor{};
   if (!call.good()) return;
-  if (x.shape.rank != 5 || x.shape.sizes[2] != 1 || weight.shape.rank != 3 ||
-      weight.shape.sizes[1] != x.shape.sizes[1]) {
-    return call.fail("expected x (B, R, 1, C, J) and weight (R', R, K)");
+  if (!on_rows(x.shape)) return call.fail("expected x (B, R, 1, C, J)");
+  RowFilter filter;
+  if (const char* reason = make_filter(weight, kernel.left, false, &filter)) return call.fail(reason);
+  Filtering{kernel, filter, nullptr, x, summand, static_cast<size_t>(x.shape.sizes[1])}.run(call);
+}
+
+void compute_snake_filter(const Kernel& kernel, Call& call) {
+  const Tensor x = call.input(0), up = call.input(1), down = call.input(2), weight = call.input(3);
+  if (!call.good()) return;
+  if (!on_rows(x.shape) || x.shape.sizes[1] != 4) return call.fail("expected x (B, 4, 1, C, J)");
+  if (!taps_for(up.shape, x.shape.sizes[3]) || !taps_for(down.shape, x.shape.sizes[3])) {
+    return call.fail("expected up and down of shape (C, 12)");
   }
   RowFilter filter;
-  if (const char* reason = make_filter(kernel, weight, &filter)) return call.fail(reason);
-  Shape shape = x.shape;
-  shape.sizes[1] = filter.rows_out;
-  shape.sizes[4] += kernel.left + kernel.right - (filter.last - filter.first);
-  if (shape.sizes[4] < 0) return call.fail("the filter is longer than x with its padding");
-  if (adds && !(summand.shape == shape)) return call.fail("expected a summand of the shape of y");
-  float* y = call.output(shape);
+  if (const char* reason = make_filter(weight, kernel.left, false, &filter)) return call.fail(reason);
+  const Stage stage{up.data, down.data, nullptr, static_cast<size_t>(x.shape.sizes[4])};
+  Filtering{kernel, filter, &stage, x, {}, 4}.run(call);
+}
+
+void compute_filter_pair(const Kernel& kernel, Call& call) {
+  const Tensor x = call.input(0), first_weight = call.input(1), weight = call.input(2);
   if (!call.good()) return;
-  const size_t channels = static_cast<size_t>(shape.sizes[3]), columns = static_cast<size_t>(shape.sizes[4]);
-  const size_t columns_in = static_cast<size_t>(x.shape.sizes[4]);
-  const size_t blocks = (columns + kFilterBlock - 1) / kFilterBlock;
-  const size_t shortest = (blocks == 1 ? columns : kFilterBlock) * static_cast<size_t>(filter.rows_out);
-  const size_t step = 1 + kSamplesPerCall / (shortest + 64);
-  call.parallel(static_cast<size_t>(shape.sizes[0]) * channels * blocks, step, [&](size_t begin, size_t end) {
-    for (size_t i = begin; i < end; ++i) {
-      const size_t index = i / blocks, item = index / channels, channel = index % channels;
-      const size_t first = i % blocks * kFilterBlock, rest = columns - first;
-      const size_t input = (item * static_cast<size_t>(filter.rows_in) * channels + channel) * columns_in;
-      const size_t output = (item * static_cast<size_t>(filter.rows_out) * channels + channel) * columns;
-      const FilterRows rows{x.data + input, adds ? summand.data + output : nullptr, y + output,
-                            columns_in, channels * columns_in, channels * columns};
-      kernel.kernels.row_filter(filter, rows, first, rest < kFilterBlock ? rest : kFilterBlock);
-    }
-  });
+  if (!on_rows(x.shape)) return call.fail("expected x (B, R, 1, C, J)");
+  RowFilter first, filter;
+  if (const char* reason = make_filter(first_weight, kernel.first_left, true, &first)) return call.fail(reason);
+  if (const char* reason = make_filter(weight, kernel.left, false, &filter)) return call.fail(reason);
+  const int64_t columns = filtered_columns(first, x.shape.sizes[4], kernel.first_left, kernel.first_right);
+  if (x.shape.sizes[1] != first.rows_in) return call.fail("the filter is for another number of rows");
+  if (columns < 0) return call.fail("the filter is longer than x with its padding");
+  const Stage stage{nullptr, nullptr, &first, static_cast<size_t>(columns)};
+  Filtering{kernel, filter, &stage, x, {}, static_cast<size_t>(first.rows_out)}.run(call);
 }
 
 // Calls a kernel for all blocks of a layer.
@@ -407,18 +459,15 @@ ort::Status* create(const ort::CustomOp* op, const ort::Api* api, const ort::Ker
     return api->create_status(ort::kInvalidArgument,
                               "GOMIN_OPS_ISA names an instruction set that this processor or library does not have");
   }
-  const int64_t phases = attribute(*api, info, "phases", 1);
-  if (phases != 1 && phases != 4) {
-    return api->create_status(ort::kInvalidArgument, "gomin AntiAliasedSnake: phases must be 1 or 4");
-  }
   const int64_t dilation = attribute(*api, info, "dilation", 1);
   if (dilation < 1 || (dilation & (dilation - 1)) != 0 || dilation > (int64_t{1} << 32)) {
     return api->create_status(ort::kInvalidArgument, "gomin ResidualLayer: dilation must be a power of 2");
   }
   void* memory = std::malloc(sizeof(Instance));
   if (memory == nullptr) return api->create_status(ort::kFail, "gomin: out of memory");
-  *instance = new (memory) Instance{{*api, *kernels, phases, dilation, attribute(*api, info, "left", 0),
-                                     attribute(*api, info, "right", 0), attribute(*api, info, "snake", 0)},
+  *instance = new (memory) Instance{{*api, *kernels, dilation, attribute(*api, info, "left", 0),
+                                     attribute(*api, info, "right", 0), attribute(*api, info, "first_left", 0),
+                                     attribute(*api, info, "first_right", 0)},
                                     described(op)};
   return nullptr;
 }
@@ -495,6 +544,8 @@ const Operator kOperators[] = {
     {custom_op(nullptr), "AntiAliasedSnake", 3, 3, compute_anti_aliased_snake},
     {custom_op(may_overwrite<0>), "GatedTanh", 2, 2, compute_gated_tanh},
     {custom_op(may_overwrite<2>, false), "RowFilter", 3, 2, compute_row_filter},
+    {custom_op(nullptr, false), "SnakeFilter", 4, 4, compute_snake_filter},
+    {custom_op(nullptr, false), "RowFilterPair", 3, 3, compute_filter_pair},
     {custom_op(nullptr), "ResidualLayer", 8, 8, compute_residual_layer},
     {custom_op(may_overwrite<0>), "Modulation", 4, 4, compute_modulation},
 };

@@ -38,38 +38,42 @@ void rows(const gomin::Kernels& kernels) {
   kernels.gated_tanh(u.get(), v.get(), y.get(), count);
 }
 
-void anti_aliased(const gomin::Kernels& kernels, size_t phases) {
-  const size_t block = gomin::kBlock / phases, columns = length(block) + below(2) * block;
-  const size_t stride = columns * (1 + below(3));
-  const size_t size = (phases - 1) * stride + columns;
-  auto x = values(size), y = values(size), up = values(gomin::kTaps), down = values(gomin::kTaps);
-  const gomin::Row row{x.get(), y.get(), columns, stride};
-  for (size_t first = 0; first < columns; first += block) {
-    const size_t count = columns - first < block ? columns - first : block;
-    const auto compute = phases == 1 ? kernels.anti_aliased_snake : kernels.phased_anti_aliased_snake;
-    compute(row, up.get(), down.get(), first, count);
+void anti_aliased(const gomin::Kernels& kernels) {
+  const size_t columns = length(gomin::kBlock) + below(2) * gomin::kBlock;
+  auto x = values(columns), y = values(columns), up = values(gomin::kTaps), down = values(gomin::kTaps);
+  const gomin::Row row{x.get(), y.get(), columns, columns, columns, 0};
+  for (size_t first = 0; first < columns; first += gomin::kBlock) {
+    const size_t rest = columns - first;
+    kernels.anti_aliased_snake(row, up.get(), down.get(), first, rest < gomin::kBlock ? rest : gomin::kBlock);
   }
 }
 
-void filter(const gomin::Kernels& kernels) {
+// a filter of random size, with about half as many entries as may be
+gomin::RowFilter random_filter(int rows_in, int rows_out) {
   gomin::RowFilter filter;
-  filter.rows_in = 1 + static_cast<int>(below(gomin::kMaxRows));
-  filter.rows_out = 1 + static_cast<int>(below(gomin::kMaxRows));
+  filter.rows_in = rows_in;
+  filter.rows_out = rows_out;
   const int taps = 1 + static_cast<int>(below(gomin::kMaxReach));
-  const int left = static_cast<int>(below(80)) - 40, right = static_cast<int>(below(80)) - 40;
-  filter.first = -left;
+  filter.first = static_cast<int>(below(80)) - 40;
   filter.last = filter.first + taps - 1;
   filter.snake = below(2) == 1;
   int entries = 0;
-  for (int row = 0; row < filter.rows_out; ++row) {
+  for (int row = 0; row < rows_out; ++row) {
     for (int i = static_cast<int>(below(gomin::kMaxEntries / gomin::kMaxRows)); i > 0; --i) {
-      const int source = static_cast<int>(below(filter.rows_in));
-      filter.entries[entries++] = {source, filter.first + static_cast<int>(below(taps)), 0.25f};
+      const int source = static_cast<int>(below(static_cast<size_t>(rows_in)));
+      filter.entries[entries++] = {source, filter.first + static_cast<int>(below(static_cast<size_t>(taps))), 0.25f};
     }
     filter.ends[row] = entries;
   }
+  return filter;
+}
+
+int random_rows() { return 1 + static_cast<int>(below(gomin::kMaxRows)); }
+
+void filter(const gomin::Kernels& kernels) {
+  const gomin::RowFilter filter = random_filter(random_rows(), random_rows());
   const int columns_in = static_cast<int>(length(gomin::kFilterBlock));
-  const int columns_out = columns_in + left + right - taps + 1;
+  const int columns_out = columns_in + static_cast<int>(below(80)) - 40;
   if (columns_out <= 0) return;
   const size_t in = static_cast<size_t>(columns_in), out = static_cast<size_t>(columns_out);
   auto x = values(static_cast<size_t>(filter.rows_in) * in), y = values(static_cast<size_t>(filter.rows_out) * out);
@@ -110,6 +114,20 @@ void residual(const gomin::Kernels& kernels) {
   }
 }
 
+void chained(const gomin::Kernels& kernels) {
+  const bool snake = below(2) == 0;
+  const int rows_in = snake ? 4 : random_rows(), rows_made = snake ? 4 : random_rows();
+  const gomin::RowFilter before = random_filter(rows_in, rows_made), filter = random_filter(rows_made, random_rows());
+  const size_t in = length(gomin::kFilterBlock), made = snake ? in : length(gomin::kFilterBlock), out = length(300);
+  auto x = values(static_cast<size_t>(rows_in) * in), y = values(static_cast<size_t>(filter.rows_out) * out);
+  auto up = values(gomin::kTaps), down = values(gomin::kTaps);
+  const gomin::Stage stage{up.get(), down.get(), snake ? nullptr : &before, made};
+  const gomin::FilterRows given{x.get(), nullptr, y.get(), in, in, out};
+  for (size_t first = 0; first < out; first += gomin::kChainBlock) {
+    kernels.chain(stage, filter, given, first, out - first < gomin::kChainBlock ? out - first : gomin::kChainBlock);
+  }
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -126,10 +144,10 @@ int main(int, char** arguments) {
   do {
     for (const gomin::Kernels* kernels : available) {
       rows(*kernels);
-      anti_aliased(*kernels, 1);
-      anti_aliased(*kernels, 4);
+      anti_aliased(*kernels);
       filter(*kernels);
       residual(*kernels);
+      chained(*kernels);
     }
     ++rounds;
   } while (rounds < 50 || std::chrono::steady_clock::now() < end);

@@ -130,17 +130,42 @@ def test_a_sample_does_not_depend_on_its_place_or_on_threads(library: Path, inst
     np.testing.assert_array_equal(two(x, up, down), whole)
 
 
-def test_phases_give_the_same_values(library: Path, instruction_set: str) -> None:
+def test_snake_on_phases_and_filter(library: Path, instruction_set: str) -> None:
+    """A filter that changes nothing shows the Snake: the same bits as in one row. Others come after it."""
     up, down, *_ = taps()
     plain = Operator(library, "AntiAliasedSnake", 3)
-    operators = [Operator(library, "AntiAliasedSnake", 3, threads, phases=4) for threads in (1, 2)]
+    operators = [Operator(library, "SnakeFilter", 4, threads) for threads in (1, 2)]
+    filtered, after = (
+        Operator(library, "SnakeFilter", 4, left=3, right=2),
+        Operator(library, "RowFilter", 2, left=3, right=2),
+    )
+    identity, weight = np.eye(4, dtype=np.float32)[..., None], noise(7, 4, 4)
 
-    for length in [*range(4, 201, 4), 1020, 1024, 1028, 5000]:
+    for length in [*range(4, 201, 4), 892, 896, 900, 1020, 1024, 1028, 5000]:
         x = noise(2, len(ALPHAS), length, scale=3)
         phased = to_phases(torch.from_numpy(x)).numpy().copy()
         for operator in operators[: 1 + (length == 5000)]:
-            actual = from_phases(torch.from_numpy(operator(phased, up, down))).numpy()
-            np.testing.assert_array_equal(actual, plain(x, up, down), err_msg=f"length {length}")
+            actual = operator(phased, up, down, identity)
+            y = from_phases(torch.from_numpy(actual)).numpy()
+            np.testing.assert_array_equal(y, plain(x, up, down), err_msg=f"length {length}")
+        np.testing.assert_array_equal(filtered(phased, up, down, weight), after(actual, weight))
+
+
+def test_two_filters_with_a_snake_between(library: Path, instruction_set: str) -> None:
+    first, second = noise(4, 7, 3), noise(7, 4, 5)
+    paddings = {"first_left": 2, "first_right": -1, "left": 4, "right": 4}
+    operators = [Operator(library, "RowFilterPair", 3, threads, **paddings) for threads in (1, 2)]
+    before, after = (
+        Operator(library, "RowFilter", 2, left=2, right=-1),
+        Operator(library, "RowFilter", 2, left=4, right=4),
+    )
+    snake = Operator(library, "Snake", 1)
+
+    for columns in [3, 4, 17, 94, 223, 224, 225, 500, 1000]:
+        x = noise(2, 7, 1, 3, columns)
+        expected = after(snake(before(x, first)), second)
+        for operator in operators:
+            np.testing.assert_array_equal(operator(x, first, second), expected, err_msg=f"{columns} columns")
 
 
 def test_snake_is_as_accurate_as_float32_allows(library: Path, instruction_set: str) -> None:
@@ -196,14 +221,13 @@ def test_row_filter(library: Path, instruction_set: str, left: int, right: int) 
     weight[np.random.default_rng(0).random(weight.shape) < 0.5] = 0
     wide = torch.from_numpy(weight).double()[:, :, None, None]
     attributes = {"left": left, "right": right}
-    operator, snake = (Operator(library, "RowFilter", 2, snake=snake, **attributes) for snake in (0, 1))
+    operator = Operator(library, "RowFilter", 2, **attributes)
     added = [Operator(library, "RowFilter", 3, threads, **attributes) for threads in (1, 2)]
 
     for columns in [5, 6, 16, 31, 64, 97, 256, 257, 300, 1030]:
         x = noise(2, 7, 1, 3, columns)
         expected = F.conv3d(F.pad(torch.from_numpy(x).double(), (left, right)), wide).numpy()
         np.testing.assert_allclose(operator(x, weight), expected, rtol=0, atol=4e-6, err_msg=f"{columns} columns")
-        np.testing.assert_allclose(snake(x, weight), expected + np.sin(expected) ** 2, rtol=0, atol=8e-6)
         summand = noise(*expected.shape)
         sums = [each(x, weight, summand) for each in added]
         np.testing.assert_array_equal(sums[0], operator(x, weight) + summand)
@@ -245,7 +269,13 @@ def test_memory_that_is_still_needed_is_not_overwritten(library: Path) -> None:
         ("GatedTanh", [(2, 3), (3, 2)], "gomin GatedTanh: expected inputs of equal shapes"),
         ("AntiAliasedSnake", [(2, 3), (3, 12), (3, 12)], r"gomin AntiAliasedSnake: expected x \(B, C, T\)"),
         ("AntiAliasedSnake", [(1, 3, 9), (3, 12), (3, 11)], r"expected up and down of shape \(C, 12\)"),
-        ("RowFilter", [(1, 4, 1, 3, 9), (7, 3, 2)], r"expected x \(B, R, 1, C, J\) and weight \(R', R, K\)"),
+        ("RowFilter", [(1, 4, 1, 3, 9), (7, 3, 2)], "the filter is for another number of rows"),
+        ("RowFilter", [(4, 3, 9), (7, 4, 2)], r"expected x \(B, R, 1, C, J\)"),
+        ("RowFilter", [(1, 4, 1, 3, 9), (7, 4)], r"expected filters \(R', R, K\)"),
+        ("SnakeFilter", [(1, 3, 1, 3, 9), (3, 12), (3, 12), (4, 4, 1)], r"expected x \(B, 4, 1, C, J\)"),
+        ("SnakeFilter", [(1, 4, 1, 3, 9), (3, 12), (2, 12), (4, 4, 1)], r"expected up and down of shape \(C, 12\)"),
+        ("RowFilterPair", [(1, 4, 1, 3, 9), (7, 4, 2), (4, 5, 2)], "the filter is for another number of rows"),
+        ("RowFilterPair", [(1, 4, 1, 3, 9), (7, 4, 11), (4, 7, 2)], "the filter"),
         ("RowFilter", [(1, 4, 1, 3, 9), (2, 4, 11)], "the filter is longer than x with its padding"),
         ("RowFilter", [(1, 4, 1, 3, 9), (17, 4, 1)], "the filter is too large"),
         ("RowFilter", [(1, 4, 1, 3, 9), (7, 4, 2), (1, 7, 1, 3, 9)], "expected a summand of the shape of y"),
