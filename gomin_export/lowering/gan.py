@@ -20,7 +20,14 @@ from gomin_export.lowering.activations import (
 )
 from gomin_export.lowering.film import ComposedModulation, FrameEdges, composition_pays
 from gomin_export.lowering.folding import scale_inputs, scale_outputs
-from gomin_export.lowering.polyphase import PhasedResBlock, from_phases, phases_pay, to_phases
+from gomin_export.lowering.polyphase import (
+    ONNX_OPERATORS,
+    PhaseCosts,
+    PhasedResBlock,
+    from_phases,
+    phases_pay,
+    to_phases,
+)
 from gomin_export.networks.gan import FILM_SCALE, GomiGAN, ResBlock
 
 
@@ -76,8 +83,13 @@ class LoweredGAN(nn.Module):
     needed (see `LoweredDenoiser`), which takes less memory.
     """
 
-    def __init__(self, network: GomiGAN, fold: bool = True, winograd: bool = False) -> None:
-        """Args: fold: fold factors into weights; winograd: use `PhasedResBlock` if it pays; it always folds."""
+    def __init__(
+        self, network: GomiGAN, fold: bool = True, winograd: bool = False, costs: PhaseCosts = ONNX_OPERATORS
+    ) -> None:
+        """Args: fold: fold factors into weights; winograd: use `PhasedResBlock` if it pays; it always folds.
+
+        costs: what the filters of such a block cost.
+        """
         super().__init__()
         if winograd and not fold:
             raise ValueError("Winograd convolutions fold factors into weights")
@@ -93,7 +105,7 @@ class LoweredGAN(nn.Module):
         self.resblocks = nn.ModuleList()
         for i, block in enumerate(blocks):
             samples_per_frame = math.prod(network.config.upsample_strides[: i // self.blocks_per_stage + 1])
-            phased = winograd and phases_pay(block, samples_per_frame)
+            phased = winograd and phases_pay(block, samples_per_frame, costs)
             self.resblocks.append(PhasedResBlock(block) if phased else LoweredResBlock(block, fold))
         snakes = [*network.snake_ups, network.snake_post]
         if not fold:
@@ -138,8 +150,9 @@ class LoweredGAN(nn.Module):
 
 def _in_parallel(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
     """The sum of the blocks' outputs for one input, (B, C, T) -> (B, C, T)."""
-    phased = [block for block in blocks if isinstance(block, PhasedResBlock)]
-    outputs = [block(x) for block in blocks if not isinstance(block, PhasedResBlock)]
+    blocks = list(blocks)
+    phased = [block for block in blocks if not isinstance(block, LoweredResBlock)]
+    outputs = [block(x) for block in blocks if isinstance(block, LoweredResBlock)]
     if phased:
         phases = to_phases(x)
         outputs.append(from_phases(_total([block(phases) for block in phased])))

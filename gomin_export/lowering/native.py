@@ -8,11 +8,22 @@ entry in the table of `gomin_export.onnx.operators`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gomin_export.lowering.activations import FoldedSnake, HalfFoldedSnake, PolyphaseSnake
+from gomin_export.lowering.polyphase import (
+    PhasedResBlock,
+    PhasedSnake,
+    RowFilter,
+    WinogradConv,
+    from_phases,
+    to_phases,
+)
 from gomin_export.networks.gan import LPF_TAPS
 
 
@@ -50,8 +61,77 @@ def gated_tanh(gate: Tensor, filtered: Tensor) -> Tensor:
     return torch.sigmoid(gate) * torch.tanh(filtered)
 
 
+@torch.library.custom_op("gomin::row_filter", mutates_args=())
+def row_filter(x: Tensor, weight: Tensor, summand: Tensor, left: int, right: int) -> Tensor:
+    """`RowFilter`, plus a summand.
+
+    Args:
+        x: (B, R, 1, C, J).
+        weight: (R', R, K).
+        summand: the shape of the result.
+        left: columns of zeros to add before x; columns to remove if it is negative.
+        right: the same after x.
+
+    Returns:
+        (B, R', 1, C, J + left + right - K + 1).
+    """
+    return _filtered(x, weight, left, right) + summand
+
+
+@torch.library.custom_op("gomin::snake_filter", mutates_args=())
+def snake_filter(x: Tensor, up: Tensor, down: Tensor, weight: Tensor, left: int, right: int) -> Tensor:
+    """`PhasedSnake` with the factors of the Snake in its filters, then `RowFilter`.
+
+    Args:
+        x: (B, PHASES, 1, C, J).
+        up: as in `anti_aliased_snake`.
+        down: as in `anti_aliased_snake`.
+        weight: (R, PHASES, K).
+        left: as in `row_filter`.
+        right: as in `row_filter`.
+
+    Returns:
+        (B, R, 1, C, J + left + right - K + 1).
+    """
+    return _filtered(to_phases(anti_aliased_snake(from_phases(x), up, down)), weight, left, right)
+
+
+@torch.library.custom_op("gomin::row_filter_pair", mutates_args=())
+def row_filter_pair(x: Tensor, first: Tensor, weight: Tensor, paddings: Sequence[int]) -> Tensor:
+    """`RowFilter`, v + sin²v, and `RowFilter`.
+
+    Args:
+        x: (B, R, 1, C, J).
+        first: (R', R, K).
+        weight: (R″, R', K').
+        paddings: left and right of the first filter, and of the second; see `row_filter`.
+
+    Returns:
+        (B, R″, 1, C, J'), J' as each filter changes the number of columns.
+    """
+    return _filtered(snake(_filtered(x, first, *paddings[:2])), weight, *paddings[2:])
+
+
+def _filtered(x: Tensor, weight: Tensor, left: int, right: int) -> Tensor:
+    return F.conv3d(F.pad(x, (left, right)), weight[:, :, None, None])
+
+
 for _operator in (snake, anti_aliased_snake, gated_tanh):
     _operator.register_fake(lambda x, *_: torch.empty_like(x))
+
+
+def _row_filter_shape(x: Tensor, weight: Tensor, left: int, right: int) -> Tensor:
+    columns = x.shape[-1] + left + right - weight.shape[-1] + 1
+    return x.new_empty((x.shape[0], weight.shape[0], 1, x.shape[3], columns))
+
+
+row_filter.register_fake(lambda x, weight, _, left, right: _row_filter_shape(x, weight, left, right))
+snake_filter.register_fake(lambda x, *given: _row_filter_shape(x, *given[2:]))
+
+
+@row_filter_pair.register_fake
+def _(x: Tensor, first: Tensor, weight: Tensor, paddings: Sequence[int]) -> Tensor:
+    return _row_filter_shape(_row_filter_shape(x, first, *paddings[:2]), weight, *paddings[2:])
 
 
 class NativeSnake(nn.Module):
@@ -88,6 +168,51 @@ class NativeAntiAliasedSnake(nn.Module):
         return anti_aliased_snake(x, self.up, self.down)  # type: ignore[no-any-return]
 
 
+class NativePhasedLayer(nn.Module):
+    """An anti-aliased Snake, a convolution, a Snake, a convolution and the sum, on phases.
+
+    What comes between the products of the two convolutions is one pass over the signal each.
+    """
+
+    up: Tensor
+    down: Tensor
+
+    def __init__(self, snake: PhasedSnake, conv1: WinogradConv, conv2: WinogradConv) -> None:
+        super().__init__()
+        up = snake.gain.double() * snake.lpf.double()
+        self.register_buffer("up", up.to(snake.lpf.dtype))  # (C, 12)
+        self.register_buffer("down", snake.lpf.expand(self.up.shape).clone())
+        self.conv1, self.conv2 = conv1, conv2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, PHASES, 1, C, J) -> (B, PHASES, 1, C, J)."""
+        analysis1, synthesis1 = self.conv1.analysis, self.conv1.synthesis
+        analysis2, synthesis2 = self.conv2.analysis, self.conv2.synthesis
+        paddings = [*synthesis1.padding, *analysis2.padding]
+        points = self.conv1.products(snake_filter(x, self.up, self.down, _rows(analysis1), *analysis1.padding))
+        points = self.conv2.products(row_filter_pair(points, _rows(synthesis1), _rows(analysis2), paddings))
+        return row_filter(points, _rows(synthesis2), x, *synthesis2.padding)  # type: ignore[no-any-return]
+
+
+def _rows(rows: RowFilter) -> Tensor:
+    return rows.weight[:, :, 0, 0]
+
+
+class NativePhasedResBlock(nn.Module):
+    """`PhasedResBlock` in three operators and two products for each pair of convolutions."""
+
+    def __init__(self, block: PhasedResBlock) -> None:
+        super().__init__()
+        parts: Any = zip(block.snakes1, block.convs1, block.convs2, strict=True)  # Any: ModuleList has no element type
+        self.layers = nn.ModuleList([NativePhasedLayer(*layer) for layer in parts])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, PHASES, 1, C, J) -> (B, PHASES, 1, C, J)."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
 def with_operators(module: nn.Module) -> nn.Module:
     """Replace what our operators compute, in place; returns the module."""
     for name, child in module.named_children():
@@ -101,6 +226,8 @@ def with_operators(module: nn.Module) -> nn.Module:
 
 def _replacement(module: nn.Module) -> nn.Module | None:
     """What takes the place of a module; None: it stays."""
+    if isinstance(module, PhasedResBlock):
+        return NativePhasedResBlock(module)
     if isinstance(module, PolyphaseSnake):
         return NativeAntiAliasedSnake(module)
     if isinstance(module, FoldedSnake):

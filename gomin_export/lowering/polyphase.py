@@ -20,6 +20,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -84,10 +85,12 @@ class PhasedSnake(nn.Module):
     """
 
     gain: Tensor
+    lpf: Tensor
 
     def __init__(self, lpf: Tensor, gain: Tensor) -> None:
         """Args: lpf: (12,) taps; gain: (C,) α."""
         super().__init__()
+        self.register_buffer("lpf", lpf)
         taps = lpf.double().tolist()
         half, even_rows = LPF_TAPS // 2, PHASES + 1
         up: list[Entry] = []
@@ -154,11 +157,14 @@ class WinogradConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, PHASES, 1, C, J) -> (B, PHASES, 1, C', J)."""
+        return self.synthesis(self.products(self.analysis(x)))  # type: ignore[no-any-return]
+
+    def products(self, points: Tensor) -> Tensor:
+        """The products at each point, summed over channels and sub-filters: (B, n, 1, C, J) -> (B, n, 1, C', J')."""
         # an image of one line, (B, points·C, 1, J): see `image_conv`
-        points = self.analysis(x).flatten(1, 2).flatten(1, 2).unsqueeze(2)
+        points = points.flatten(1, 2).flatten(1, 2).unsqueeze(2)
         points = F.conv2d(points, self.weight, self.bias, dilation=(1, self.dilation), groups=self.points)
-        points = torch.unflatten(points.squeeze(2), 1, (self.points, 1, self.channels))
-        return self.synthesis(points)  # type: ignore[no-any-return]
+        return torch.unflatten(points.squeeze(2), 1, (self.points, 1, self.channels))
 
 
 def split(kernel: int) -> tuple[int, int]:
@@ -194,37 +200,56 @@ def _widened(conv: nn.Conv1d) -> nn.Conv1d:
     return copy.deepcopy(conv).double()
 
 
-# Costs of memory-bound steps, in multiply-adds of a matrix product, per column of one channel; measured with ONNX
-# Runtime on AVX-512, two threads (0.01 ns per multiply-add). Machines without AVX-512 multiply more slowly, and gain
-# more than is expected here.
-_GATHERED = 26  # a value copied to make a filter over rows a matrix product
-_WRITTEN = 12  # a row of its result; and a row converted to or from blocks of channels
-_ACTIVATED = 300  # for each pair of convolutions: the additional row of `PhasedSnake`, and its gain
+@dataclass(frozen=True)
+class PhaseCosts:
+    """Costs in multiply-adds of a matrix product, per column of one channel.
+
+    Measured with ONNX Runtime on AVX-512: ONNX's operators with two threads (0.01 ns per multiply-add), our own with
+    one. Machines without AVX-512 multiply more slowly, and gain more than is expected here.
+
+    Attributes:
+        gathered: a value copied to make a filter over rows a matrix product.
+        written: a row of its result; and a row converted to or from blocks of channels.
+        activated: for each pair of convolutions: what an anti-aliased Snake on phases costs more than one that is not.
+        convolved: for each convolution: the difference of all other steps.
+        block: channels are padded to a multiple of this.
+    """
+
+    gathered: int
+    written: int
+    activated: int
+    convolved: int = 0
+    block: int = 1
+
+
+ONNX_OPERATORS = PhaseCosts(gathered=26, written=12, activated=300)
+OWN_OPERATORS = PhaseCosts(gathered=0, written=0, activated=0, convolved=230, block=16)
 _WORTH = 0.95  # the weights double, which must pay
 
 
-def phases_pay(block: ResBlock, samples_per_frame: int) -> bool:
+def phases_pay(block: ResBlock, samples_per_frame: int, costs: PhaseCosts = ONNX_OPERATORS) -> bool:
     """Whether a block can be computed on phases, and is expected to take clearly less time.
 
     Args:
         block: the block.
         samples_per_frame: samples per mel frame at the rate of its stage.
+        costs: what the filters of a block on phases cost.
     """
     convs: Any = [*block.convs1, *block.convs2]
     same_filter = bool((block.lpf == block.lpf[:1]).all())
     if samples_per_frame % PHASES or not same_filter or any(conv.dilation[0] % 2 == 0 for conv in convs):
         return False
     direct = sum(PHASES * conv.in_channels * conv.kernel_size[0] for conv in convs)
-    phased = sum(_cost(conv) for conv in convs) + _ACTIVATED * len(block.convs1)
+    phased = sum(_cost(conv, costs) for conv in convs) + costs.activated * len(block.convs1)
     return bool(phased < _WORTH * direct)
 
 
-def _cost(conv: nn.Conv1d) -> float:
+def _cost(conv: nn.Conv1d, costs: PhaseCosts) -> float:
     """The cost of a `WinogradConv`: analysis, products on blocks of channels, synthesis."""
     (kernel,), (dilation,) = conv.kernel_size, conv.dilation
     taps, sub_filters = split(kernel)
     points = PHASES + taps - 1
     first, last = ((i - kernel // 2) * dilation // PHASES for i in (0, points - 1))
     gathered = PHASES * (last - first + 1) + points * ((PHASES - 1) * dilation // PHASES + 1)
-    products = conv.in_channels * points * sub_filters
-    return products + _GATHERED * gathered + _WRITTEN * (3 * points + PHASES)
+    products = math.ceil(conv.in_channels / costs.block) * costs.block * points * sub_filters
+    return products + costs.gathered * gathered + costs.written * (3 * points + PHASES) + costs.convolved

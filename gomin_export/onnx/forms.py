@@ -19,6 +19,7 @@ from gomin_client.contract.model import FP16, FP32
 from gomin_export.choices import CPU, NATIVE, TARGETS
 from gomin_export.lowering import LoweredDenoiser, LoweredGAN
 from gomin_export.lowering.native import with_operators
+from gomin_export.lowering.polyphase import ONNX_OPERATORS, OWN_OPERATORS
 from gomin_export.networks.diffusion import DiffusionWrapper, GomiDiff
 from gomin_export.networks.gan import GomiGAN
 from gomin_export.onnx.float16 import convolutions_to_float16
@@ -96,7 +97,8 @@ def gan_form(network: GomiGAN, options: GraphOptions = GraphOptions()) -> OnnxFo
     """
     if options.lowering:
         for_cpus = options.target in (CPU, NATIVE)
-        module: nn.Module = LoweredGAN(network, fold=options.precision == FP32, winograd=for_cpus)
+        costs = OWN_OPERATORS if options.target == NATIVE else ONNX_OPERATORS
+        module: nn.Module = LoweredGAN(network, fold=options.precision == FP32, winograd=for_cpus, costs=costs)
         if options.target == NATIVE:
             module = with_operators(module)
     else:

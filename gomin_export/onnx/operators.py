@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from onnx import helper
 from onnx.defs import OpSchema, register_schema
 from onnxscript.values import Opset
 
@@ -19,7 +20,7 @@ _FLOAT = ("T", ["tensor(float)"], "float32")
 _OUTPUT = OpSchema.FormalParameter("y", "T", "of the shape of the first input")
 
 
-def _register(name: str, description: str, **inputs: str) -> None:
+def _register(name: str, description: str, attributes: Mapping[str, int] = {}, **inputs: str) -> None:
     """Register the schema of an operator with onnx; a name that ends with _ is an optional input."""
     parameters = [
         OpSchema.FormalParameter(
@@ -41,6 +42,10 @@ def _register(name: str, description: str, **inputs: str) -> None:
             inputs=parameters,
             outputs=[_OUTPUT],
             type_constraints=[_FLOAT],
+            attributes=[
+                OpSchema.Attribute(given, helper.make_attribute(given, default))
+                for given, default in attributes.items()
+            ],
         )
     )
 
@@ -53,6 +58,32 @@ _register(
     up="(C, 12) taps of the first filter",
     down="(C, 12) taps of the second filter",
 )
+_PADDING = {"left": 0, "right": 0}
+_register(
+    "RowFilter",
+    "a filter over rows and columns, plus the summand",
+    _PADDING,
+    x="(B, R, 1, C, J)",
+    weight="(R', R, K)",
+    summand_="of the shape of y",
+)
+_register(
+    "SnakeFilter",
+    "AntiAliasedSnake on four phases, then RowFilter",
+    _PADDING,
+    x="(B, 4, 1, C, J)",
+    up="(C, 12) taps of the first filter",
+    down="(C, 12) taps of the second filter",
+    weight="(R, 4, K)",
+)
+_register(
+    "RowFilterPair",
+    "RowFilter, v + sin²v, RowFilter",
+    {"first_left": 0, "first_right": 0, **_PADDING},
+    x="(B, R, 1, C, J)",
+    first="(R', R, K) of the first filter",
+    weight="(R″, R', K')",
+)
 _register("GatedTanh", "sigmoid(gate)·tanh(filtered)", gate="any shape", filtered="of the same shape")
 
 _opset = Opset(DOMAIN, VERSION)
@@ -62,9 +93,25 @@ def _snake(u: Any, gain: Any = None) -> Any:
     return _opset.Snake(u) if gain is None else _opset.Snake(u, gain)
 
 
+def _row_filter(x: Any, weight: Any, summand: Any, left: int, right: int) -> Any:
+    return _opset.RowFilter(x, weight, summand, left=left, right=right)
+
+
+def _snake_filter(x: Any, up: Any, down: Any, weight: Any, left: int, right: int) -> Any:
+    return _opset.SnakeFilter(x, up, down, weight, left=left, right=right)
+
+
+def _row_filter_pair(x: Any, first: Any, weight: Any, paddings: Sequence[int]) -> Any:
+    names = ("first_left", "first_right", "left", "right")
+    return _opset.RowFilterPair(x, first, weight, **dict(zip(names, paddings, strict=True)))
+
+
 # PyTorch operator → function that makes its node
 TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.gomin.snake.default: _snake,
     torch.ops.gomin.anti_aliased_snake.default: _opset.AntiAliasedSnake,
+    torch.ops.gomin.row_filter.default: _row_filter,
+    torch.ops.gomin.snake_filter.default: _snake_filter,
+    torch.ops.gomin.row_filter_pair.default: _row_filter_pair,
     torch.ops.gomin.gated_tanh.default: _opset.GatedTanh,
 }

@@ -10,6 +10,8 @@ from torch import nn
 
 from gomin_export.lowering import polyphase
 from gomin_export.lowering.polyphase import (
+    ONNX_OPERATORS,
+    OWN_OPERATORS,
     PHASES,
     PhasedResBlock,
     PhasedSnake,
@@ -119,5 +121,16 @@ class TestChoice:
             gathered = sum(rows.weight[0].numel() for rows in (made.analysis, made.synthesis))
             rows = sum(rows.weight.shape[0] for rows in (made.analysis, made.synthesis)) + 2 * made.points  # in blocks
             products = made.weight.numel() / 8
-            cost = products + polyphase._GATHERED * gathered + polyphase._WRITTEN * rows
-            assert polyphase._cost(conv) == pytest.approx(cost)
+            costs = ONNX_OPERATORS
+            cost = products + costs.gathered * gathered + costs.written * rows
+            assert polyphase._cost(conv, costs) == pytest.approx(cost)
+
+    def test_own_operators_pay_with_fewer_channels(self) -> None:
+        """What was faster when single blocks were measured; channels are computed in blocks of 16."""
+        chosen = [
+            (channels, kernel)
+            for channels in (192, 96, 48, 24)
+            for kernel in (3, 7, 11)
+            if phases_pay(block(kernel, channels=channels), 16, OWN_OPERATORS)
+        ]
+        assert chosen == [*((channels, kernel) for channels in (192, 96, 48) for kernel in (3, 7, 11)), (24, 11)]
