@@ -23,7 +23,7 @@ SUPPORTED = [text.removeprefix(_CLASSIFIER) for text in _PROJECT["classifiers"] 
 
 EXTRAS = "formats,local,plot"
 TEST_PACKAGES = ["filelock", "hypothesis", "librosa", "pytest", "pytest-xdist", "pyyaml", "scipy", "trustme"]
-NOT_INSTALLED = "torch|diffusers|playwright"  # diffusers needs torch, and playwright a browser
+NOT_INSTALLED = "torch|diffusers|playwright|ray|pandas|pyarrow"  # too large, or of another extra
 
 
 def build_wheel(home: Path) -> Path:
