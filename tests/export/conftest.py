@@ -1,6 +1,49 @@
-"""Tests of the export side import torch."""
+"""Tests of the export side import torch. Exports that several modules look at are made once for all test processes."""
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 import torch
+
+from tests.support import SHARED_GAN
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
+
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def repository_for_cpus(once: Once) -> Path:
+    """The graph for CPUs of a network that is wide enough for Winograd convolutions; not to be changed by a test.
+
+    Its checkpoint is beside it: wide.pt.
+    """
+
+    def export(home: Path) -> None:
+        from gomin_export.cli import app
+        from tests.export.lowering.helpers import wide_gan
+        from tests.support import invoke
+
+        checkpoint = home.parent / "wide.pt"
+        torch.save(wide_gan().state_dict(), checkpoint)
+        exported = invoke(app, "gan", "--ckpt", checkpoint, "--repository", home, "--target", "cpu")
+        assert exported.returncode == 0, exported.stderr
+        assert "already there" not in exported.stderr
+
+    return once("cpu", export)
+
+
+@pytest.fixture(scope="session")
+def float16_repository(once: Once) -> Path:
+    """The GAN of the shared server in float16, as gomin-export places it; not to be changed by a test."""
+
+    def export(home: Path) -> None:
+        from gomin_export import pipeline
+        from gomin_export.onnx.forms import GraphOptions
+        from gomin_export.plan import ExportOptions
+
+        pipeline.export("gan", SHARED_GAN, home, ExportOptions(graph=GraphOptions("fp16")))
+
+    return once("float16", export)

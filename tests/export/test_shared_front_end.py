@@ -14,6 +14,7 @@ from gomin_export.networks import registry
 from gomin_export.onnx.forms import GraphOptions
 from gomin_export.plan import ExportOptions, ExportPlan
 from gomin_export.repository.config import Deployment
+from tests.export.placing import use_model
 from tests.support import GOLDEN
 
 TINY = GOLDEN / "gan_v3.pt"
@@ -42,10 +43,12 @@ def both(repository: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(repository, tmp_path / "models"))
 
 
-def test_another_export_leaves_it_untouched(home: Path) -> None:
+def test_another_export_leaves_it_untouched(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even the time of its config.pbtxt changes: a server in poll mode would load it again."""
     files = [path for path in (home / "gomin_mel").rglob("*") if path.is_file()]
     before = {path: path.stat() for path in files}
+
+    use_model(monkeypatch, home / "gomin_gan/1/model.onnx")
 
     exported = pipeline.export("gan", TINY, home, ExportOptions(graph=GraphOptions(lowering=False), keep=1))
 

@@ -12,9 +12,6 @@ import pytest
 
 from gomin_export.cli import app
 from gomin_export.errors import RepositoryError
-from gomin_export.networks import DiffusionWrapper
-from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.forms import GraphOptions, denoiser_form
 from gomin_export.verify import RecordedReference
 from tests.support import GOLDEN, SHARED_GAN, RunningServer, assert_fails, free_ports, invoke, run, serving
 
@@ -35,11 +32,15 @@ def swap_model(repository: Path) -> None:
     onnx.save(model, path)
 
 
-def lose_precision(repository: Path, network: DiffusionWrapper) -> None:
-    """A float16 denoiser in gomin_denoiser/1, though config.pbtxt says fp32."""
+def lose_precision(repository: Path) -> None:
+    """A denoiser with weights in the precision of float16 in gomin_denoiser/1, though config.pbtxt says fp32."""
     path = repository / "gomin_denoiser/1/model.onnx"
-    metadata = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
-    onnx_export.write(denoiser_form(network, GraphOptions("fp16")), path, metadata)
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor)
+            tensor.raw_data = values.astype(np.float16).astype(np.float32).tobytes()
+    onnx.save(model, path)
 
 
 class TestRepository:
@@ -178,14 +179,12 @@ class TestRepository:
 
 
 @pytest.fixture(scope="module")
-def bad_server(
-    repository: Path, small_diffusion: DiffusionWrapper, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
+def bad_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A real server with other models than its repository claims."""
     home = tmp_path_factory.mktemp("bad")
     shutil.copytree(repository, home / "models")
     swap_model(home / "models")
-    lose_precision(home / "models", small_diffusion)
+    lose_precision(home / "models")
     with serving(home / "models", home / "log") as running:
         yield running
 

@@ -147,10 +147,10 @@ def test_another_host_and_several_repositories(repository: Path, tmp_path: Path)
 
 
 @pytest.mark.server
-def test_unsafe_paths_are_served_and_run_no_command(tiny_repository: Path, tmp_path: Path) -> None:
+def test_unsafe_paths_are_served_and_run_no_command(gan_repository: Path, tmp_path: Path) -> None:
     """The helper processes are started through bash, with paths unquoted."""
     unsafe = tmp_path / "My $(touch injected) `touch injected`; 'a \"b\nc\\d größer"
-    shutil.copytree(tiny_repository, unsafe)
+    shutil.copytree(gan_repository, unsafe)
     temporary = tmp_path / "t $(touch injected)"
     temporary.mkdir()
 
@@ -165,8 +165,8 @@ def test_unsafe_paths_are_served_and_run_no_command(tiny_repository: Path, tmp_p
 
 @pytest.mark.server
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
-def test_ipv6(tiny_repository: Path, tmp_path: Path) -> None:
-    with serving(tiny_repository, tmp_path / "log", "--host", "::1", host="[::1]") as server:
+def test_ipv6(gan_repository: Path, tmp_path: Path) -> None:
+    with serving(gan_repository, tmp_path / "log", "--host", "::1", host="[::1]") as server:
         for url in (server.http, server.grpc):
             assert Vocoder(url).sample_rate == 24000
         with urllib.request.urlopen(f"http://[::1]:{server.metrics_port}/metrics") as answer:

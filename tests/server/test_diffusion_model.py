@@ -24,6 +24,7 @@ from gomin_export.networks import DiffusionWrapper
 from gomin_export.pipeline import Exported
 from gomin_export.plan import ExportOptions
 from gomin_export.repository.config import Deployment
+from tests.export.placing import use_model
 from tests.support import GOLDEN, UNPROBED, RunningServer, serving
 
 TILE = 10
@@ -240,8 +241,11 @@ def test_windows_that_leave_out_the_first_sample_are_served_with_those_that_name
     assert np.abs(answers[0] - answers[1]).max() > 1e-3
 
 
-def test_export_writes_and_proves_another_default_chain(tmp_path: Path, small_diffusion: DiffusionWrapper) -> None:
+def test_export_writes_and_proves_another_default_chain(
+    repository: Path, tmp_path: Path, small_diffusion: DiffusionWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "models"
+    use_model(monkeypatch, repository / "gomin_denoiser/1/model.onnx")
 
     def export(**settings: Any) -> Exported:
         options = ExportOptions(deployment=Deployment(**settings))

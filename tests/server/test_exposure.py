@@ -159,8 +159,8 @@ class TestClosedByDefault:
 
 
 @pytest.mark.server
-def test_a_server_without_http_whose_administration_is_open(tiny_repository: Path, tmp_path: Path) -> None:
-    with serving(tiny_repository, tmp_path / "log", "--no-http", "--open-admin") as server:
+def test_a_server_without_http_whose_administration_is_open(gan_repository: Path, tmp_path: Path) -> None:
+    with serving(gan_repository, tmp_path / "log", "--no-http", "--open-admin") as server:
         with pytest.raises(urllib.error.URLError):
             http_status(server, "GET", "/v2")
         with tritonclient.grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
@@ -169,11 +169,11 @@ def test_a_server_without_http_whose_administration_is_open(tiny_repository: Pat
 
 
 @pytest.mark.server
-def test_explicit_model_control_with_a_secret(tiny_repository: Path, tmp_path: Path) -> None:
+def test_explicit_model_control_with_a_secret(gan_repository: Path, tmp_path: Path) -> None:
     options = ["--model-control-mode=explicit", "--load-model=gomin_gan"]
     options += ["--grpc-restricted-protocol=model-repository:token=s3cret"]
 
-    with serving(tiny_repository, tmp_path / "log", *options) as server:
+    with serving(gan_repository, tmp_path / "log", *options) as server:
         # HTTP has no secret that anyone knows
         assert http_status(server, "POST", "/v2/repository/models/gomin_gan/unload") == 403
         assert f"gomin-server: {exposure.MODEL_CONTROL_NOTE}" in server.log_text
@@ -187,12 +187,12 @@ def test_explicit_model_control_with_a_secret(tiny_repository: Path, tmp_path: P
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_from_outside_only_what_was_opened_answers(tiny_repository: Path, tmp_path: Path) -> None:
+def test_from_outside_only_what_was_opened_answers(gan_repository: Path, tmp_path: Path) -> None:
     """All TCP ports of an address that is not a loopback address, in a network namespace of its own."""
     outside = "192.0.2.1"
 
     def scan(options: list[str]) -> tuple[set[int], RunningServer]:
-        with serving(tiny_repository, tmp_path / "log", "--host", "0.0.0.0", *options) as server:
+        with serving(gan_repository, tmp_path / "log", "--host", "0.0.0.0", *options) as server:
             info = run("gomin-client", "info", "--url", f"grpc://{outside}:{server.grpc_port}")
             assert info.returncode == 0, info.stderr
             return namespace.open_ports(outside), server

@@ -37,9 +37,9 @@ BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
 
 
 @pytest.fixture(scope="module")
-def victim(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def victim(gan_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of its own, which is ended and restarted; it gives up only after more restarts than there are tests."""
-    with serving(tiny_repository, tmp_path_factory.mktemp("victim") / "log", "--restarts", "30") as running:
+    with serving(gan_repository, tmp_path_factory.mktemp("victim") / "log", "--restarts", "30") as running:
         yield running
 
 

@@ -21,8 +21,8 @@ def own_temporary_directory(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_all_processes(tiny_repository: Path, tmp_path: Path, number: int) -> None:
-    with serving(tiny_repository, tmp_path / "log") as server:
+def test_a_signal_ends_all_processes(gan_repository: Path, tmp_path: Path, number: int) -> None:
+    with serving(gan_repository, tmp_path / "log") as server:
         processes = descendants(server.process.pid)
         assert len(processes) >= 2  # tritonserver and a helper for each model instance
         assert len(leftovers(server)) >= 2  # its private directory and shared memory
@@ -35,8 +35,8 @@ def test_a_signal_ends_all_processes(tiny_repository: Path, tmp_path: Path, numb
         assert "Traceback" not in server.log_text
 
 
-def test_a_killed_tritonserver_leaves_nothing_behind(tiny_repository: Path, tmp_path: Path) -> None:
-    with serving(tiny_repository, tmp_path / "log", "--restarts", "0") as server:
+def test_a_killed_tritonserver_leaves_nothing_behind(gan_repository: Path, tmp_path: Path) -> None:
+    with serving(gan_repository, tmp_path / "log", "--restarts", "0") as server:
         processes = descendants(server.process.pid)
 
         os.kill(server.tritonserver, signal.SIGKILL)
@@ -48,8 +48,8 @@ def test_a_killed_tritonserver_leaves_nothing_behind(tiny_repository: Path, tmp_
         assert leftovers(server) == []
 
 
-def test_tritonserver_does_not_outlive_a_killed_launcher(tiny_repository: Path, tmp_path: Path) -> None:
-    with serving(tiny_repository, tmp_path / "log", env=own_temporary_directory(tmp_path)) as server:
+def test_tritonserver_does_not_outlive_a_killed_launcher(gan_repository: Path, tmp_path: Path) -> None:
+    with serving(gan_repository, tmp_path / "log", env=own_temporary_directory(tmp_path)) as server:
         processes = descendants(server.process.pid)
 
         server.process.kill()
@@ -61,12 +61,10 @@ def test_tritonserver_does_not_outlive_a_killed_launcher(tiny_repository: Path, 
             time.sleep(0.2)
 
 
-def test_after_a_killed_launcher_the_next_one_cleans_up_and_has_its_ports(
-    tiny_repository: Path, tmp_path: Path
-) -> None:
+def test_after_a_killed_launcher_the_next_one_cleans_up_and_has_its_ports(gan_repository: Path, tmp_path: Path) -> None:
     ports = free_ports(3)
     environment = own_temporary_directory(tmp_path)
-    with serving(tiny_repository, tmp_path / "log", ports=ports, env=environment) as server:
+    with serving(gan_repository, tmp_path / "log", ports=ports, env=environment) as server:
         processes = descendants(server.process.pid)
         # a helper that is stopped cannot end by itself, and keeps the server from ending
         for pid in descendants(server.tritonserver):
@@ -76,7 +74,7 @@ def test_after_a_killed_launcher_the_next_one_cleans_up_and_has_its_ports(
         assert any(is_alive(pid) for pid in processes)
         assert leftovers(server)
 
-        with serving(tiny_repository, tmp_path / "log2", ports=ports, env=environment) as second:
+        with serving(gan_repository, tmp_path / "log2", ports=ports, env=environment) as second:
             assert [pid for pid in processes if is_alive(pid)] == []
             assert leftovers(server) == []
             assert "removed what a killed gomin-server left behind" in second.log_text

@@ -141,8 +141,8 @@ class TestPolicy:
 
 
 @pytest.fixture(scope="module")
-def restarting(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with serving(repository, tmp_path_factory.mktemp("restarting") / "log") as server:
+def restarting(vocoder_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with serving(vocoder_repository, tmp_path_factory.mktemp("restarting") / "log") as server:
         yield server
 
 

@@ -23,9 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gomin_export.checkpoints.files import load_file
+from gomin_export.cli import app
 from gomin_export.errors import CheckpointError
 from gomin_export.networks import GomiGAN
-from tests.support import GOLDEN, assert_fails, run
+from tests.support import GOLDEN, assert_fails, invoke
 
 State = dict[str, Tensor]
 
@@ -146,7 +147,7 @@ def test_the_marker_would_show_that_code_ran(tmp_path: Path, state: State) -> No
 def test_the_command_line_ends_with_status_6(tmp_path: Path, state: State) -> None:
     make_malicious_torch_file(tmp_path / "evil.pt", state)
 
-    result = run("gomin-export", "gan", "--ckpt", tmp_path / "evil.pt", "--repository", tmp_path / "models")
+    result = invoke(app, "gan", "--ckpt", tmp_path / "evil.pt", "--repository", tmp_path / "models")
 
     assert result.returncode == 6
     assert "Traceback" not in result.stderr
@@ -155,8 +156,10 @@ def test_the_command_line_ends_with_status_6(tmp_path: Path, state: State) -> No
     assert not (tmp_path / "models").exists()
 
 
-def test_a_missing_checkpoint_ends_with_status_6(tmp_path: Path) -> None:
-    result = run("gomin-export", "diffusion", "--ckpt", "nowhere.pt", cwd=tmp_path)
+def test_a_missing_checkpoint_ends_with_status_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = invoke(app, "diffusion", "--ckpt", "nowhere.pt")
 
     assert result.returncode == 6
     assert "gomin-export: nowhere.pt: no such file" in result.stderr
@@ -166,7 +169,7 @@ def test_a_missing_checkpoint_ends_with_status_6(tmp_path: Path) -> None:
 def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a directory"):
         GomiGAN.from_pretrained(tmp_path)
-    assert_fails(run("gomin-export", "gan", "--ckpt", tmp_path, "--config", "nowhere.json"), 2, "nowhere.json")
+    assert_fails(invoke(app, "gan", "--ckpt", tmp_path, "--config", "nowhere.json"), 2, "nowhere.json")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from gomin_client.cli.main import app as client
@@ -23,6 +25,7 @@ from gomin_export.checkpoints.sources import CheckpointFile, locate
 from gomin_export.cli import app
 from gomin_export.errors import CheckpointError
 from gomin_export.parity.record import read_provenance
+from tests.export.placing import use_model
 from tests.support import GOLDEN, invoke, run
 
 GAN = GOLDEN / "gan_v3.pt"
@@ -58,11 +61,11 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which huggingface_hub asks a server of our own."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables with which huggingface_hub asks a server of our own."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield os.environ | {
+    yield {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_HOME": str(tmp_path_factory.mktemp("hub")),
         "HF_TOKEN": "",
@@ -72,13 +75,34 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     server.server_close()
 
 
-@pytest.mark.parametrize("revision", ["", "@v1", f"@{COMMIT}"])
-def test_a_checkpoint_of_the_hub_is_exported(hub: dict[str, str], tmp_path: Path, revision: str) -> None:
-    url = f"hf://user/vocoder{revision}/nets/gan.pt"
+@pytest.fixture
+def hub(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub, which reads those variables when it is imported, ask that server in this process too."""
+    monkeypatch.setenv("NO_PROXY", environment["NO_PROXY"])
+    download = functools.partial(
+        huggingface_hub.hf_hub_download, endpoint=environment["HF_ENDPOINT"], cache_dir=environment["HF_HOME"]
+    )
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+
+
+def test_the_hub_is_chosen_by_the_environment(environment: dict[str, str], tmp_path: Path) -> None:
+    url = "hf://user/vocoder/nets/gan.pt"
 
     result = run(
-        "gomin-export", "gan", "--ckpt", url, "--sha256", SHA256, "--repository", tmp_path, "--dry-run", env=hub
+        *("gomin-export", "gan", "--ckpt", url, "--repository", tmp_path, "--dry-run"), env=os.environ | environment
     )
+
+    assert result.returncode == 0, result.stderr
+    assert f"{environment['HF_HOME']}/hub/" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("revision", ["", "@v1", f"@{COMMIT}"])
+def test_a_checkpoint_of_the_hub_is_exported(tmp_path: Path, revision: str) -> None:
+    url = f"hf://user/vocoder{revision}/nets/gan.pt"
+
+    result = invoke(app, "gan", "--ckpt", url, "--sha256", SHA256, "--repository", tmp_path, "--dry-run")
 
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines()[0] == f"looking up {url}"
@@ -86,6 +110,7 @@ def test_a_checkpoint_of_the_hub_is_exported(hub: dict[str, str], tmp_path: Path
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -93,8 +118,8 @@ def test_a_checkpoint_of_the_hub_is_exported(hub: dict[str, str], tmp_path: Path
         ("hf://user/other/nets/gan.pt", "there is no such repository, or it is private"),
     ],
 )
-def test_what_the_hub_does_not_have(hub: dict[str, str], tmp_path: Path, url: str, words: str) -> None:
-    result = run("gomin-export", "gan", "--ckpt", url, "--repository", tmp_path / "m", env=hub)
+def test_what_the_hub_does_not_have(tmp_path: Path, url: str, words: str) -> None:
+    result = invoke(app, "gan", "--ckpt", url, "--repository", tmp_path / "m")
 
     assert result.returncode == 6
     assert f"gomin-export: {url}: {words}" in result.stderr
@@ -168,10 +193,13 @@ def test_verify_pins_too(tmp_path: Path) -> None:
     assert "(--sha256)" in result.stderr
 
 
-def test_the_source_is_recorded_with_the_model(tmp_path: Path) -> None:
+def test_the_source_is_recorded_with_the_model(
+    tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     odd = tmp_path / 'my "best"\\gan.pt'
     odd.write_bytes(GAN.read_bytes())
     home = tmp_path / "models"
+    use_model(monkeypatch, tiny_repository / "gomin_gan/1/model.onnx")
 
     pipeline.export("gan", odd, home)
 

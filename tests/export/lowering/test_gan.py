@@ -16,8 +16,6 @@ from gomin_export.lowering.polyphase import (
 )
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from gomin_export.networks.gan import Snake
-from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.forms import GraphOptions, gan_form
 from tests.export.lowering.helpers import close, wide_gan
 
 
@@ -61,11 +59,9 @@ def test_a_network_on_phases(frames: int, monkeypatch: pytest.MonkeyPatch) -> No
     close(lowered(mel), original(mel))
 
 
-@pytest.fixture(scope="module")
-def graph_for_cpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cpu") / "model.onnx"
-    onnx_export.write(gan_form(wide_gan(), GraphOptions(target="cpu")), path, {})
-    return path
+@pytest.fixture
+def graph_for_cpus(repository_for_cpus: Path) -> Path:
+    return repository_for_cpus / "gomin_gan/1/model.onnx"
 
 
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (3, 2), (1, 50)])

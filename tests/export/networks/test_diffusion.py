@@ -65,7 +65,7 @@ def test_call_as_gomin_users_write_it() -> None:
 
 
 def test_seeds_decide_the_noise(small_diffusion: DiffusionWrapper) -> None:
-    mel = torch.from_numpy(IO["mel"])
+    mel = torch.from_numpy(IO["mel"])[:, :, :2]
 
     same = small_diffusion(mel, seed=[3, 4])
     again = small_diffusion(mel[1:], seed=4)

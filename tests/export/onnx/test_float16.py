@@ -15,13 +15,13 @@ CHECKPOINT = GOLDEN / "gan_v3.pt"
 
 
 @pytest.mark.slow
-def test_float16_passes_its_gate_on_the_demo_checkpoint(tmp_path: Path) -> None:
-    home = tmp_path / "models"
+def test_float16_passes_its_gate_on_a_trained_checkpoint(float16_repository: Path) -> None:
+    home = float16_repository
 
-    result = invoke(app, "gan", "--ckpt", SHARED_GAN, "--repository", home, "--precision", "fp16")
+    found = invoke(app, "gan", "--ckpt", SHARED_GAN, "--repository", home, "--precision", "fp16")
 
-    assert result.returncode == 0, result.stderr
-    assert "float16 on the CPU is emulated" in result.stderr
+    assert found.returncode == 0, found.stderr
+    assert "float16 on the CPU is emulated" in found.stderr
     report = json.loads((home / "gomin_gan/1/parity.json").read_text())
     assert report["precision"] == "fp16"
     assert report["tolerance"]["min_snr_db"] == 40

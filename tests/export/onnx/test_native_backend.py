@@ -13,15 +13,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 
-from gomin_export import pipeline
 from gomin_export.onnx import export as onnx_export
-from gomin_export.onnx.forms import GraphOptions
 from gomin_export.parity import gate, record
-from gomin_export.plan import ExportOptions
-from tests.export.lowering.helpers import wide_gan
-from tests.support import GOLDEN, environment
+from tests.support import environment
 
 ONNXRUNTIME = "1.19.2"
 
@@ -105,16 +100,12 @@ def test_models_compute_the_same_there(python: Path, repository: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["cpu", "fp16"])
-def test_other_forms_compute_the_same_there(form: str, python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["repository_for_cpus", "float16_repository"])
+def test_other_forms_compute_the_same_there(
+    form: str, python: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """The graph for CPUs of a network that is wide enough for Winograd convolutions, and float16."""
-    options = {"cpu": GraphOptions(target="cpu"), "fp16": GraphOptions("fp16")}[form]
-    checkpoint = GOLDEN / "gan_v3.pt"
-    if form == "cpu":
-        checkpoint = tmp_path / "wide.pt"
-        torch.save(wide_gan().state_dict(), checkpoint)
-    pipeline.export("gan", checkpoint, tmp_path / "models", ExportOptions(graph=options))
-    files = tmp_path / "models/gomin_gan/1"
+    files = request.getfixturevalue(form) / "gomin_gan/1"
 
     check_format(files / onnx_export.MODEL_FILE)
     check_answers(python, files, tmp_path / "answers.npz")

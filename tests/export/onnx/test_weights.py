@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from gomin_client import Vocoder
+from gomin_client.cli.main import app as client
 from gomin_export import pipeline
 from gomin_export.cli import app
 from gomin_export.onnx import export as onnx_export
-from tests.support import GOLDEN, assert_fails, invoke, run, serving
+from tests.support import GOLDEN, assert_fails, invoke, serving
 
 CHECKPOINT = GOLDEN / "gan_v3.pt"
 
 
+@dataclass(frozen=True)
+class Traced:
+    """What torch's exporter made of a network."""
+
+    model_proto: onnx.ModelProto
+
+
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the tiny GAN, taken for a large one."""
+def large_and_traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Traced]:
+    """A repository with the tiny GAN, taken for a large one, and its model before it was written."""
     home = tmp_path_factory.mktemp("large") / "models"
+    trace = torch.onnx.export
+    made = []
+
+    def noted(*args: Any, **kwargs: Any) -> Traced:
+        program = trace(*args, **kwargs)
+        assert program is not None
+        traced = Traced(program.model_proto)
+        made.append(copy.deepcopy(traced))
+        return traced
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "MOST_WEIGHTS_INSIDE", 100_000)
+        patch.setattr("torch.onnx.export", noted)
         pipeline.export("gan", CHECKPOINT, home)
-    return home
+    (traced,) = made
+    return home, traced
+
+
+@pytest.fixture
+def large(large_and_traced: tuple[Path, Traced]) -> Path:
+    return large_and_traced[0]
 
 
 @pytest.mark.server
@@ -51,8 +80,12 @@ def test_answers_are_those_of_a_single_file(large: Path, tiny_repository: Path, 
                 np.testing.assert_allclose(vocoder.synthesize(mel), expected, rtol=0, atol=1e-6)
 
 
-def test_the_same_again_is_a_no_op(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_again_is_a_no_op(
+    large_and_traced: tuple[Path, Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also if the current directory has a file of that name."""
+    large, traced = large_and_traced
+    monkeypatch.setattr("torch.onnx.export", lambda *_, **__: traced)
     monkeypatch.setattr(onnx_export, "MOST_WEIGHTS_INSIDE", 100_000)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx.data").write_text("of something else")
@@ -74,7 +107,7 @@ def test_weights_that_were_changed_or_lost_are_noticed(large: Path, tmp_path: Pa
     changed = invoke(app, "verify", "--repository", tmp_path / "models")
     weights.unlink()
     missing = invoke(app, "verify", "--repository", tmp_path / "models")
-    lost = run("gomin-client", "bench", "--url", f"local:{tmp_path / 'models'}", "--duration", "0")
+    lost = invoke(client, "bench", "--url", f"local:{tmp_path / 'models'}", "--duration", "0")
 
     assert changed.returncode == 4
     assert "model.onnx.data" in changed.stdout + changed.stderr

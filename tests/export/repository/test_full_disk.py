@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from gomin_client.contract.repository import versions
+from gomin_export.cli import app
 from gomin_export.errors import RepositoryError
 from tests.export.repository.test_place import GAN, place
-from tests.support import GOLDEN, run
+from tests.support import GOLDEN, invoke, run
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ def test_a_full_disk_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None
     if mounted.returncode:
         pytest.skip("not allowed to mount")
     try:
-        result = run("gomin-export", "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", disk / "models")
+        result = invoke(app, "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", disk / "models")
         left = list(disk.iterdir())
     finally:
         subprocess.run(["umount", disk], check=True)

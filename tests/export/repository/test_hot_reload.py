@@ -17,9 +17,10 @@ from gomin_client.errors import GominError
 from gomin_client.transports.base import Transport
 from gomin_client.transports.registry import connect
 from gomin_export import pipeline
-from gomin_export.onnx import export as onnx_export
+from gomin_export.cli import app
 from gomin_export.plan import ExportOptions
-from tests.support import GOLDEN, RunningServer, run, serving
+from tests.export.placing import use_model
+from tests.support import GOLDEN, RunningServer, invoke, serving
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -139,8 +140,11 @@ def test_poll_mode_under_traffic(
     n_mels = int(connect(f"local:{home}").describe("gomin_gan").parameters["gomin.n_mels"])
     mel = np.random.default_rng(1).uniform(0, 1, (1, n_mels, 8)).astype(np.float32)
     expected[1] = local_answer(home, 1, mel)
-    expected[2] = expected[3] = local_answer_of(other_checkpoint, tmp_path / "elsewhere", mel)
-    reconstructions = [local_reconstruction(home), local_reconstruction(tmp_path / "elsewhere")]
+    elsewhere = tmp_path / "elsewhere"
+    pipeline.export("gan", other_checkpoint, elsewhere)
+    expected[2] = expected[3] = local_answer(elsewhere, 1, mel)
+    reconstructions = [local_reconstruction(home), local_reconstruction(elsewhere)]
+    use_model(monkeypatch, elsewhere / "gomin_gan/1/model.onnx")
     polling = ("--model-control-mode=poll", "--repository-poll-secs=1")
 
     with (
@@ -149,13 +153,11 @@ def test_poll_mode_under_traffic(
         EnsembleTraffic(server, reconstructions) as ensemble,
     ):
         traffic.wait_for(lambda: traffic.answers[1] > 5 and ensemble.answers[0] > 5)
-        second = run("gomin-export", "gan", "--ckpt", other_checkpoint, "--repository", home)
+        second = invoke(app, "gan", "--ckpt", other_checkpoint, "--repository", home)
         traffic.wait_for(lambda: traffic.answers[2] > 5 and ensemble.answers[1] > 5)
-        # the same model again, so its file need not be made again
-        use_model(monkeypatch, home / "gomin_gan/2/model.onnx")
         pipeline.export("gan", other_checkpoint, home, ExportOptions(version=3, keep=2))
         traffic.wait_for(lambda: traffic.answers[3] > 5)
-        verified = run("gomin-export", "verify", "--url", server.grpc, "--ckpt", other_checkpoint)
+        verified = invoke(app, "verify", "--url", server.grpc, "--ckpt", other_checkpoint)
         log = server.log_text
 
     assert second.returncode == verified.returncode == 0, verified.stdout
@@ -167,20 +169,6 @@ def test_poll_mode_under_traffic(
     assert not np.allclose(expected[1], expected[2], rtol=0, atol=1e-3)
 
 
-def use_model(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
-    """Let exports take this file, which costs no time."""
-
-    def write(_form: object, path: Path, _metadata: object) -> None:
-        shutil.copyfile(model, path)
-
-    monkeypatch.setattr(onnx_export, "write", write)
-
-
-def local_answer_of(checkpoint: Path, home: Path, mel: np.ndarray) -> np.ndarray:
-    pipeline.export("gan", checkpoint, home)
-    return local_answer(home, 1, mel)
-
-
 def test_explicit_mode(tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server loads a new version only on request."""
     home = tmp_path / "models"
@@ -190,8 +178,8 @@ def test_explicit_mode(tiny_repository: Path, tmp_path: Path, monkeypatch: pytes
     with serving(home, tmp_path / "log", *explicit) as server:
         transport = connect(server.grpc)
         assert transport.describe("gomin_gan").versions == (1,)
-        exported = run(*("gomin-export", "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home, "--version", "2"))
-        assert exported.returncode == 0, exported.stderr
+        use_model(monkeypatch, home / "gomin_gan/1/model.onnx")
+        pipeline.export("gan", GOLDEN / "gan_v3.pt", home, ExportOptions(version=2))
         assert transport.describe("gomin_gan").versions == (1,)
         InferenceServerClient(server.grpc.removeprefix("grpc://")).load_model("gomin_gan")
         assert transport.describe("gomin_gan").versions == (1, 2)
@@ -202,7 +190,7 @@ def test_explicit_mode_loads_the_models_of_an_ensemble(tiny_repository: Path, tm
     explicit = ("--model-control-mode=explicit", "--load-model=gomin_reconstruct", "--open-admin")
 
     with serving(tiny_repository, tmp_path / "log", *explicit) as server:
-        verified = run("gomin-export", "verify", "--url", server.grpc, "--repository", tiny_repository)
+        verified = invoke(app, "verify", "--url", server.grpc, "--repository", tiny_repository)
 
     assert verified.returncode == 0, verified.stdout
     assert verified.stdout.count("cases passed") == 3
@@ -211,7 +199,8 @@ def test_explicit_mode_loads_the_models_of_an_ensemble(tiny_repository: Path, tm
 def test_a_diffusion_model_is_not_loaded_twice(repository: Path, tmp_path: Path) -> None:
     """Bytecode that Python writes beside model.py would look like a new model to a server in poll mode."""
     home = tmp_path / "models"
-    shutil.copytree(repository, home)
+    for model in ("gomin_denoiser", "gomin_diffusion"):
+        shutil.copytree(repository / model, home / model)
     polling = ("--model-control-mode=poll", "--repository-poll-secs=1")
 
     with serving(home, tmp_path / "log", *polling) as server:

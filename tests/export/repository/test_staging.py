@@ -23,7 +23,7 @@ from gomin_export.networks import registry
 from gomin_export.onnx.forms import GraphOptions
 from gomin_export.plan import ExportOptions
 from gomin_export.repository.staging import is_mount_point, locked, staging, transferred, turn
-from tests.export.repository.test_hot_reload import use_model
+from tests.export.placing import use_model
 from tests.export.repository.test_place import DENOISER, DIFFUSION, GAN, place
 from tests.support import GOLDEN, RunningServer, serving
 
