@@ -27,6 +27,7 @@ def probe(url: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.server
+@pytest.mark.slow
 def test_a_dead_helper_process_is_found(tiny_repository: Path, tmp_path: Path) -> None:
     with serving(tiny_repository, tmp_path / "log", UNPROBED) as server:
         alive = probe(server.http)

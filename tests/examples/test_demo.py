@@ -103,6 +103,7 @@ curl -sS --retry 300 --retry-delay 1 --retry-all-errors localhost:{gateway}/read
 
 
 @pytest.mark.server
+@pytest.mark.slow
 def test_the_whole_demo_in_a_terminal(tmp_path: Path) -> None:
     """With other checkpoints of the same names: nothing about them is written down in the demo."""
     tool("curl")

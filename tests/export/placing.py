@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import pytest
 
 from gomin_export.onnx import export as onnx_export
@@ -16,6 +16,6 @@ def use_model(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     """Let exports take this file instead of tracing the network; the parity gate tests it as any other."""
 
     def write(_form: OnnxForm, path: Path, _metadata: Mapping[str, str]) -> None:
-        shutil.copyfile(model, path)
+        onnx_export._save(onnx.load(model), path)
 
     monkeypatch.setattr(onnx_export, "write", write)

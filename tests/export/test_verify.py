@@ -190,6 +190,7 @@ def bad_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.mark.server
+@pytest.mark.slow
 class TestServer:
     @pytest.mark.parametrize("protocol", ["grpc", "http"])
     def test_passes_for_what_was_exported(self, server: RunningServer, repository: Path, protocol: str) -> None:

@@ -96,14 +96,23 @@ def test_clients_try_again_and_lose_nothing(queues: RunningServer, protocol: str
 def test_a_client_that_may_not_try_again_says_that_the_server_is_overloaded(
     queues: RunningServer, protocol: str
 ) -> None:
+    """A queue may have room again by the time that the client's request arrives; then the flood is repeated."""
+    deadline = time.monotonic() + 300
     with Vocoder(getattr(queues, protocol), "short", connection=Connection(retry_for_s=0)) as vocoder:
         vocoder.synthesize(MEL)
-        flood = Flood(queues, "short", 10, 5 * SLOW)
-        while not flood.errors:
-            time.sleep(0.01)
-        with pytest.raises(ServerError, match=r"is overloaded \(.*Exceeds maximum queue size.*\): try again later"):
-            vocoder.synthesize(MEL)
-        flood.wait()
+        refusal = None
+        while refusal is None:
+            assert time.monotonic() < deadline
+            flood = Flood(queues, "short", 10, 5 * SLOW)
+            while not flood.errors:
+                time.sleep(0.01)
+            try:
+                vocoder.synthesize(MEL)
+            except ServerError as error:
+                refusal = error
+            flood.wait()
+
+    assert re.search(r"is overloaded \(.*Exceeds maximum queue size.*\): try again later", str(refusal))
 
 
 def test_most_of_many_cancelled_requests_do_not_run(queues: RunningServer) -> None:

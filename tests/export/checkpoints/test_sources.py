@@ -193,6 +193,7 @@ def test_verify_pins_too(tmp_path: Path) -> None:
     assert "(--sha256)" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_source_is_recorded_with_the_model(
     tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

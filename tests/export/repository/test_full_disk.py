@@ -1,7 +1,11 @@
 """Disks that are full, files that cannot grow, repositories that are read-only: errors, and no debris."""
 
 import os
+import resource
+import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,10 +13,12 @@ import pytest
 from gomin_client.contract.repository import versions
 from gomin_export.cli import app
 from gomin_export.errors import RepositoryError
+from tests.export.placing import use_model
 from tests.export.repository.test_place import GAN, place
-from tests.support import GOLDEN, invoke, run
+from tests.support import SHARED_GAN, invoke
 
-pytestmark = pytest.mark.slow
+ExportResult = subprocess.CompletedProcess[str]
+Export = Callable[[Path, AbstractContextManager[object]], ExportResult]
 
 
 def debris(home: Path) -> list[str]:
@@ -20,42 +26,60 @@ def debris(home: Path) -> list[str]:
     return [path.name for path in home.parent.iterdir() if path != home]
 
 
+@pytest.fixture
+def export_into(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+    """Export the shared GAN, whose file is the largest, into a repository that has its front end already."""
+    use_model(monkeypatch, repository / "gomin_gan/1/model.onnx")
+
+    def export(home: Path, limits: AbstractContextManager[object]) -> ExportResult:
+        shutil.copytree(repository / "gomin_mel", home / "gomin_mel")
+        with limits:
+            return invoke(app, "gan", "--ckpt", SHARED_GAN, "--repository", home)
+
+    return export
+
+
+def assert_nothing_was_placed(result: ExportResult, home: Path, words: str) -> None:
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.splitlines()[-1].endswith(words)
+    assert "exporting gomin_gan" in result.stderr  # and not gomin_mel
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in home.iterdir()] == ["gomin_mel"]
+    assert debris(home) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
-def test_a_full_disk_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
-    """A real file system of 200 kB, through the command line."""
+def test_a_full_disk_gives_an_error_and_leaves_no_debris(export_into: Export, tmp_path: Path) -> None:
+    """A real file system, with room for the front end, its copy in the staging directory, and a part of the GAN."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], check=False, capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=False, capture_output=True)
     if mounted.returncode:
         pytest.skip("not allowed to mount")
     try:
-        result = invoke(app, "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", disk / "models")
-        left = list(disk.iterdir())
+        result = export_into(disk / "models", nullcontext())
+        assert_nothing_was_placed(result, disk / "models", "No space left on device")
     finally:
         subprocess.run(["umount", disk], check=True)
 
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].endswith("No space left on device")
-    assert "Traceback" not in result.stderr
-    assert left == []
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """As a quota would have it, for this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_file_that_cannot_grow_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
-    """As a quota would have it: files of at most 100 kB."""
-    program = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
-        "import gomin_export.cli as cli; cli.main()"
-    )
+def test_a_file_that_cannot_grow_gives_an_error_and_leaves_no_debris(export_into: Export, tmp_path: Path) -> None:
     home = tmp_path / "models"
 
-    result = run("python", "-c", program, "gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", home)
+    result = export_into(home, no_file_above(1_000_000))
 
-    assert result.returncode == 1
-    assert "File too large" in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert_nothing_was_placed(result, home, "File too large")
 
 
 def test_a_read_only_repository_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
