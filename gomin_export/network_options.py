@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from gomin_client.contract.choices import SAMPLERS, SCHEDULES
-from gomin_export.choices import TARGETS
+from gomin_export.choices import NATIVE, TARGETS
 from gomin_export.options import DEPLOYMENT, MODEL, panel_option
 
 if TYPE_CHECKING:
@@ -57,6 +57,16 @@ class TargetOptions:
 class ChainOptions:
     """Options of a diffusion model."""
 
+    target: Annotated[
+        str,
+        panel_option(
+            MODEL,
+            f"Hardware that the denoiser runs on: {TARGETS[0]} or {NATIVE}. {NATIVE} computes a layer by one operator "
+            "of gomin-triton's own library, with fewer multiplications: faster on CPUs that have this library. "
+            f"Default: {TARGETS[0]}.",
+        ),
+    ] = TARGETS[0]
+
     sampler: Annotated[
         str | None,
         panel_option(DEPLOYMENT, f"Sampler of requests that choose none: {SAMPLERS}. Default: ddpm."),
@@ -96,10 +106,14 @@ class ChainOptions:
     ] = None
 
     def applied_to(self, options: ExportOptions) -> ExportOptions:
-        """See `OwnOptions`."""
+        """See `OwnOptions`.
+
+        Raises:
+            UsageError: the target is unknown, or is combined with an option that excludes it.
+        """
         from gomin_client.sampling.settings import SamplerSettings
 
         asked = SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
         sampling = asked if asked.to_parameters() else None
         deployment = replace(options.deployment, sampling=sampling, tile_frames=self.tile_frames)
-        return replace(options, deployment=deployment)
+        return replace(options, graph=replace(options.graph, target=self.target), deployment=deployment)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
-from gomin_export.choices import TARGETS
+from gomin_export.choices import NATIVE, TARGETS
 from gomin_export.networks.served import ChainModel, EnsembleModel, FrontEndModel, OnnxModel, ServedModel
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ DIFFUSION = Architecture(
         ),
     ),
     options="gomin_export.network_options:ChainOptions",
+    targets=(TARGETS[0], NATIVE),
 )
 
 ARCHITECTURES: dict[str, Architecture] = {}

@@ -20,6 +20,7 @@ from gomin_export.choices import CPU, NATIVE, TARGETS
 from gomin_export.lowering import LoweredDenoiser, LoweredGAN
 from gomin_export.lowering.native import with_operators
 from gomin_export.lowering.polyphase import ONNX_OPERATORS, OWN_OPERATORS
+from gomin_export.lowering.residual import NativeDenoiser
 from gomin_export.networks.diffusion import DiffusionWrapper, GomiDiff
 from gomin_export.networks.gan import GomiGAN
 from gomin_export.onnx.float16 import convolutions_to_float16
@@ -67,7 +68,7 @@ class OnnxForm:
 class DenoiserStep(nn.Module):
     """The denoiser with timesteps in a column, one for each item: Triton's tensors have the batch axis first."""
 
-    def __init__(self, denoiser: GomiDiff | LoweredDenoiser) -> None:
+    def __init__(self, denoiser: GomiDiff | LoweredDenoiser | NativeDenoiser) -> None:
         super().__init__()
         self.model = denoiser  # its name in checkpoints
 
@@ -115,9 +116,10 @@ def denoiser_form(network: DiffusionWrapper, options: GraphOptions = GraphOption
         CheckpointError: a weight is too large for float16.
     """
     fold = options.precision == FP32
+    denoiser: GomiDiff | LoweredDenoiser | NativeDenoiser
     denoiser = LoweredDenoiser(network.model, fold) if options.lowering else copy.deepcopy(network.model)
-    if options.target == NATIVE:
-        with_operators(denoiser)
+    if options.target == NATIVE and isinstance(denoiser, LoweredDenoiser):
+        denoiser = NativeDenoiser(denoiser)
     if options.precision == FP16:
         convolutions_to_float16(denoiser)
     batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")

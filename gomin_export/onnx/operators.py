@@ -10,7 +10,8 @@ from onnx import helper
 from onnx.defs import OpSchema, register_schema
 from onnxscript.values import Opset
 
-import gomin_export.lowering.native  # noqa: F401  defines torch.ops.gomin
+import gomin_export.lowering.native  # defines torch.ops.gomin
+import gomin_export.lowering.residual  # noqa: F401  more of them
 
 DOMAIN = "gomin"
 VERSION = 1  # raised if an operator changes its meaning; the library has the version that it computes
@@ -85,6 +86,27 @@ _register(
     weight="(R″, R', K')",
 )
 _register("GatedTanh", "sigmoid(gate)·tanh(filtered)", gate="any shape", filtered="of the same shape")
+_register(
+    "ResidualLayer",
+    "a layer of the denoiser; weights in groups of six rows",
+    {"dilation": 1},
+    state="(B, 2R, N), the signal and the sum of the skips",
+    step="(B, R)",
+    conditioner="(B, M, N)",
+    dilated="(6, groups, 2, R, 6) weights at the points of F(4, 3)",
+    bias="(groups, 2, 6)",
+    projection="(groups, 2, M, 6)",
+    output="(groups, 2, R, 6)",
+    output_bias="(groups, 2, 6)",
+)
+_register(
+    "Modulation",
+    "FiLM of the signal in a state",
+    state="(B, 2R, N)",
+    conditioner="(B, M, N)",
+    projection="(groups, 2, M, 6)",
+    bias="(groups, 2, 6)",
+)
 
 _opset = Opset(DOMAIN, VERSION)
 
@@ -106,6 +128,10 @@ def _row_filter_pair(x: Any, first: Any, weight: Any, paddings: Sequence[int]) -
     return _opset.RowFilterPair(x, first, weight, **dict(zip(names, paddings, strict=True)))
 
 
+def _residual_layer(state: Any, step: Any, conditioner: Any, weights: Sequence[Any], dilation: int) -> Any:
+    return _opset.ResidualLayer(state, step, conditioner, *weights, dilation=dilation)
+
+
 # PyTorch operator → function that makes its node
 TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.gomin.snake.default: _snake,
@@ -114,4 +140,6 @@ TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.gomin.snake_filter.default: _snake_filter,
     torch.ops.gomin.row_filter_pair.default: _row_filter_pair,
     torch.ops.gomin.gated_tanh.default: _opset.GatedTanh,
+    torch.ops.gomin.residual_layer.default: _residual_layer,
+    torch.ops.gomin.modulation.default: _opset.Modulation,
 }
