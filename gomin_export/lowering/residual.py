@@ -3,8 +3,8 @@
 The layers take nearly all multiplications of the denoiser, and ONNX Runtime's convolutions run at the speed of the
 machine's matrix products, so that only fewer multiplications make it faster. The operator computes the dilated
 convolution by minimal filtering, F(4, 3), which needs half of them, and the whole layer in blocks that stay in the
-processor's cache (native/residual.h). The same filtering in ONNX operators gains nothing: its transforms go through
-memory between operators (docs/performance.md).
+processor's cache (native/residual.h). With the same filtering in ONNX operators, the transforms would go through memory
+between operators, which takes most of the time that is saved, by the cost model in docs/performance.md.
 """
 
 from __future__ import annotations
