@@ -15,16 +15,18 @@ from typing import Any
 
 from benchmarks import THREADS, machine, report
 from benchmarks.console import run, say
-from benchmarks.models import Models, build
+from benchmarks.models import STEPS, Models, build
 from benchmarks.timing import compare
 from benchmarks.worker import Worker
-from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
-from gomin_export.choices import NATIVE
+from gomin_client.contract.model import DENOISER_MODEL, DIFFUSION_MODEL, GAN_MODEL
+from gomin_export.choices import NATIVE, TARGETS
 from tests.support import serving
 
 SECOND, TEN_SECONDS = 94, 938  # mel frames
+CHAIN_FRAMES = 24  # of a whole chain, 50 steps of which take long
 LOWERINGS = "lowerings"
-ALL = ("gan-1s", "gan-10s", "denoiser", LOWERINGS)
+CHAIN = "chain"
+ALL = ("gan-1s", "gan-10s", "denoiser", CHAIN, LOWERINGS)
 
 Contenders = dict[str, Callable[[], Worker]]
 
@@ -36,7 +38,10 @@ def main() -> None:
         "--output", type=Path, default=Path("bench"), help="folder for models and results; default bench"
     )
     parser.add_argument(
-        "--rounds", type=int, default=12, help="rounds of one second of audio, 12 by default; half as many of ten"
+        "--rounds",
+        type=int,
+        default=12,
+        help="rounds of one second of audio, 12 by default; half as many of ten, a quarter of whole chains",
     )
     parser.add_argument(
         "--only", choices=ALL, action="append", help="measure this part only; may be given several times"
@@ -58,16 +63,26 @@ def main() -> None:
     with ExitStack() as stack:
         server = stack.enter_context(serving(models.repository("cpu"), asked.output / "server.log"))
         gan = gan_contenders(models, server.grpc, server.http)
+        denoiser = denoiser_contenders(models, server.grpc, server.http)
+        chain = chain_contenders(models, server.grpc)
         if NATIVE in models.targets:
             own = stack.enter_context(serving(models.repository(NATIVE), asked.output / "server_native.log"))
-            gan |= native_contenders(models, own.grpc)
+            gan |= native_contenders(models, own.grpc, GAN_MODEL)
+            denoiser |= native_contenders(models, own.grpc, DENOISER_MODEL)
+            chain |= native_contenders(models, own.grpc, DIFFUSION_MODEL)
         else:
             say("the operator library is not installed: --target native is skipped")
-        denoiser = denoiser_contenders(models, server.grpc, server.http)
         planned = {
             "gan-1s": ("GAN, 1 s of audio", GAN_MODEL, gan, second, asked.rounds),
             "gan-10s": ("GAN, 10 s of audio", GAN_MODEL, gan, ten, long_rounds),
             "denoiser": ("One step of the denoiser, 1 s of audio", DENOISER_MODEL, denoiser, second, asked.rounds),
+            CHAIN: (
+                f"A chain of {STEPS} steps, {CHAIN_FRAMES} mel frames (0.26 s of audio)",
+                DIFFUSION_MODEL,
+                chain,
+                CHAIN_FRAMES,
+                -(-asked.rounds // 4),
+            ),
             LOWERINGS: (
                 "GAN, 1 s of audio: the lowerings",
                 GAN_MODEL,
@@ -101,9 +116,9 @@ def gan_contenders(models: Models, grpc: str, http: str) -> Contenders:
     }
 
 
-def native_contenders(models: Models, grpc: str) -> Contenders:
-    """The GAN with our own operators."""
-    worker = partial(Worker, model=GAN_MODEL, quick=models.quick)
+def native_contenders(models: Models, grpc: str, model: str) -> Contenders:
+    """A model with our own operators."""
+    worker = partial(Worker, model=model, quick=models.quick)
     return {
         "gomin-triton, --target native, in-process": partial(worker, "transport", f"local:{models.repository(NATIVE)}"),
         "gomin-triton, --target native, gRPC": partial(worker, "transport", grpc),
@@ -113,14 +128,24 @@ def native_contenders(models: Models, grpc: str) -> Contenders:
 def denoiser_contenders(models: Models, grpc: str, http: str) -> Contenders:
     """The same for one step of the denoiser."""
     worker = partial(Worker, model=DENOISER_MODEL, quick=models.quick)
+    denoiser = models.denoisers[TARGETS[0]]
     return {
         "PyTorch": partial(worker, "eager", str(models.home)),
         "torch.compile": partial(worker, "compile", str(models.home)),
         "torch.onnx.export, ONNX Runtime": partial(worker, "onnxruntime", str(models.plain(DENOISER_MODEL))),
         **peers(models, DENOISER_MODEL),
-        "gomin-triton, in-process": partial(worker, "transport", f"local:{models.repository('cpu')}"),
-        "gomin-triton, gRPC": partial(worker, "transport", grpc),
-        "gomin-triton, HTTP": partial(worker, "transport", http),
+        "gomin-triton, --target any, in-process": partial(worker, "transport", f"local:{denoiser}"),
+        "gomin-triton, --target any, gRPC": partial(worker, "transport", grpc),
+        "gomin-triton, --target any, HTTP": partial(worker, "transport", http),
+    }
+
+
+def chain_contenders(models: Models, grpc: str) -> Contenders:
+    """The released chain, with noise, tiles and samplers."""
+    worker = partial(Worker, model=DIFFUSION_MODEL, quick=models.quick)
+    return {
+        "gomin-triton, --target any, in-process": partial(worker, "transport", f"local:{models.denoisers[TARGETS[0]]}"),
+        "gomin-triton, --target any, gRPC": partial(worker, "transport", grpc),
     }
 
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import THREADS
-from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
+from gomin_client.contract.model import DENOISER_MODEL, DIFFUSION_MODEL, GAN_MODEL
 from gomin_client.native.library import find_library
 from gomin_export import pipeline
 from gomin_export.choices import NATIVE, TARGETS
 from gomin_export.lowering import LoweredGAN
 from gomin_export.networks import DiffusionWrapper, GomiGAN
+from gomin_export.networks.diffusion import DiffusionConfig
 from gomin_export.onnx import export as onnx_export
 from gomin_export.onnx.forms import DenoiserStep, GraphOptions, vocoder_form
 from gomin_export.plan import ExportOptions
@@ -25,6 +26,7 @@ from gomin_export.repository.config import Deployment
 
 SMALL_GAN: dict[str, Any] = {"upsample_in_channels": 192}
 SMALL_DIFFUSION: dict[str, Any] = {"residual_layers": 4, "residual_channels": 32}
+STEPS = DiffusionConfig.num_diffusion_steps  # of a whole chain
 _FRAMES = 12
 
 
@@ -62,6 +64,12 @@ class Models:
         """The targets that the GAN is exported for: native only if its operator library is installed."""
         return [target for target in TARGETS if target != NATIVE or find_library() is not None]
 
+    @property
+    def denoisers(self) -> dict[str, Path]:
+        """Target → the repository of the diffusion model that is exported for it."""
+        plain = {TARGETS[0]: self.repository("cpu")}
+        return plain | ({NATIVE: self.repository(NATIVE)} if NATIVE in self.targets else {})
+
     def network(self, model: str) -> nn.Module:
         """The reference network with its weights."""
         network: nn.Module = reference_network(model, self.quick)
@@ -70,6 +78,8 @@ class Models:
 
     def gflop(self, model: str, frames: int) -> float:
         """Floating point operations of convolutions and linear layers in the reference network, in 10⁹."""
+        if model == DIFFUSION_MODEL:
+            return STEPS * self.gflop(DENOISER_MODEL, frames)
         # meta tensors suffice for counting, except for the denoiser, which reads its timesteps
         device = torch.device("meta" if model == GAN_MODEL else "cpu")
         with device, FlopCounterMode(display=False) as counter:
@@ -114,13 +124,10 @@ def build(models: Models, say: Any) -> None:
         say(f"gomin-export gan --target {target}")
         options = ExportOptions(graph=GraphOptions(target=target), deployment=deployment)
         pipeline.export("gan", models.checkpoint(GAN_MODEL), models.repository(target), options)
-    say("gomin-export diffusion")
-    pipeline.export(
-        "diffusion",
-        models.checkpoint(DENOISER_MODEL),
-        models.repository("cpu"),
-        ExportOptions(deployment=deployment),
-    )
+    for target, repository in models.denoisers.items():
+        say(f"gomin-export diffusion --target {target}")
+        options = ExportOptions(graph=GraphOptions(target=target), deployment=deployment)
+        pipeline.export("diffusion", models.checkpoint(DENOISER_MODEL), repository, options)
 
 
 def _export_plain(network: nn.Module, path: Path, model: str) -> None:

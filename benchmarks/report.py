@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 
 OURS = "gomin-triton"
 ONNXRUNTIME = "ONNX Runtime"  # the reference for "of sgemm"
+SERVED = ("gRPC", "HTTP")  # how the names of contenders end that use a server
 QUICK = "A test of the program: small networks, a tenth of the audio or less. These figures mean nothing."
 
 
@@ -47,17 +48,25 @@ def table(results: Mapping[str, Any]) -> str:
         first = next(iter(contenders))
         rounds = contenders[first]["rounds"]
         lines += ["", f"**{comparison['title']}** ({rounds} {'round' if rounds == 1 else 'rounds'})", ""]
-        lines += [f"| | s | × {first} | range | GFLOP/s | of sgemm | peak MB |", "|---|---|---|---|---|---|---|"]
+        lines += [
+            f"| | s | × {first} | range | CPU s | GFLOP/s | of sgemm | peak MB |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         for name, figures in contenders.items():
             low, high = figures["times_as_fast_range"]
             reached = comparison["gflop"] / figures["seconds"]
+            share = 100 * reached / machine["sgemm_gflops"][ONNXRUNTIME]
             lines.append(
                 f"| {name} | {figures['seconds']:.3f} | {figures['times_as_fast']:.2f} | {low:.2f} – {high:.2f} "
-                f"| {reached:.0f} | {100 * reached / machine['sgemm_gflops'][ONNXRUNTIME]:.0f} % "
-                f"| {figures['peak_mb']:.0f} |"
+                f"| {_cpu(name, figures['cpu_seconds'])} | {reached:.0f} | {share:.0f} % | {figures['peak_mb']:.0f} |"
             )
         lines += _served(contenders)
     return "\n".join(lines) + "\n"
+
+
+def _cpu(name: str, seconds: float) -> str:
+    """CPU seconds of a contender; those of a client say nothing about its server."""
+    return "–" if name.endswith(SERVED) else f"{seconds:.2f}"
 
 
 def _version(results: Mapping[str, Any]) -> str:
@@ -72,7 +81,7 @@ def _served(contenders: Mapping[str, Any]) -> list[str]:
     for name, figures in contenders.items():
         model, _, protocol = name.rpartition(", ")
         inside = contenders.get(f"{model}, in-process")
-        if protocol in ("gRPC", "HTTP") and inside is not None:
+        if protocol in SERVED and inside is not None:
             target = model.partition(", ")[2]
             way = f"{protocol} ({target})" if target else protocol
             pairs = zip(figures["seconds_of_rounds"], inside["seconds_of_rounds"], strict=True)

@@ -14,30 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import soundfile
 
+from benchmarks.worker import Cost
 from gomin_client.files import audio
 from gomin_client.mel import resampling
 from tests.support import BIN, DEMO_CHECKPOINT, EXAMPLES, run, serving
 
 RATE = 24000
 ROUNDS = 11
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one run of a program.
-
-    Attributes:
-        elapsed_s: seconds from its start to its end.
-        cpu_s: seconds that it computed, in all its threads.
-    """
-
-    elapsed_s: float
-    cpu_s: float
 
 
 def cost(command: Sequence[str | Path]) -> Cost:

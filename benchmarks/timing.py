@@ -20,11 +20,13 @@ class Measured:
 
     Attributes:
         seconds: time of each round.
+        cpu_seconds: CPU time of its process in each round; for a server's client without the server.
         ratios: speed relative to the first contender, in each round.
         peak_mb: peak memory of its process after the last call; for a server's client without the server.
     """
 
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
 
@@ -37,6 +39,7 @@ class Measured:
             "times_as_fast_range": [min(self.ratios), max(self.ratios)],
             "rounds": len(self.seconds),
             "seconds_of_rounds": self.seconds,
+            "cpu_seconds": statistics.median(self.cpu_seconds),
             "peak_mb": self.peak_mb,
         }
 
@@ -57,12 +60,14 @@ def compare(
         say(f"  starting {name}")
         workers[name] = start()
         for call in range(WARM_UP):
-            workers[name].seconds(frames[call % len(frames)])
+            workers[name].call(frames[call % len(frames)])
     measured = {name: Measured() for name in workers}
     for turn in range(rounds):
         for name, worker in workers.items():
             time.sleep(REST_S)
-            measured[name].seconds.append(worker.seconds(frames[(WARM_UP + turn) % len(frames)]))
+            cost = worker.call(frames[(WARM_UP + turn) % len(frames)])
+            measured[name].seconds.append(cost.elapsed_s)
+            measured[name].cpu_seconds.append(cost.cpu_s)
         first = next(iter(measured.values())).seconds[-1]
         for one in measured.values():
             one.ratios.append(first / one.seconds[-1])

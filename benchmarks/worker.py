@@ -1,7 +1,8 @@
 """One contender in a separate process, undisturbed by the threads, caches and memory of the others.
 
 `python -m benchmarks.worker KIND PLACE MODEL QUICK` reads a number of frames from each line of standard input and
-prints the seconds that one call took; at an empty line it prints the peak memory of the process in MB and ends.
+prints the seconds and the CPU seconds that one call took; at an empty line it prints the peak memory of the process in
+MB and ends.
 """
 
 from __future__ import annotations
@@ -13,13 +14,27 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks import THREADS
-from gomin_client.contract.model import OUTPUTS
+from gomin_client.contract.model import DENOISER_MODEL, DIFFUSION_MODEL, OUTPUTS
 
 Call = Callable[[dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run or call.
+
+    Attributes:
+        elapsed_s: seconds from its start to its end.
+        cpu_s: seconds that its process computed, in all threads.
+    """
+
+    elapsed_s: float
+    cpu_s: float
 
 
 class Process:
@@ -31,9 +46,10 @@ class Process:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
         )
 
-    def seconds(self, frames: int) -> float:
-        """Seconds of one call."""
-        return float(self.ask(str(frames)))
+    def call(self, frames: int) -> Cost:
+        """Run a contender once."""
+        elapsed, cpu = self.ask(str(frames)).split()
+        return Cost(float(elapsed), float(cpu))
 
     def close(self) -> float:
         """End the process; returns its peak memory in MB."""
@@ -158,9 +174,9 @@ def answer(
         frames = int(line)
         if frames not in inputs:
             inputs[frames] = inputs_of(frames)
-        started = time.perf_counter()
+        computed, started = time.process_time(), time.perf_counter()
         call(inputs[frames])
-        print(time.perf_counter() - started, file=answers, flush=True)
+        print(time.perf_counter() - started, time.process_time() - computed, file=answers, flush=True)
 
 
 def peak_mb(pid: int | str = "self") -> float:
@@ -175,7 +191,9 @@ def _inputs(model: str, frames: int, as_tensors: bool) -> dict[str, Any]:
 
     random = np.random.default_rng(frames)
     arrays: dict[str, Any] = {"mel": random.random((1, 128, frames), np.float32)}
-    if model != "gomin_gan":
+    if model == DIFFUSION_MODEL:
+        arrays["seed"] = np.array([[frames]], np.uint64)
+    elif model == DENOISER_MODEL:
         arrays["signal"] = random.standard_normal((1, 1, 256 * frames), np.float32)
         arrays["timestep"] = np.array([[17.0]], np.float32)
     if not as_tensors:

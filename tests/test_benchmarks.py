@@ -46,6 +46,7 @@ def test_contenders_take_turns(comparison: dict[str, dict[str, dict[str, float]]
     assert len(others) == 2
     for figures in (first, *others):
         assert figures["seconds"] > 0
+        assert figures["cpu_seconds"] > 0
         assert figures["rounds"] == 2
         assert 20 < figures["peak_mb"] < 2000  # of a process with ONNX Runtime, and not of this one, which has torch
 
@@ -63,10 +64,11 @@ def test_what_a_run_of_the_client_costs() -> None:
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    measured = Measured([1.0, 4.0, 2.0], [2.0, 0.5, 1.0], 100.0).to_dict()
+    measured = Measured([1.0, 4.0, 2.0], [2.0, 7.0, 4.0], [2.0, 0.5, 1.0], 100.0).to_dict()
 
     assert (measured["seconds"], measured["seconds_range"]) == (2.0, [1.0, 4.0])
     assert (measured["times_as_fast"], measured["times_as_fast_range"]) == (1.0, [0.5, 2.0])
+    assert measured["cpu_seconds"] == 4.0
 
 
 def test_the_report(comparison: dict[str, object], tmp_path: Path) -> None:
@@ -92,6 +94,7 @@ def test_the_report(comparison: dict[str, object], tmp_path: Path) -> None:
     assert "| ONNX Runtime | " in table
     assert "(2 rounds)" in table
     assert "× ONNX Runtime" in table
+    assert report._cpu("gomin-triton, gRPC", 1.0) == "–"  # most of it is the server's
     assert report.QUICK not in table
     assert "server's processes" not in table  # no server was measured
     assert [file.name for file in written] == ["results.json", "results.md", "results.png"]

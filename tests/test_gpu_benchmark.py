@@ -98,7 +98,7 @@ def test_a_contender_answers_what_the_model_answers(repository: Path) -> None:
 
     worker = GpuWorker(task, {"OMP_NUM_THREADS": "1"})
     made = worker.run({"mel": mel})
-    seconds = worker.seconds(7)
+    seconds = worker.call(7).elapsed_s
     worker.close()
 
     with LocalTransport(repository) as transport:
