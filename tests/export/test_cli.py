@@ -74,7 +74,7 @@ def test_bad_options_are_usage_errors(tmp_path: Path, option: str, value: str, w
 
 def test_a_command_has_the_options_of_its_own_network_only() -> None:
     assert "No such option: --steps" in invoke(app, "gan", "--ckpt", "x.pt", "--steps", "3").stderr
-    assert "No such option: --target" in invoke(app, "diffusion", "--ckpt", "x.pt", "--target", "cpu").stderr
+    assert "No such option: --timesteps" in invoke(app, "gan", "--ckpt", "x.pt", "--timesteps", "3,1").stderr
 
 
 def test_a_chain_that_makes_no_sense_is_a_usage_error(tmp_path: Path) -> None:
