@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
@@ -28,7 +27,7 @@ from gomin_export.parity import cases, gate, record, windows
 from gomin_export.parity.gate import Report
 from gomin_export.plan import ExportOptions, ExportPlan, PlannedModel, make_plan
 from gomin_export.repository import place
-from gomin_export.repository.staging import staging, transferred, turn
+from gomin_export.repository.staging import copy_file, copy_tree, staging, transferred, turn
 
 Say = Callable[[str], None]
 
@@ -141,7 +140,7 @@ class Export:
                     reports.append(self._recorded(model))
                     if model.served.is_shared:  # an ensemble that is tested here calls it
                         placed = self.plan.repository / model.name / str(model.version)
-                        shutil.copytree(placed, home / placed.name)
+                        copy_tree(placed, home / placed.name)
                         (home / CONFIG).write_text(texts[model.name], encoding="utf-8")
                     continue
                 files = home / str(model.version)
@@ -172,7 +171,7 @@ class Export:
         if library is not None:
             facts["gomin.operators"] = library.operators
             # for NVIDIA's native backend; clients and gomin-server load the library that is installed with them
-            shutil.copyfile(library.path, files / LIBRARY_FILE)
+            copy_file(library.path, files / LIBRARY_FILE)
         model.served.write(files, self._network, graph, facts)
 
     def _test(self, transport: LocalTransport, model: PlannedModel, files: Path) -> Report:

@@ -128,13 +128,39 @@ def _copied(staged: Path, home: Path) -> Iterator[Path]:
     copy = Path(tempfile.mkdtemp(prefix=_INSIDE, dir=home))
     try:
         with locked(copy):
-            shutil.copytree(staged, copy, dirs_exist_ok=True)
+            copy_tree(staged, copy)
             yield copy
     finally:
         shutil.rmtree(copy, ignore_errors=True)
         if is_new:
             with contextlib.suppress(OSError):  # not empty: the model was placed
                 home.rmdir()
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a directory to a new or an existing one, up to the first file that cannot be written.
+
+    Raises:
+        RepositoryError: says which, and why. `shutil.copytree` alone goes on and raises a list of all files.
+        OSError: the target cannot be made.
+    """
+    try:
+        shutil.copytree(source, target, copy_function=copy_file, dirs_exist_ok=True)
+    except shutil.Error as error:  # of directories inside
+        _, path, reason = error.args[0][0]
+        raise RepositoryError(f"{path}: {reason}") from error
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy a file with its times and permissions.
+
+    Raises:
+        RepositoryError: it cannot be read or written. The `OSError` of a full disk has the name of the source.
+    """
+    try:
+        shutil.copy2(source, target)
+    except OSError as error:
+        raise RepositoryError(f"{target}: {error.strerror or error}") from error
 
 
 @contextmanager

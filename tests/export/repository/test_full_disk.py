@@ -1,6 +1,7 @@
 """Disks that are full, files that cannot grow, repositories that are read-only: errors, and no debris."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -39,26 +40,32 @@ def export_into(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
     return export
 
 
-def assert_nothing_was_placed(result: ExportResult, home: Path, words: str) -> None:
+def assert_nothing_was_placed(result: ExportResult, home: Path, named: str, words: str) -> None:
     assert result.returncode == 1, result.stderr
-    assert result.stderr.splitlines()[-1].endswith(words)
-    assert "exporting gomin_gan" in result.stderr  # and not gomin_mel
+    assert re.fullmatch(rf"gomin-export: \S+/{named}: {words}", result.stderr.splitlines()[-1])
     assert "Traceback" not in result.stderr
     assert [path.name for path in home.iterdir()] == ["gomin_mel"]
     assert debris(home) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
-def test_a_full_disk_gives_an_error_and_leaves_no_debris(export_into: Export, tmp_path: Path) -> None:
-    """A real file system, with room for the front end, its copy in the staging directory, and a part of the GAN."""
+@pytest.mark.parametrize(("fronts", "named"), [(1.5, r"\.models\.staging-\w+/gomin_mel/1/[\w.]+"), (2.5, "models")])
+def test_a_full_disk_gives_an_error_and_leaves_no_debris(
+    export_into: Export, repository: Path, tmp_path: Path, fronts: float, named: str
+) -> None:
+    """A real file system, with room for the front end and a part of its copy in the staging directory, or of the GAN.
+
+    `fronts`: the room, divided by the size of the front end.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=False, capture_output=True)
-    if mounted.returncode:
+    size = sum(path.stat().st_size for path in (repository / "gomin_mel").rglob("*") if path.is_file())
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(fronts * size)}", "tmpfs", disk]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("not allowed to mount")
     try:
         result = export_into(disk / "models", nullcontext())
-        assert_nothing_was_placed(result, disk / "models", "No space left on device")
+        assert_nothing_was_placed(result, disk / "models", named, "No space left on device")
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -79,7 +86,7 @@ def test_a_file_that_cannot_grow_gives_an_error_and_leaves_no_debris(export_into
 
     result = export_into(home, no_file_above(1_000_000))
 
-    assert_nothing_was_placed(result, home, "File too large")
+    assert_nothing_was_placed(result, home, "models", "File too large")
 
 
 def test_a_read_only_repository_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from gomin_export.errors import RepositoryError
 from gomin_export.networks import registry
 from gomin_export.onnx.forms import GraphOptions
 from gomin_export.plan import ExportOptions
-from gomin_export.repository.staging import is_mount_point, locked, staging, transferred, turn
+from gomin_export.repository.staging import copy_tree, is_mount_point, locked, staging, transferred, turn
 from tests.export.placing import use_model
 from tests.export.repository.test_place import DENOISER, DIFFUSION, GAN, place
 from tests.support import GOLDEN, RunningServer, serving
@@ -193,10 +193,22 @@ def test_a_copy_that_does_not_fit_leaves_nothing(mounted: Path, tmp_path: Path) 
     staged.mkdir()
     (staged / "large").write_bytes(bytes(300_000))
 
-    with pytest.raises(OSError, match="No space left on device"), transferred(mounted, [staged]):
+    with (
+        pytest.raises(RepositoryError, match=r"/gomin_gan/\S+/large: No space left on device$"),
+        transferred(mounted, [staged]),
+    ):
         pass
 
     assert everything(mounted) == set()
+
+
+def test_a_directory_that_cannot_be_copied_is_named(tmp_path: Path) -> None:
+    (tmp_path / "source/inner").mkdir(parents=True)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/inner").write_text("a file")
+
+    with pytest.raises(RepositoryError, match=r"target/inner: \[Errno 17\] File exists"):
+        copy_tree(tmp_path / "source", tmp_path / "target")
 
 
 def ready(server: RunningServer) -> bool:
