@@ -77,13 +77,20 @@ def test_a_command_has_the_options_of_its_own_network_only() -> None:
     assert "No such option: --timesteps" in invoke(app, "gan", "--ckpt", "x.pt", "--timesteps", "3,1").stderr
 
 
-def test_a_chain_that_makes_no_sense_is_a_usage_error(tmp_path: Path) -> None:
-    arguments = ("diffusion", "--ckpt", GOLDEN / "diffusion_small.pt", "--repository", tmp_path / "m", "--steps", "20")
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--steps", "20", "steps 20: sampler ddpm takes 50"),
+        ("--timesteps", "49,3", "timesteps: sampler ddpm takes none"),
+    ],
+)
+def test_a_chain_that_makes_no_sense_is_a_usage_error(tmp_path: Path, option: str, value: str, words: str) -> None:
+    arguments = ("diffusion", "--ckpt", GOLDEN / "diffusion_small.pt", "--repository", tmp_path / "m")
 
-    result = invoke(app, *arguments)
+    result = invoke(app, *arguments, option, value)
 
     assert result.returncode == 2
-    assert "steps 20: sampler ddpm takes 50" in result.stderr
+    assert words in result.stderr
 
 
 def test_a_target_is_another_graph(repository_for_cpus: Path) -> None:

@@ -90,7 +90,7 @@ def test_audio_makes_what_reconstruct_makes(gateway: Gateway, server: RunningSer
 
 
 def test_a_chain_and_its_seed(gateway: Gateway, server: RunningServer) -> None:
-    chain = {"model": "diffusion", "sampler": "ddim", "steps": 2, "seed": 2**63}
+    chain = {"model": "diffusion", "sampler": "ddim", "timesteps": "40,10", "seed": 2**63}
     mel = np.random.default_rng(1).uniform(0, 1, (32, 50)).astype(np.float32)
     with session(gateway, input="mel", **chain) as socket:
         ready = json.loads(socket.recv(WAIT_S))
@@ -98,8 +98,8 @@ def test_a_chain_and_its_seed(gateway: Gateway, server: RunningServer) -> None:
         socket.send('{"type": "end"}')
         audio, _ = received(socket)
     assert ready["seed"] == 2**63
-    assert ready["sampling"] == {"sampler": "ddim", "steps": 2, "schedule": "linear"}
-    with Vocoder(server.grpc, "diffusion", sampler="ddim", steps=2) as vocoder:
+    assert ready["sampling"] == {"sampler": "ddim", "steps": 2, "schedule": "linear", "timesteps": "40,10"}
+    with Vocoder(server.grpc, "diffusion", sampler="ddim", timesteps="40,10") as vocoder:
         expected = vocoder.synthesize(mel, 2**63)
     np.testing.assert_allclose(np.frombuffer(audio, "<f4"), expected, rtol=0, atol=1e-4)
 

@@ -107,13 +107,13 @@ def test_channels(gateway: Gateway, crow: bytes) -> None:
 
 
 def test_a_seed_repeats_what_a_diffusion_model_made(gateway: Gateway, crow: bytes) -> None:
-    query = {"model": "diffusion", "sampler": "ddim", "steps": 2, "subtype": "float"}
+    query = {"model": "diffusion", "sampler": "ddim", "timesteps": "40,10", "subtype": "float"}
     first = gateway.post("/v1/reconstruct", crow, **query)
     seed = first.headers["gomin-seed"]
     again = gateway.post("/v1/reconstruct", crow, **query, seed=seed)
     other = gateway.post("/v1/reconstruct", crow, **query, seed=int(seed) + 1)
 
-    assert first.headers["gomin-sampling"] == "sampler=ddim, steps=2, schedule=linear"
+    assert first.headers["gomin-sampling"] == "sampler=ddim, steps=2, schedule=linear, timesteps=40,10"
     assert again.headers["gomin-seed"] == seed
     np.testing.assert_allclose(samples(first.body), samples(again.body), rtol=0, atol=1e-4)
     assert np.abs(samples(first.body) - samples(other.body)).max() > 0.01

@@ -251,13 +251,14 @@ def test_export_writes_and_proves_another_default_chain(
         options = ExportOptions(deployment=Deployment(**settings))
         return pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", home, options)
 
-    chain = SamplerSettings("dpm++", 6)
+    chain = SamplerSettings("dpm++", timesteps="49,40,28,15,6,0")
     exported = export(sampling=chain, tile_frames=12)
 
     (chain_report,) = (report for report in exported.reports if report.model == "gomin_diffusion")
     assert [case.name for case in chain_report.outcomes] == ["2 × 3 frames, music and clipped noise, dpm++, 6 steps"]
     assert export().plan.exists  # what nobody asks to be changed stays as it is
-    with pytest.raises(GominError, match=r"sampling is sampler dpm.. steps 6 schedule linear, asked for sampler fast"):
+    words = r"sampling is sampler dpm.. steps 6 schedule linear timesteps 49,40,28,15,6,0, asked for sampler fast"
+    with pytest.raises(GominError, match=words):
         export(sampling=SamplerSettings("fast"))
     with_default = infer(connect(f"local:{home}"))
     expected = small_diffusion(torch.from_numpy(MEL), seed=[3, 2**64 - 1], sampler=chain.make(50))

@@ -71,4 +71,4 @@ def check_fixed_steps(sampler: str, steps: int | None, taken: int) -> None:
         ValueError: `steps` is another number.
     """
     if steps not in (None, taken):
-        raise ValueError(f"steps {steps}: sampler {sampler} takes {taken}; ddim and dpm++ take any number")
+        raise ValueError(f"steps {steps}: sampler {sampler} takes {taken}; take a sampler with any number of steps")

@@ -21,7 +21,7 @@ _EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "eta": ("a number", (int, float)),
     "timesteps": ("whole numbers with commas between them", (str,)),
 }
-_TIMESTEPS = re.compile("[0-9]{1,9}(,[0-9]{1,9})*")
+_TIMESTEPS = re.compile(" *[0-9]{1,9}( *, *[0-9]{1,9})* *")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SamplerSettings:
         schedule: the noise schedule that the model was trained with, one of `registry.SCHEDULES`.
         eta: share of fresh noise, of samplers that have an eta.
         timesteps: the steps' timesteps, of samplers that take explicit ones: decreasing whole numbers with commas
-            between them, such as "49,30,12,0". Blanks are removed.
+            between them, such as "49,30,12,0". Blanks beside the commas are removed.
 
     Raises:
         ValueError: a value of the wrong type. Names and ranges are checked by `make`.
@@ -52,10 +52,9 @@ class SamplerSettings:
             if not isinstance(value, types) or isinstance(value, bool):
                 raise ValueError(f"{name} {value!r}: expected {kind}")
         if self.timesteps is not None:
-            text = self.timesteps.replace(" ", "")
-            if not _TIMESTEPS.fullmatch(text):
+            if not _TIMESTEPS.fullmatch(self.timesteps):
                 raise ValueError(f"timesteps {self.timesteps!r}: expected {_EXPECTED['timesteps'][0]}")
-            object.__setattr__(self, "timesteps", text)
+            object.__setattr__(self, "timesteps", self.timesteps.replace(" ", ""))
 
     @classmethod
     def from_parameters(cls, given: Mapping[str, object]) -> SamplerSettings:

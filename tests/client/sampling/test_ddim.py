@@ -57,9 +57,8 @@ def test_explicit_timesteps_without_fresh_noise_equal_a_solver_of_first_order() 
 
 def test_explicit_timesteps_with_eta_1_are_diffusers_ddpm() -> None:
     """If nothing is clipped; see below."""
-    import torch
-
     pytest.importorskip("diffusers")
+    import torch
     from diffusers import DDPMScheduler
 
     scheduler = DDPMScheduler(**betas_of("linear"), clip_sample=False)

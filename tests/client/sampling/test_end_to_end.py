@@ -79,7 +79,7 @@ def test_channels_share_their_noise(server: RunningServer, mel: NDArray[np.float
     [
         ("gan", {"steps": 5}, "model gomin_gan has no sampling chain: steps have no effect on it"),
         ("diffusion", {"sampler": "euler"}, "sampler 'euler': expected"),
-        ("diffusion", {"steps": 5}, "sampler ddpm takes 50; ddim and dpm"),
+        ("diffusion", {"steps": 5}, "sampler ddpm takes 50; take a sampler with any number of steps"),
         ("diffusion", {"sampler": "ddim", "steps": 51}, "steps 51: expected 1 to 50"),
         ("diffusion", {"sampler": "ddim", "eta": 2.0}, "eta 2: expected a number from 0"),
         ("diffusion", {"sampler": "unipc", "timesteps": "50,3"}, "timesteps: 50 is out of range; expected 0 to 49"),

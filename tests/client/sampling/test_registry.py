@@ -50,7 +50,7 @@ def test_names_and_summaries() -> None:
     ("name", "steps", "eta", "words"),
     [
         ("euler", None, None, r"sampler 'euler': expected ddpm, fast, ddim, dpm\+\+, dpm\+\+sde or unipc"),
-        ("ddpm", 20, None, r"steps 20: sampler ddpm takes 50; ddim and dpm\+\+ take any number"),
+        ("ddpm", 20, None, r"steps 20: sampler ddpm takes 50; take a sampler with any number of steps"),
         ("dpm++", 51, None, "steps 51: expected 1 to 50"),
         ("ddim", 0, None, "steps 0: expected 1 to 50"),
         ("ddpm", None, 0.0, "eta 0: only sampler ddim has an eta, ddpm has none"),

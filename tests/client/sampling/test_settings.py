@@ -100,6 +100,7 @@ def test_request_parameters_round_trip() -> None:
         ({"timesteps": 49}, "timesteps 49: expected whole numbers with commas between them"),
         ({"timesteps": ""}, "timesteps '': expected whole numbers"),
         ({"timesteps": "49,,3"}, "timesteps '49,,3': expected whole numbers"),
+        ({"timesteps": "49,1 2"}, "timesteps '49,1 2': expected whole numbers"),
         ({"timesteps": "49,-3"}, "timesteps '49,-3': expected whole numbers"),
         ({"timesteps": "49,2.5"}, "timesteps '49,2.5': expected whole numbers"),
     ],

@@ -120,6 +120,8 @@ CASES: dict[str, list[Case]] = {
             ({"sampler": "dpm++", "timesteps": "7,49"}, {}, 50),
             ({"sampler": "dpm++sde", "timesteps": "7,7"}, {}, 50),
             ({"timesteps": "7;3"}, {}, 50),
+            ({"timesteps": "49,1 2"}, {}, 50),
+            ({"sampler": "ddim", "timesteps": " 49 ,12 "}, {}, 50),
             ({"timesteps": 7}, {}, 50),
             ({"timesteps": ""}, {}, 50),
         ]

@@ -9,7 +9,8 @@ const { fround, sqrt } = Math;
 const DEFAULT_STEPS = 25; // fewer if the model has fewer timesteps
 
 export class DDIM {
-  // steps: the number of steps, or an array of their timesteps. Throws a RangeError if steps, timesteps, eta or spacing is out of range.
+  // steps: the number of steps, or an array of their timesteps. Throws a RangeError if steps, timesteps, eta or spacing
+  // is out of range.
   constructor(schedule, steps, eta = 0, spacing = "trailing") {
     if (!(eta >= 0 && eta <= 1)) {
       throw new RangeError(

@@ -53,6 +53,6 @@ export function make(schedule, { steps = null } = {}) {
 // Refuse a number of steps other than the only one that a sampler takes.
 export function checkFixedSteps(sampler, steps, taken) {
   if (steps !== null && steps !== taken) {
-    throw new RangeError(`steps ${steps}: sampler ${sampler} takes ${taken}; ddim and dpm++ take any number`);
+    throw new RangeError(`steps ${steps}: sampler ${sampler} takes ${taken}; take a sampler with any number of steps`);
   }
 }

@@ -11,7 +11,7 @@ const EXPECTED = {
   eta: ["a number", (value) => typeof value === "number"],
   timesteps: ["whole numbers with commas between them", isText],
 };
-const TIMESTEPS = /^[0-9]{1,9}(,[0-9]{1,9})*$/;
+const TIMESTEPS = /^ *[0-9]{1,9}( *, *[0-9]{1,9})* *$/;
 const WHOLE = /^[+-]?\d+$/;
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
@@ -25,10 +25,10 @@ export class SamplerSettings {
       if (!isKind(value)) throw new RangeError(`${name} ${quoted(value)}: expected ${kind}`);
     }
     if (timesteps !== null) {
-      this.timesteps = timesteps.replaceAll(" ", "");
-      if (!TIMESTEPS.test(this.timesteps)) {
+      if (!TIMESTEPS.test(timesteps)) {
         throw new RangeError(`timesteps ${quoted(timesteps)}: expected ${EXPECTED.timesteps[0]}`);
       }
+      this.timesteps = timesteps.replaceAll(" ", "");
     }
     Object.freeze(this);
   }
@@ -72,7 +72,8 @@ export class SamplerSettings {
     return makeSampler(this.sampler ?? DEFAULT_SAMPLER, schedule, { steps: this.steps, eta: this.eta, timesteps });
   }
 
-  // These settings with sampler, steps and schedule filled in; the others are unchanged. Throws a RangeError; see `make`.
+  // These settings with sampler, steps and schedule filled in; the others are unchanged. Throws a RangeError; see
+  // `make`.
   resolved(numDiffusionSteps) {
     return new SamplerSettings({
       ...this,
