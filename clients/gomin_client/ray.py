@@ -5,9 +5,9 @@
     made = recordings.map_batches(Reconstructor, fn_constructor_kwargs=options, compute=ActorPoolStrategy(size=4))
 
 A batch is a dict from the names of columns to arrays, Ray's default format. Each row is processed as `gomin-client`
-processes a file, by the same functions. All columns are kept, and three are added: the result, `error` and `warning`. A
-row that fails does not stop the others: its result is empty, and `error` says why. `warning` says what is odd about a
-recording that was used. A server that cannot be reached, or is not ready, is an error of the whole batch.
+processes a file, by the same functions. All columns are kept, and three are added or replaced: the result, `error` and
+`warning`. A row that fails does not stop the others: its result is empty, and `error` says why. `warning` says what is
+odd about a recording that was used. A server that cannot be reached, or is not ready, is an error of the whole batch.
 
 If an actor dies, Ray processes its batch again. A row has no other effect than its result, or a file that is complete
 or absent, so that nothing is lost and nothing is doubled.
@@ -115,6 +115,8 @@ class _Columns:
         named = [name for name in (self.result, self.target, ERROR, WARNING) if name is not None]
         if len(set(named)) < len(named):
             raise UsageError(f"columns {', '.join(named)}: expected different names")
+        if self.extension is None and self.target is None and subtype is not None:
+            raise UsageError(f"subtype {subtype!r}: arrays have none")
         if self.extension is None or self.target is not None:
             return
         known = formats.to_write(Path(f"x{self.extension}"))
@@ -137,8 +139,7 @@ class _Processor:
             raise UsageError(f"parallel {settings.parallel!r}: expected a whole number, 1 or more")
         kind = formats.MEL if task == ANALYZE else formats.AUDIO
         columns.check(kind, settings.subtype)
-        self._task, self._columns = task, columns
-        self._extension, self._settings = columns.extension, settings
+        self._task, self._columns, self._extension, self._settings = task, columns, columns.extension, settings
         if columns.extension is None:  # arrays: the formats that keep float32 as it is
             self._extension = ".npy" if kind == formats.MEL else ".wav"
             self._settings = replace(settings, subtype=None if kind == formats.MEL else "float")
@@ -204,7 +205,7 @@ class _Processor:
             FileError: it is nothing of these.
         """
         if isinstance(value, Mapping):  # the audio column of a Hugging Face data set
-            value = value.get("bytes") or value.get("path")
+            value = value.get("path") if value.get("bytes") is None else value["bytes"]
         if isinstance(value, str | Path):
             return Path(value)
         if isinstance(value, bytes | bytearray | memoryview):

@@ -193,7 +193,7 @@ def test_rows_through_a_server_are_the_files_of_the_client(
     assert done.returncode == 0, done.stderr
     whole = files[0].read_bytes()
     given = objects(whole, str(files[1]), {"bytes": None, "path": str(files[2])}, {"bytes": whole, "path": "gone"})
-    bad = objects(b"not audio", "no-such.wav", None, 7, {"bytes": None, "path": None}, b"")
+    bad = objects(b"not audio", "no-such.wav", None, 7, {"bytes": None, "path": None}, {"bytes": b"", "path": "gone"})
     batch = {"sound": np.concatenate([given, bad]), "number": np.arange(10)}
 
     made = Reconstructor(server.grpc, column="sound", all_channels=True, parallel=2)(batch)
@@ -318,6 +318,7 @@ def test_a_diffusion_model_needs_a_seed(repository: Path) -> None:
         ({"extension": ".xyz"}, r"extension '.xyz': expected .wav, .flac, .ogg, .mp3, or None for arrays"),
         ({"extension": ".npz"}, r"extension '.npz': expected .wav"),
         ({"subtype": "32"}, r"subtype '32': .wav has 16, 24, float"),
+        ({"extension": None, "subtype": "16"}, "subtype '16': arrays have none"),
         ({"result": "error"}, "columns error, error, warning: expected different names"),
         ({"parallel": 0}, "parallel 0: expected a whole number"),
         ({"trimm": True}, "option 'trimm': expected all_channels, connection, force"),
