@@ -21,9 +21,11 @@ from tests.support import GOLDEN, run, serving
 CHAINS: dict[str, dict[str, Any]] = {
     "ddpm": {"sampler": "ddpm"},
     "ddim, 25 steps": {"sampler": "ddim", "steps": 25},
+    "dpm++sde, 25 steps": {"sampler": "dpm++sde", "steps": 25},
     "dpm++, 20 steps": {"sampler": "dpm++", "steps": 20},
     "ddim, 10 steps": {"sampler": "ddim", "steps": 10},
     "dpm++, 10 steps": {"sampler": "dpm++", "steps": 10},
+    "unipc, 10 steps": {"sampler": "unipc", "steps": 10},
     "fast": {"sampler": "fast"},
 }
 ROUNDS = 5

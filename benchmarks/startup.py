@@ -33,8 +33,9 @@ def cost(command: Sequence[str | Path]) -> Cost:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     elapsed = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"{command[0]} failed with {status}")
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
+    if process.returncode:
+        raise SystemExit(f"{command[0]} failed with {process.returncode}")
     return Cost(elapsed, usage.ru_utime + usage.ru_stime)
 
 

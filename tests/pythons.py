@@ -70,14 +70,19 @@ def run_tests(interpreter: Path, home: Path) -> bool:
 
 
 def main() -> None:
-    """Run the tests in all versions, or in those of the command line; the status is 1 if any fail."""
+    """Run the tests in all versions, or in those of the command line; the status is 1 if any fail.
+
+    A version of the command line that is not installed has failed.
+    """
     failed = []
-    for version in sys.argv[1:] or SUPPORTED:
+    asked = sys.argv[1:]
+    for version in asked or SUPPORTED:
         found = interpreter(version)
         print(f"== Python {version}: {found or 'not installed'}", flush=True)
         with tempfile.TemporaryDirectory() as name:
-            if found is not None and not run_tests(found, Path(name)):
-                failed.append(version)
+            passed = not asked if found is None else run_tests(found, Path(name))
+        if not passed:
+            failed.append(version)
     if failed:
         raise SystemExit(f"failed in Python {', '.join(failed)}")
 
