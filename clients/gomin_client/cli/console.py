@@ -82,10 +82,10 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
 
 
 def keep_what_is_loaded() -> None:
-    """Spare the garbage collector the modules that are loaded by now, in a process that is a program's own.
+    """Exclude what is loaded by now from garbage collection, if this process runs a program and nothing else.
 
-    They stay until the end. Python would search them for cycles then, which takes a fifth of the CPU time of a short
-    command. What is made later, such as resamplers, is collected as always.
+    Modules stay until the end. Python would search them for cycles then, which takes a fifth of the CPU time of a
+    short command. What is made later, such as resamplers, is collected as always.
     """
     if _is_program:
         gc.freeze()
