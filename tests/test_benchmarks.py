@@ -59,7 +59,7 @@ def test_what_a_run_of_the_client_costs() -> None:
     assert all(taken.cpu_s > 0 for taken in run)
     compared = {name: [startup.Cost(2, cpu), startup.Cost(4, cpu * 3)] for name, cpu in (("a", 1.0), ("b", 2.0))}
     assert startup.table(compared, 2).splitlines()[2:] == ["| a | 3.00 | 2.00 | 1.00 |", "| b | 3.00 | 4.00 | 2.00 |"]
-    with pytest.raises(SystemExit, match="false failed with 1$"):
+    with pytest.raises(SystemExit, match=r"false failed with 1$"):
         startup.cost(["false"])
 
 
