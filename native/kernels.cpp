@@ -96,6 +96,7 @@ inline Vector gated(Vector gate, Vector filtered) {
   return with_sign((all(0.0f) - t) / ((two + t) * (two + s)), filtered);
 }
 
+// y = sigmoid(gate)·tanh(filtered)
 void gated_tanh_row(const float* gate, const float* filtered, float* y, size_t count) {
   size_t i = 0;
   for (; i + kLanes <= count; i += kLanes) store(y + i, gated(load(gate + i), load(filtered + i)));
@@ -111,8 +112,8 @@ constexpr ptrdiff_t padded(ptrdiff_t count) { return (count + kLanes - 1) / kLan
 
 constexpr int floor_quotient(int a, int b) { return (a >= 0 ? a : a - b + 1) / b; }
 
-// An anti-aliased Snake on rows of PHASES phases; PHASES = 1 is an ordinary row. With x(i) = 0 outside 0 … T-1, the taps
-// u (up) and d (down), and f(v) = v + sin²v (see `PolyphaseSnake` in gomin_export/lowering/activations.py):
+// An anti-aliased Snake on rows of PHASES phases; PHASES = 1 is an ordinary row. With x(i) = 0 outside 0 … T-1, the
+// taps u (up) and d (down), and f(v) = v + sin²v (see `PolyphaseSnake` in gomin_export/lowering/activations.py):
 //     even(s) = f(Σ_q u(2q)·x(s + q - 3))      s = 0 … T
 //     odd(s)  = f(Σ_q u(2q+1)·x(s + q - 2))    s = 0 … T-1
 //     y(s)    = Σ_q d(2q+1)·even(s + q - 2) + Σ_q d(2q)·odd(s + q - 3)
@@ -134,7 +135,12 @@ class AntiAliasedSnake {
   static constexpr int kPadded = kColumns + 4 * kReach + 2 * kLanes;
 
   AntiAliasedSnake(const Row& row, const float* up, const float* down, ptrdiff_t first, ptrdiff_t count)
-      : row_(row), up_(up), down_(down), first_(first), count_(count), first_out_(static_cast<ptrdiff_t>(row.first_out)) {}
+      : row_(row),
+        up_(up),
+        down_(down),
+        first_(first),
+        count_(count),
+        first_out_(static_cast<ptrdiff_t>(row.first_out)) {}
 
   // x_[p][c] is column first - 2·kReach + c
   void read() {
@@ -304,7 +310,7 @@ void chain(const Stage& stage, const RowFilter& filter, const FilterRows& rows, 
   float made[gomin::kMaxRows * kFilterPadded];
   FilterRows last = rows;
   last.x = made;
-  last.columns_in = stage.columns;
+  last.columns_in = static_cast<size_t>(greater(end, 0));  // what is beyond is read by unused lanes alone
   last.stride_in = kFilterPadded;
   last.first_in = static_cast<size_t>(begin);
   if (begin < end) {
@@ -335,7 +341,7 @@ const Kernels kNeon = {"neon",
 #else
 const Kernels kScalar = {"scalar",
 #endif
-                         snake_row, gated_tanh_row, AntiAliasedSnake<1>::compute, row_filter, chain,
-                         residual_block, modulation_block};
+                         snake_row, AntiAliasedSnake<1>::compute, row_filter, chain, residual_block,
+                         modulation_block};
 
 }  // namespace gomin

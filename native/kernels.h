@@ -37,8 +37,8 @@ struct RowFilter {
   bool snake = false;  // apply v + sin²v to the result
 };
 
-// Row r of x is at x + r·stride_in; rows of y and summand, which may be null, are stride_out apart. The first value of x
-// is column first_in, that of y and summand column first_out.
+// Row r of x is at x + r·stride_in; rows of y and summand, which may be null, are stride_out apart. The first value of
+// x is column first_in, that of y and summand column first_out.
 struct FilterRows {
   const float* x;
   const float* summand;
@@ -59,8 +59,9 @@ struct Stage {
 constexpr size_t kResidualColumns = 64;  // of one block of a residual layer; four samples each
 constexpr size_t kRowGroup = 6;          // rows of a matrix product that are computed together
 
-// One residual layer of the denoiser, of R channels. The rows of weights are in groups of kRowGroup, the last one filled
-// up with 0; a group of the first half of the outputs (gate, residual) is followed by that of the second (filter, skip).
+// One residual layer of the denoiser, of R channels. The rows of weights are in groups of kRowGroup, the last one
+// filled up with 0; a group of the first half of the outputs (gate, residual) is followed by that of the second
+// (filter, skip).
 struct ResidualLayer {
   const float* dilated;      // (6 points, groups, 2, R, kRowGroup)
   const float* bias;         // (groups, 2, kRowGroup), of the convolution and of the conditioner's projection
@@ -70,7 +71,8 @@ struct ResidualLayer {
   size_t channels, bands, samples;
   size_t dilation;  // a power of 2
 
-  size_t row_groups() const { return (channels + kRowGroup - 1) / kRowGroup; }
+  // inlined everywhere: a copy that the linker keeps could have instructions that the processor does not have
+  [[gnu::always_inline]] size_t row_groups() const { return (channels + kRowGroup - 1) / kRowGroup; }
   size_t blocks() const {
     const size_t rest = samples % (4 * dilation);
     const size_t columns = samples / (4 * dilation) * dilation + (rest < dilation ? rest : dilation);
@@ -93,8 +95,6 @@ struct Kernels {
   const char* name;
   // y = v + sin²v, v = gain·u
   void (*snake)(const float* u, float gain, float* y, size_t count);
-  // sigmoid(gate)·tanh(filtered)
-  void (*gated_tanh)(const float* gate, const float* filtered, float* y, size_t count);
   // Columns first … first + count - 1 of a row, count ≤ kBlock. up, down: kTaps values each.
   void (*anti_aliased_snake)(const Row& row, const float* up, const float* down, size_t first, size_t count);
   // columns first … first + count - 1 of all rows of y; count ≤ kFilterBlock

@@ -3,7 +3,6 @@
 //   Snake(u[, gain (C,)]) -> y                  v + sin²v with v = u, or gain·u for u (B, C, T)
 //   AntiAliasedSnake(x, up, down) -> y          Snake at twice the rate between two filters, (C, 12) taps each, for
 //                                               x (B, C, T)
-//   GatedTanh(gate, filtered) -> y              sigmoid(gate)·tanh(filtered), equal shapes
 //   RowFilter(x, weight[, summand]) -> y        a filter over rows and columns, the same for all channels.
 //                                               x (B, R, 1, C, J), weight (R', R, K), attributes left and right:
 //                                               y (B, R', 1, C, J + left + right - K + 1) has at row r and column j
@@ -37,8 +36,9 @@ namespace gomin {
 namespace {
 
 constexpr size_t kMaxRank = 8;
-constexpr size_t kMostParts = 64;           // of a residual layer; each has its own scratch memory for some milliseconds
+constexpr size_t kMostParts = 64;  // of a residual layer; each has its own scratch memory for some milliseconds
 constexpr size_t kSamplesPerCall = 16384;  // of one call on a thread; some microseconds
+constexpr int64_t kMostPadding = 1 << 20;  // columns on either side of a filter's input
 
 struct Shape {
   int64_t sizes[kMaxRank];
@@ -96,6 +96,10 @@ class Call {
     Tensor tensor;
     const ort::Value* value = nullptr;
     if (!ok(api_.input(context_, index, &value))) return tensor;
+    if (value == nullptr) {
+      fail("an input has no name");
+      return tensor;
+    }
     ort::TensorInfo* info = nullptr;
     if (!ok(api_.tensor_info(value, &info))) return tensor;
     if (ok(api_.rank(info, &tensor.shape.rank))) {
@@ -199,17 +203,6 @@ void compute_snake(const Kernel& kernel, Call& call) {
       kernel.kernels.snake(u.data + begin, scaled ? gain.data[row % channels] : 1.0f, y + begin, count);
       begin += count;
     }
-  });
-}
-
-void compute_gated_tanh(const Kernel& kernel, Call& call) {
-  const Tensor gate = call.input(0), filtered = call.input(1);
-  if (!call.good()) return;
-  if (!(gate.shape == filtered.shape)) return call.fail("expected inputs of equal shapes");
-  float* y = call.output(gate.shape);
-  if (!call.good()) return;
-  call.parallel(gate.shape.count(), kSamplesPerCall, [&](size_t begin, size_t end) {
-    kernel.kernels.gated_tanh(gate.data + begin, filtered.data + begin, y + begin, end - begin);
   });
 }
 
@@ -463,12 +456,17 @@ ort::Status* create(const ort::CustomOp* op, const ort::Api* api, const ort::Ker
   if (dilation < 1 || (dilation & (dilation - 1)) != 0 || dilation > (int64_t{1} << 32)) {
     return api->create_status(ort::kInvalidArgument, "gomin ResidualLayer: dilation must be a power of 2");
   }
+  const int64_t paddings[] = {attribute(*api, info, "left", 0), attribute(*api, info, "right", 0),
+                              attribute(*api, info, "first_left", 0), attribute(*api, info, "first_right", 0)};
+  for (const int64_t padding : paddings) {
+    if (padding < -kMostPadding || padding > kMostPadding) {
+      return api->create_status(ort::kInvalidArgument, "gomin: a filter has more than 1048576 columns of padding");
+    }
+  }
   void* memory = std::malloc(sizeof(Instance));
   if (memory == nullptr) return api->create_status(ort::kFail, "gomin: out of memory");
-  *instance = new (memory) Instance{{*api, *kernels, dilation, attribute(*api, info, "left", 0),
-                                     attribute(*api, info, "right", 0), attribute(*api, info, "first_left", 0),
-                                     attribute(*api, info, "first_right", 0)},
-                                    described(op)};
+  *instance = new (memory)
+      Instance{{*api, *kernels, dilation, paddings[0], paddings[1], paddings[2], paddings[3]}, described(op)};
   return nullptr;
 }
 
@@ -542,7 +540,6 @@ constexpr ort::CustomOp custom_op(size_t (*overwrites)(int**, int**), bool keeps
 const Operator kOperators[] = {
     {custom_op(may_overwrite<0>), "Snake", 2, 1, compute_snake},
     {custom_op(nullptr), "AntiAliasedSnake", 3, 3, compute_anti_aliased_snake},
-    {custom_op(may_overwrite<0>), "GatedTanh", 2, 2, compute_gated_tanh},
     {custom_op(may_overwrite<2>, false), "RowFilter", 3, 2, compute_row_filter},
     {custom_op(nullptr, false), "SnakeFilter", 4, 4, compute_snake_filter},
     {custom_op(nullptr, false), "RowFilterPair", 3, 3, compute_filter_pair},
@@ -558,7 +555,10 @@ ort::Status* domain_of(const ort::Api& api, ort::CustomOpDomain** domain) {
   ort::CustomOpDomain* made = nullptr;
   if (ort::Status* status = api.create_domain("gomin", &made)) return status;
   for (const Operator& op : kOperators) {
-    if (ort::Status* status = api.add_operator(made, &op.custom_op)) return status;
+    if (ort::Status* status = api.add_operator(made, &op.custom_op)) {
+      api.release_domain(made);
+      return status;
+    }
   }
   // of two threads at the same time the first one's is used by both
   if (shared.compare_exchange_strong(*domain, made)) {

@@ -1,4 +1,4 @@
-"""Activations as single operators of our own library, for ONNX Runtime on CPUs: `--target native`.
+"""Activations, and filters on phases, as operators of our own library for ONNX Runtime: `--target native`.
 
 Each operator is defined here as a PyTorch operator, `torch.ops.gomin.…`, with an implementation that says what it
 computes; `gomin_export.onnx.operators` names the node of domain gomin that it becomes, and `native/` at the top of the
@@ -53,12 +53,6 @@ def anti_aliased_snake(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
     sine = torch.sin(u)
     y = F.conv1d(u + sine * sine, down[:, None], padding=LPF_TAPS // 2, groups=channels)  # (B, C, 2T + 2)
     return y[..., 1 : 2 * samples : 2].clone()
-
-
-@torch.library.custom_op("gomin::gated_tanh", mutates_args=())
-def gated_tanh(gate: Tensor, filtered: Tensor) -> Tensor:
-    """sigmoid(gate)·tanh(filtered), of equal shapes."""
-    return torch.sigmoid(gate) * torch.tanh(filtered)
 
 
 @torch.library.custom_op("gomin::row_filter", mutates_args=())
@@ -116,7 +110,7 @@ def _filtered(x: Tensor, weight: Tensor, left: int, right: int) -> Tensor:
     return F.conv3d(F.pad(x, (left, right)), weight[:, :, None, None])
 
 
-for _operator in (snake, anti_aliased_snake, gated_tanh):
+for _operator in (snake, anti_aliased_snake):
     _operator.register_fake(lambda x, *_: torch.empty_like(x))
 
 

@@ -213,6 +213,7 @@ class PhaseCosts:
         activated: for each pair of convolutions: what an anti-aliased Snake on phases costs more than one that is not.
         convolved: for each convolution: the difference of all other steps.
         block: channels are padded to a multiple of this.
+        dilation: largest dilation of a convolution on phases.
     """
 
     gathered: int
@@ -220,10 +221,12 @@ class PhaseCosts:
     activated: int
     convolved: int = 0
     block: int = 1
+    dilation: float = math.inf
 
 
 ONNX_OPERATORS = PhaseCosts(gathered=26, written=12, activated=300)
-OWN_OPERATORS = PhaseCosts(gathered=0, written=0, activated=0, convolved=230, block=16)
+# the dilation: an operator's filter spans at most 32 columns, kMaxReach in native/kernels.h
+OWN_OPERATORS = PhaseCosts(gathered=0, written=0, activated=0, convolved=230, block=16, dilation=20)
 _WORTH = 0.95  # the weights double, which must pay
 
 
@@ -237,7 +240,10 @@ def phases_pay(block: ResBlock, samples_per_frame: int, costs: PhaseCosts = ONNX
     """
     convs: Any = [*block.convs1, *block.convs2]
     same_filter = bool((block.lpf == block.lpf[:1]).all())
-    if samples_per_frame % PHASES or not same_filter or any(conv.dilation[0] % 2 == 0 for conv in convs):
+    dilations = [conv.dilation[0] for conv in convs]
+    if any(dilation % 2 == 0 or dilation > costs.dilation for dilation in dilations):
+        return False
+    if samples_per_frame % PHASES or not same_filter:
         return False
     direct = sum(PHASES * conv.in_channels * conv.kernel_size[0] for conv in convs)
     phased = sum(_cost(conv, costs) for conv in convs) + costs.activated * len(block.convs1)

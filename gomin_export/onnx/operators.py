@@ -18,7 +18,7 @@ VERSION = 1  # raised if an operator changes its meaning; the library has the ve
 OPERATORS = f"{DOMAIN} {VERSION}"
 
 _FLOAT = ("T", ["tensor(float)"], "float32")
-_OUTPUT = OpSchema.FormalParameter("y", "T", "of the shape of the first input")
+_OUTPUT = OpSchema.FormalParameter("y", "T", "like the first input, except for filters over rows")
 
 
 def _register(name: str, description: str, attributes: Mapping[str, int] = {}, **inputs: str) -> None:
@@ -85,7 +85,6 @@ _register(
     first="(R', R, K) of the first filter",
     weight="(R″, R', K')",
 )
-_register("GatedTanh", "sigmoid(gate)·tanh(filtered)", gate="any shape", filtered="of the same shape")
 _register(
     "ResidualLayer",
     "a layer of the denoiser; weights in groups of six rows",
@@ -139,7 +138,6 @@ TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.gomin.row_filter.default: _row_filter,
     torch.ops.gomin.snake_filter.default: _snake_filter,
     torch.ops.gomin.row_filter_pair.default: _row_filter_pair,
-    torch.ops.gomin.gated_tanh.default: _opset.GatedTanh,
     torch.ops.gomin.residual_layer.default: _residual_layer,
     torch.ops.gomin.modulation.default: _opset.Modulation,
 }

@@ -1,5 +1,5 @@
-// Calls the kernels with arrays of exactly the size that they may touch, for random sizes and values. It is compiled with
-// AddressSanitizer and UndefinedBehaviorSanitizer, which end it at the first access beyond an array.
+// Calls the kernels with arrays of exactly the size that they may touch, for random sizes and values. It is compiled
+// with AddressSanitizer and UndefinedBehaviorSanitizer, which end it at the first access beyond an array.
 //
 //   guards SECONDS SEED
 
@@ -32,10 +32,9 @@ size_t length(size_t block) { return 1 + (below(2) == 0 ? below(70) : block - 40
 
 void rows(const gomin::Kernels& kernels) {
   const size_t count = length(1024);
-  auto u = values(count), v = values(count), y = values(count);
+  auto u = values(count), y = values(count);
   kernels.snake(u.get(), 0.5f, y.get(), count);
   kernels.snake(u.get(), 2.0f, u.get(), count);
-  kernels.gated_tanh(u.get(), v.get(), y.get(), count);
 }
 
 void anti_aliased(const gomin::Kernels& kernels) {
@@ -134,7 +133,10 @@ int main(int, char** arguments) {
   std::vector<const gomin::Kernels*> available = {&gomin::kScalar};
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) available.push_back(&gomin::kAvx2);
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) available.push_back(&gomin::kAvx512);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl")) {
+    available.push_back(&gomin::kAvx512);
+  }
 #elif defined(__aarch64__)
   available.push_back(&gomin::kNeon);
 #endif

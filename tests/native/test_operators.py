@@ -195,26 +195,6 @@ def test_snake_with_a_gain_for_each_channel(library: Path, instruction_set: str)
         np.testing.assert_allclose(operator(x, gain), exact + np.sin(exact) ** 2, rtol=0, atol=4e-6)
 
 
-def test_gated_tanh(library: Path, instruction_set: str) -> None:
-    generator = np.random.default_rng(0)
-    gate, filtered = (
-        (generator.standard_normal((3, 33_334)) * 10 ** generator.uniform(-6, 2, (3, 33_334))).astype(np.float32)
-        for _ in range(2)
-    )
-    wide = gate.astype(np.float64)
-    exact = np.tanh(filtered.astype(np.float64)) / (1 + np.exp(-np.clip(wide, -80, None)))
-
-    actual, parallel = (Operator(library, "GatedTanh", 2, threads)(gate, filtered) for threads in (1, 2))
-
-    np.testing.assert_allclose(actual, exact, rtol=6e-7, atol=1e-30)
-    np.testing.assert_array_equal(parallel, actual)
-    limits = np.array([np.inf, -np.inf, np.nan, 0, 1], np.float32)
-    one = np.ones_like(limits)
-    operator = Operator(library, "GatedTanh", 2)
-    np.testing.assert_allclose(operator(one, limits), np.tanh(limits) * 0.73105858, rtol=1e-6)
-    np.testing.assert_allclose(operator(limits, one), np.array([1, 0, np.nan, 0.5, 0.73105858]) * 0.76159416, atol=1e-7)
-
-
 @pytest.mark.parametrize(("left", "right"), [(0, 0), (2, 2), (3, -1), (-2, 0), (7, 9)])
 def test_row_filter(library: Path, instruction_set: str, left: int, right: int) -> None:
     weight = noise(5, 7, 3)
@@ -245,28 +225,28 @@ def test_lengths_stay_unknown_or_keep_their_name(library: Path) -> None:
 
 
 def test_memory_that_is_still_needed_is_not_overwritten(library: Path) -> None:
-    """Snake and GatedTanh may write over their first input. Here each one is needed again."""
+    """Snake may write over its input. Here each one is needed again."""
     nodes = [
         helper.make_node("Snake", ["u"], ["a"], domain="gomin"),
         helper.make_node("Snake", ["a"], ["b"], domain="gomin"),
-        helper.make_node("GatedTanh", ["b", "b"], ["c"], domain="gomin"),
+        helper.make_node("Snake", ["b"], ["c"], domain="gomin"),
         helper.make_node("Add", ["a", "b"], ["d"]),
         helper.make_node("Add", ["c", "d"], ["y"]),
     ]
     u = noise(40_000)
-    a = u + np.sin(u) ** 2
+    a = u + np.sin(u.astype(np.float64)) ** 2
     b = a + np.sin(a) ** 2
+    c = b + np.sin(b) ** 2
 
     (actual,) = session(library, nodes, {"u": None}, ["y"], threads=2).run(None, {"u": u})
 
-    np.testing.assert_allclose(actual, np.tanh(b) / (1 + np.exp(-b)) + a + b, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(actual, a + b + c, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("name", "shapes", "message"),
     [
         ("Snake", [(2, 3, 4), (4,)], r"gomin Snake: expected u \(B, C, T\) and gain \(C\)"),
-        ("GatedTanh", [(2, 3), (3, 2)], "gomin GatedTanh: expected inputs of equal shapes"),
         ("AntiAliasedSnake", [(2, 3), (3, 12), (3, 12)], r"gomin AntiAliasedSnake: expected x \(B, C, T\)"),
         ("AntiAliasedSnake", [(1, 3, 9), (3, 12), (3, 11)], r"expected up and down of shape \(C, 12\)"),
         ("RowFilter", [(1, 4, 1, 3, 9), (7, 3, 2)], "the filter is for another number of rows"),
@@ -286,6 +266,20 @@ def test_wrong_shapes_are_refused(library: Path, name: str, shapes: list[tuple[i
 
     with pytest.raises(Exception, match=message):
         operator(*(noise(*shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("paddings", [{"left": 2**40, "right": -(2**40)}, {"first_left": -(2**63), "right": 2**62}])
+def test_padding_beyond_every_signal_is_refused(library: Path, paddings: dict[str, int]) -> None:
+    with pytest.raises(Exception, match="gomin: a filter has more than 1048576 columns of padding"):
+        Operator(library, "RowFilterPair", 3, **paddings)
+
+
+def test_an_optional_input_without_a_name_is_refused(library: Path) -> None:
+    node = helper.make_node("RowFilter", ["x", "weight", ""], ["y"], domain="gomin")
+    filtering = session(library, [node], {"x": None, "weight": None}, ["y"])
+
+    with pytest.raises(Exception, match="gomin RowFilter: an input has no name"):
+        filtering.run(None, {"x": noise(1, 4, 1, 3, 9), "weight": noise(7, 4, 2)})
 
 
 def test_an_unknown_instruction_set_is_refused(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,38 @@ def test_threads_and_items_do_not_change_a_value(library: Path, dilation: int) -
     np.testing.assert_array_equal(alone, together[1:2])
 
 
+class Gate:
+    """A layer of one channel that adds sigmoid(gate)·tanh(filtered) to a signal of 0."""
+
+    def __init__(self, library: Path) -> None:
+        self.operator = Operator(library, "ResidualLayer", 8)
+        self.dilated, self.projection, self.output, self.bias = (
+            np.zeros(shape, np.float32) for shape in ((6, 1, 2, 1, 6), (1, 2, 2, 6), (1, 2, 1, 6), (1, 2, 6))
+        )
+        self.projection[0, 0, 0, 0] = self.projection[0, 1, 1, 0] = self.output[0, 0, 0, 0] = 1
+
+    def __call__(self, conditioner: Array, gate: float = 0, filtered: float = 0) -> Array:
+        """Args: conditioner: (1, 2, N), gate and filtered; gate, filtered: what is added to them, as biases."""
+        bias = self.bias.copy()
+        bias[0, :, 0] = gate, filtered
+        inputs = np.zeros_like(conditioner), np.zeros((1, 1), np.float32), conditioner
+        return self.operator(*inputs, self.dilated, bias, self.projection, self.output, self.bias)[0, 0]
+
+
+def test_the_gate_is_as_accurate_as_float32_allows(library: Path, instruction_set: str) -> None:  # noqa: F811
+    generator = np.random.default_rng(0)
+    shape = (1, 2, 100_002)
+    conditioner = (generator.standard_normal(shape) * 10 ** generator.uniform(-6, 2, shape)).astype(np.float32)
+    gate, filtered = conditioner[0].astype(np.float64)
+    layer, nothing = Gate(library), np.zeros((1, 2, 1), np.float32)
+
+    exact = np.tanh(filtered) / (1 + np.exp(-np.clip(gate, -80, None)))
+    np.testing.assert_allclose(layer(conditioner), exact, rtol=6e-7, atol=1e-30)
+    for value, sigmoid in ((np.inf, 1), (-np.inf, 0), (np.nan, np.nan), (0, 0.5), (1, 0.73105858)):
+        np.testing.assert_allclose(layer(nothing, 1, value), np.tanh([value]) * 0.73105858, rtol=1e-6)
+        np.testing.assert_allclose(layer(nothing, value, 1), [sigmoid * 0.76159416], rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize("samples", [1, 63, 300, 1500])
 def test_modulation(library: Path, instruction_set: str, samples: int) -> None:  # noqa: F811
     torch.manual_seed(0)

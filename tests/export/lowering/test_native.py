@@ -18,7 +18,6 @@ from gomin_export.lowering.native import (
     NativeAntiAliasedSnake,
     NativePhasedResBlock,
     NativeSnake,
-    gated_tanh,
     with_operators,
 )
 from gomin_export.lowering.polyphase import PhasedResBlock, from_phases, to_phases
@@ -38,7 +37,6 @@ def test_operators_equal_the_modules_that_they_replace(length: int) -> None:
     close(NativeAntiAliasedSnake(polyphase)(x), polyphase(x))
     close(NativeSnake()(x), FoldedSnake()(x), 0)
     close(NativeSnake(gain)(x), HalfFoldedSnake(gain, torch.float64)(x), 0)
-    close(gated_tanh(x, 2 * x), torch.sigmoid(x) * torch.tanh(2 * x), 0)
 
 
 @pytest.mark.parametrize("kernel", [3, 7, 11])

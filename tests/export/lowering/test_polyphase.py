@@ -125,6 +125,14 @@ class TestChoice:
             cost = products + costs.gathered * gathered + costs.written * rows
             assert polyphase._cost(conv, costs) == pytest.approx(cost)
 
+    def test_own_operators_have_filters_of_32_columns(self) -> None:
+        """More are refused when the model runs; the largest dilation that is chosen needs no more."""
+        assert phases_pay(block(11, (1, 19), channels=384), 16, OWN_OPERATORS)
+        assert not phases_pay(block(11, (1, 21), channels=384), 16, OWN_OPERATORS)
+        for kernel in (3, 5, 7, 11):
+            made = WinogradConv(nn.Conv1d(1, 1, kernel, dilation=19))
+            assert max(rows.weight.shape[-1] for rows in (made.analysis, made.synthesis)) <= 32
+
     def test_own_operators_pay_with_fewer_channels(self) -> None:
         """What was faster when single blocks were measured; channels are computed in blocks of 16."""
         chosen = [
