@@ -127,14 +127,15 @@ def operator_library(tmp_path_factory: pytest.TempPathFactory) -> OperatorLibrar
     """The library of our own operators, as an installation has it; built here if this tree has none."""
     from gomin_client.native.library import find_library
 
-    library = find_library()
-    if library is None:
-        with FileLock(tmp_path_factory.getbasetemp().parent / "operators.lock"):
-            command = [sys.executable, ROOT / "native" / "build.py"]
-            built = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = ""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "operators.lock"):
         library = find_library()
+        if library is None:
+            command = [sys.executable, ROOT / "native" / "build.py"]
+            said = subprocess.run(command, capture_output=True, text=True, check=False).stderr.strip()
+            library = find_library()
     if library is None:
-        missing(f"the operator library ({built.stderr.strip()})")
+        missing(f"the operator library ({said})")
     assert library is not None
     return library
 
