@@ -26,6 +26,7 @@ SECOND, TEN_SECONDS = 94, 938  # mel frames
 CHAIN_FRAMES = 24  # of a whole chain, 50 steps of which take long
 LOWERINGS = "lowerings"
 CHAIN = "chain"
+NOT_IN_CHART = (CHAIN, LOWERINGS)  # not compared with PyTorch
 ALL = ("gan-1s", "gan-10s", "denoiser", CHAIN, LOWERINGS)
 
 Contenders = dict[str, Callable[[], Worker]]
@@ -93,7 +94,7 @@ def main() -> None:
         }
         results: dict[str, Any] = {"machine": found, "quick": asked.quick, "comparisons": []}
         for part in dict.fromkeys(asked.only or ALL):
-            results["comparisons"].append(measure(models, *planned[part], in_chart=part != LOWERINGS))
+            results["comparisons"].append(measure(models, *planned[part], in_chart=part not in NOT_IN_CHART))
             if part != LOWERINGS:  # measured without the server
                 results["server_peak_mb"] = machine.peak_of_server(server)
             written = report.write(results, asked.output)  # a later part may fail
