@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gomin_client.cli import options as o
 from gomin_client.cli.console import echo, to_json
 from gomin_client.cli.records import with_records
+from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import Interrupted
 
 if TYPE_CHECKING:
     from gomin_client.tools.load_test import LoadResult
+
+Concurrency = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--concurrency",
+        "-c",
+        metavar="NUMBER",
+        min=1,
+        max=MOST_CONCURRENT,
+        help="Number of requests in flight; repeatable. Default: 1, 2, 4 and 8.",
+        show_default=False,
+    ),
+]
+AudioSeconds = Annotated[
+    float, typer.Option("--audio", metavar="SECONDS", help="Duration of the audio of each request, in seconds.")
+]
+Duration = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Duration of the test at each concurrency, in seconds; requests in flight at its end are waited for.",
+    ),
+]
 
 
 @with_records
 def bench(
     *,
     model: o.ModelOptions,
-    concurrency: o.Concurrency = None,
-    audio: o.AudioSeconds = 2.0,
-    duration: o.Duration = 10.0,
+    concurrency: Concurrency = None,
+    audio: AudioSeconds = 2.0,
+    duration: Duration = 10.0,
     as_json: o.Json = False,
 ) -> None:
     """Measure a server under load: throughput, latencies, and the server's own statistics.

@@ -9,6 +9,7 @@ import typer
 
 from gomin_client.cli import options as o
 from gomin_client.cli.bench import bench
+from gomin_client.cli.calibrate import calibrate
 from gomin_client.cli.console import Version, echo, run, to_json
 from gomin_client.cli.convert import ListsOfFiles, convert
 from gomin_client.cli.info import info
@@ -221,6 +222,7 @@ def compare(
 app.command()(results)
 app.command()(info)
 app.command()(bench)
+app.command()(calibrate)
 
 
 @app.callback()

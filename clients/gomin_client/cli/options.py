@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gomin_client import DEFAULT_URL
-from gomin_client.contract.choices import MOST_CONCURRENT, SAMPLERS, SCHEDULES
+from gomin_client.contract.choices import SAMPLERS, SCHEDULES
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 from gomin_client.transports.connection import Connection, parse_headers
@@ -83,29 +83,6 @@ Plot = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON summary, and nothing else, to standard output.")]
-Concurrency = Annotated[
-    list[int] | None,
-    typer.Option(
-        "--concurrency",
-        "-c",
-        metavar="NUMBER",
-        min=1,
-        max=MOST_CONCURRENT,
-        help="Number of requests in flight; repeatable. Default: 1, 2, 4 and 8.",
-        show_default=False,
-    ),
-]
-AudioSeconds = Annotated[
-    float, typer.Option("--audio", metavar="SECONDS", help="Duration of the audio of each request, in seconds.")
-]
-Duration = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        metavar="SECONDS",
-        help="Duration of the test at each concurrency, in seconds; requests in flight at its end are waited for.",
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -355,8 +332,8 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """The model that vocodes; see `Vocoder`."""
+class RequestOptions:
+    """A model, and the requests to it; see `Vocoder`."""
 
     url: Url = None
     model: Model = "gan"
@@ -373,6 +350,24 @@ class ModelOptions:
     in_flight: Annotated[
         int, typer.Option(metavar="NUMBER", min=1, max=64, help="Number of windows of one file that are in flight.")
     ] = 2
+
+    def connect(self, connection: Connection, sampling: SamplerSettings | None = None) -> PinnedModel:
+        """Connect to the model.
+
+        Raises:
+            GominError: see `Vocoder`.
+        """
+        from gomin_client.inference.pinned import PinnedModel
+        from gomin_client.transports.registry import connect
+
+        transport = connect(self.url or DEFAULT_URL, connection)
+        return PinnedModel(transport, self.model, sampling, connection, self.window, self.in_flight)
+
+
+@dataclass(frozen=True)
+class ModelOptions(RequestOptions):
+    """The model that vocodes; see `Vocoder`."""
+
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
 
@@ -382,12 +377,7 @@ class ModelOptions:
         Raises:
             GominError: see `Vocoder`.
         """
-        from gomin_client.inference.pinned import PinnedModel
-        from gomin_client.transports.registry import connect
-
-        connection = self.connection.build()
-        transport = connect(self.url or DEFAULT_URL, connection)
-        return PinnedModel(transport, self.model, self.sampling.build(), connection, self.window, self.in_flight)
+        return self.connect(self.connection.build(), self.sampling.build())
 
 
 def all_channels(channels: str) -> bool:

@@ -108,9 +108,13 @@ class PinnedModel:
                 f"model {self.model} is of kind {self.contract.kind}: it does not make audio from a mel; "
                 f"models that do are of kind {' or '.join(VOCODER_KINDS)}"
             )
-        self.sampling = _resolved(sampling, self.contract, described)
+        self._described = described
         self.sample_rate = self.contract.mel.sample_rate
         self.takes_seed = self.contract.kind == contract.DIFFUSION
+        self._choose_chain(sampling)
+
+    def _choose_chain(self, sampling: SamplerSettings | None) -> None:
+        self.sampling = _resolved(sampling, self.contract, self._described)
         self._steps = 1 if self.sampling is None or self.sampling.steps is None else self.sampling.steps
         self.chain_halo_frames = self.contract.halo_frames * self._steps
 
@@ -137,6 +141,13 @@ class PinnedModel:
         """
         other = self._copy()
         other._window = choose_size(window, self.chain_halo_frames, self.contract.max_frames)
+        return other
+
+    def with_chain(self, sampling: SamplerSettings, window: int | None = None) -> Self:
+        """The same model with another sampling chain, on the same connection; arguments and errors: see `Vocoder`."""
+        other = self._copy()
+        other._choose_chain(sampling)
+        other._window = choose_size(window, other.chain_halo_frames, self.contract.max_frames)
         return other
 
     def until(self, ended: threading.Event) -> Self:

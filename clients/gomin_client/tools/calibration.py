@@ -1,4 +1,4 @@
-"""Chains of a diffusion model on a server, measured over recordings: their speed, and their distances.
+"""Chains of a diffusion model, measured over recordings: their speed, and their distances.
 
 Every chain starts from the same noise field, so that its result can be compared with that of the full chain. Distances
 to the recordings alone reward short chains, whose results are too smooth.
@@ -6,24 +6,48 @@ to the recordings alone reward short chains, whose results are too smooth.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from gomin_client.batch.inputs import STREAM, find_sources
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files.atomic import atomic_write
-from gomin_client.mel.features import MelConfig, Wave
+from gomin_client.files.formats import AUDIO
+from gomin_client.inference.pinned import PinnedModel
+from gomin_client.mel.features import Mel, MelConfig, Wave, mel_spectrogram
+from gomin_client.sampling import registry
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.tools.compare import distance, read_mono
 
-FULL = SamplerSettings("ddpm")  # the chain over all timesteps, that others are compared with
+FULL_SAMPLER = "ddpm"  # its chain over all timesteps is the one that others are compared with
+DEFAULT_STEPS = (5, 10, 15, 20, 25)
+DEFAULT_ETAS = (0.0,)
 
-# (wave (samples,), chain) -> audio (samples,), and the seconds that the server took for it
-Reconstruct = Callable[[Wave, SamplerSettings], tuple[Wave, float]]
+# (mel (n_mels, frames), chain) -> audio (hop_length · frames,), and the seconds from the first request to the last
+# answer
+Synthesize = Callable[[Mel, SamplerSettings], tuple[Wave, float]]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording to measure on.
+
+    Attributes:
+        path: its file.
+        sha256: SHA-256 of the file, by which measurements recognize it wherever it is.
+    """
+
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -32,9 +56,10 @@ class Measurement:
 
     Attributes:
         chain: the chain, with its number of steps.
-        recording: name of the recording.
-        audio_s: its duration, in seconds.
-        elapsed_s: seconds that the server took.
+        recording: name of the recording's file.
+        sha256: SHA-256 of that file.
+        audio_s: duration of the recording, in seconds.
+        elapsed_s: seconds from the first request to the last answer.
         log_mel_l1_db: mel distance between result and recording, in dB.
         log_magnitude_l1: multi-resolution STFT distance between the two.
         to_full_db: mel distance between the result and that of the full chain, in dB.
@@ -42,6 +67,7 @@ class Measurement:
 
     chain: SamplerSettings
     recording: str
+    sha256: str
     audio_s: float
     elapsed_s: float
     log_mel_l1_db: float
@@ -59,70 +85,95 @@ class Measurement:
         Raises:
             ValueError, TypeError, KeyError: a property is missing, unknown or of the wrong type.
         """
-        return cls(**{**given, "chain": SamplerSettings.from_parameters(dict(given["chain"]))})
+        values = {**given, "chain": SamplerSettings.from_parameters(dict(given["chain"]))}
+        for field in fields(cls):
+            value = values[field.name]
+            if field.type == "float" and not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise ValueError(f"{field.name} {value!r}: expected a number, 0 or more")
+        if not (values["audio_s"] and values["elapsed_s"]):
+            raise ValueError("audio_s, elapsed_s: expected more than 0")
+        return cls(**values)
 
 
-@dataclass(frozen=True)
-class ChainResult:
-    """One chain over all recordings: the means of its distances, weighted by duration, and its speed.
+def find_recordings(inputs: Sequence[str]) -> list[Recording]:
+    """The recordings that arguments stand for; of files with the same content, the first.
 
-    Attributes:
-        chain: the chain, with its number of steps.
-        times_real_time: seconds of audio made per second.
-        log_mel_l1_db, log_magnitude_l1, to_full_db: see `Measurement`.
-        is_optimal: whether no other chain is at least as fast and as near to the full chain, and better in one.
+    Raises:
+        UsageError: see `find_sources`; or standard input.
+        FileError: a file or folder cannot be read.
     """
-
-    chain: SamplerSettings
-    times_real_time: float
-    log_mel_l1_db: float
-    log_magnitude_l1: float
-    to_full_db: float
-    is_optimal: bool = False
+    sources = find_sources(inputs, (AUDIO,))
+    if sources.problems:
+        raise FileError(sources.problems[0])
+    found: dict[str, Recording] = {}
+    for source in sources.sources:
+        if source.path == STREAM:
+            raise UsageError("standard input (-) can be read only once: give files or a folder")
+        try:
+            with source.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise FileError(f"{source.path}: cannot be read: {error.strerror or error}") from error
+        found.setdefault(digest, Recording(source.path, digest))
+    return list(found.values())
 
 
 def grid(
-    samplers: Sequence[str], steps: Sequence[int], etas: Sequence[float], num_diffusion_steps: int
+    samplers: Sequence[str] | None,
+    steps: Sequence[int] | None,
+    etas: Sequence[float] | None,
+    schedule: str,
+    num_diffusion_steps: int,
 ) -> list[SamplerSettings]:
     """The chains of a grid, the full one first, without those that a sampler does not have.
 
     Args:
-        samplers: names of samplers.
-        steps: numbers of steps; of samplers with a fixed number, that number is taken.
-        etas: shares of fresh noise, of samplers that have an eta.
+        samplers: names of samplers; None for all but that of the full chain.
+        steps: numbers of steps; samplers with a fixed number have that number. None for `DEFAULT_STEPS`.
+        etas: shares of fresh noise, of samplers that have an eta. None for `DEFAULT_ETAS`.
+        schedule: the noise schedule that the denoiser was trained with.
         num_diffusion_steps: timesteps that the denoiser was trained with.
 
     Raises:
         UsageError: an unknown sampler, or a value that no sampler of the grid takes.
     """
-    chains = [FULL.resolved(num_diffusion_steps)]
-    refusal: dict[str, str] = {}  # value → why the last sampler that was tried does not take it
+    refused: dict[str, str] = {}  # value that was asked for → why the first sampler does not take it
     taken: set[str] = set()
-    for sampler in samplers:
-        of_sampler: list[SamplerSettings] = []
-        numbers: Sequence[int | None] = steps or (None,)
-        for number, eta in itertools.product(numbers, (None, *etas)):
-            values = {f"steps {number}": number, f"eta {eta}": eta}
-            given = {name for name, value in values.items() if value is not None}
+
+    def accepted(name: str, sampler: str, values: Iterable[Any], *, asked: bool) -> list[dict[str, Any]]:
+        """Those values of one setting that the sampler takes, as settings; no setting if it takes none."""
+        settings = []
+        for value in values:
             try:
-                of_sampler.append(SamplerSettings(sampler, number, eta=eta).resolved(num_diffusion_steps))
-                taken |= given
+                SamplerSettings(sampler, schedule=schedule, **{name: value}).resolved(num_diffusion_steps)
             except ValueError as error:
-                refusal |= dict.fromkeys(given, str(error))
-        if not of_sampler:  # it has a number of steps of its own
-            try:
-                of_sampler = [SamplerSettings(sampler).resolved(num_diffusion_steps)]
-            except ValueError as error:
-                raise UsageError(str(error)) from error
-        chains += of_sampler
-    for value, why in refusal.items():
+                if asked:
+                    refused.setdefault(f"{name} {value}", str(error))
+            else:
+                taken.add(f"{name} {value}")
+                settings.append({name: value})
+        return settings or [{}]
+
+    def resolved(sampler: str, **settings: Any) -> SamplerSettings:
+        try:
+            return SamplerSettings(sampler, schedule=schedule, **settings).resolved(num_diffusion_steps)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    chains = [resolved(FULL_SAMPLER)]
+    for sampler in samplers or [name for name in registry.SAMPLERS if name != FULL_SAMPLER]:
+        numbers = accepted("steps", sampler, steps or DEFAULT_STEPS, asked=steps is not None)
+        # always sent: a request without eta gets that of the model's default chain, if that has the same sampler
+        shares = accepted("eta", sampler, etas or DEFAULT_ETAS, asked=etas is not None)
+        chains += [resolved(sampler, **number, **share) for number, share in itertools.product(numbers, shares)]
+    for value, why in refused.items():
         if value not in taken:
             raise UsageError(f"{value}: no sampler of the grid takes it: {why}")
     return list(dict.fromkeys(chains))
 
 
-class ResultsFile:
-    """Measurements in a file of JSON lines, so that an interrupted calibration continues and a repeated one agrees."""
+class MeasurementsFile:
+    """Measurements as JSON Lines, so that an interrupted calibration continues and a repeated one agrees."""
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         """Read what is there.
@@ -132,150 +183,117 @@ class ResultsFile:
             about: what the measurements depend on: model, version, server, seed; the file's first line.
 
         Raises:
-            FileError: the file holds something else, or measurements of another model.
+            FileError: the file contains something else, or measurements of another model.
         """
-        self._path = path
+        self.path = path
         self._about = about
-        self.measurements: list[Measurement] = []
-        if not path.exists():
-            return
+        self._measurements: dict[tuple[SamplerSettings, str], Measurement] = {}
         try:
+            if not path.exists():
+                return
             first, *lines = path.read_text(encoding="utf-8").splitlines()
             known = json.loads(first)
-            self.measurements = [Measurement.from_dict(json.loads(line)) for line in lines]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise FileError(f"{path}: is not a results file of gomin-client calibrate: {error}") from error
-        if known != about:
+            for line in lines:
+                self._keep(Measurement.from_dict(json.loads(line)))
             differing = sorted(name for name in {*known, *about} if known.get(name) != about.get(name))
-            raise FileError(f"{path}: has measurements with another {', '.join(differing)}: choose another file")
+        except OSError as error:
+            raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FileError(f"{path}: is not a measurements file of gomin-client calibrate: {error}") from error
+        if differing:
+            raise FileError(
+                f"{path}: has measurements with another {', '.join(differing)}: choose another file with --measurements"
+            )
 
     def add(self, measurement: Measurement) -> None:
-        """Append one; the file is replaced as a whole.
+        """Add one; the file is replaced as a whole.
 
         Raises:
             FileError: it cannot be written.
         """
-        self.measurements.append(measurement)
-        lines = [self._about, *(one.to_dict() for one in self.measurements)]
-        with atomic_write(self._path) as part:
-            part.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
+        self._keep(measurement)
+        lines = [self._about, *(one.to_dict() for one in self._measurements.values())]
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)  # ASCII: names of files need not be text
+        with atomic_write(self.path) as part:
+            part.write_text(text, encoding="utf-8")
 
-    def has(self, chain: SamplerSettings, recording: str) -> bool:
-        """Whether this chain was measured on this recording."""
-        return any(one.chain == chain and one.recording == recording for one in self.measurements)
+    def _keep(self, measurement: Measurement) -> None:
+        self._measurements[measurement.chain, measurement.sha256] = measurement
+
+    def missing(self, chains: Sequence[SamplerSettings], recording: Recording) -> list[SamplerSettings]:
+        """The chains that were not measured on a recording."""
+        return [chain for chain in chains if (chain, recording.sha256) not in self._measurements]
+
+    def measured(self, chains: Sequence[SamplerSettings], recordings: Sequence[Recording]) -> list[Measurement]:
+        """The measurements of these chains on these recordings; the file may have others."""
+        wanted = itertools.product(chains, (recording.sha256 for recording in recordings))
+        return [self._measurements[key] for key in wanted if key in self._measurements]
+
+
+def synthesizer(model: PinnedModel, seed: int, window: int | None) -> Synthesize:
+    """A function that makes audio with any chain of a diffusion model, from one noise field.
+
+    Args:
+        model: the model.
+        seed: of the noise field.
+        window: number of mel frames in one request; None for the default of each chain.
+    """
+
+    def synthesize(mel: Mel, chain: SamplerSettings) -> tuple[Wave, float]:
+        with_chain = model.with_chain(chain, window)
+        begin = time.perf_counter()
+        parts = list(with_chain.vocoded([mel[np.newaxis]], seed))
+        return np.concatenate(parts, axis=-1)[0], time.perf_counter() - begin
+
+    return synthesize
 
 
 def measure(
-    recordings: Sequence[tuple[str, Path]],
+    recordings: Sequence[Recording],
     chains: Sequence[SamplerSettings],
     config: MelConfig,
-    reconstruct: Reconstruct,
-    results: ResultsFile,
+    synthesize: Synthesize,
+    file: MeasurementsFile,
 ) -> Iterator[Measurement]:
-    """Measure what the results file lacks; yields each measurement once it is in the file.
+    """Measure what the file lacks; yields each measurement once it is in the file.
 
     Args:
-        recordings: name and path of each.
+        recordings: at least one.
         chains: the full chain first.
         config: the model's mel settings.
-        reconstruct: makes the audio of a recording by a chain, from one noise field for all chains.
-        results: the file.
+        synthesize: makes the audio of a mel with a chain, from one noise field for all chains.
+        file: the measurements so far.
 
     Raises:
-        FileError: a recording cannot be read, or the results cannot be written.
+        FileError: a recording cannot be read, or the measurements cannot be written.
     """
-    for name, path in recordings:
-        missing = [chain for chain in chains if not results.has(chain, name)]
+    shortest = min(chains, key=lambda chain: chain.steps or 0)
+    for recording in recordings:
+        missing = file.missing(chains, recording)
         if not missing:
             continue
-        wave = read_mono(path, config)
-        full, full_s = reconstruct(wave, chains[0])
+        wave = read_mono(recording.path, config)
+        mel = mel_spectrogram(wave, config)
+        synthesize(mel, shortest)  # the first call with a new length may be slow
+        full, full_s = _cut(synthesize(mel, chains[0]), wave)
         for chain in missing:
-            made, elapsed_s = (full, full_s) if chain == chains[0] else reconstruct(wave, chain)
+            made, elapsed_s = (full, full_s) if chain == chains[0] else _cut(synthesize(mel, chain), wave)
             to_recording = distance(wave, made, config)
             measurement = Measurement(
                 chain,
-                name,
+                recording.path.name,
+                recording.sha256,
                 len(wave) / config.sample_rate,
                 elapsed_s,
                 to_recording.log_mel_l1_db,
                 to_recording.log_magnitude_l1,
                 distance(full, made, config).log_mel_l1_db,
             )
-            results.add(measurement)
+            file.add(measurement)
             yield measurement
 
 
-def timed(make: Callable[[], Wave]) -> tuple[Wave, float]:
-    """What a function returns, and the seconds that it took."""
-    begin = time.perf_counter()
-    made = make()
-    return made, time.perf_counter() - begin
-
-
-def summarize(measurements: Sequence[Measurement]) -> list[ChainResult]:
-    """One result for each chain, by number of steps, sampler and eta."""
-    by_chain: dict[SamplerSettings, list[Measurement]] = {}
-    for one in measurements:
-        by_chain.setdefault(one.chain, []).append(one)
-    results = [
-        _summary(chain, of_chain) for chain, of_chain in sorted(by_chain.items(), key=lambda item: _order(item[0]))
-    ]
-    return [
-        ChainResult(**{**vars(one), "is_optimal": not any(_dominates(other, one) for other in results)})
-        for one in results
-    ]
-
-
-def fastest_enough(results: Sequence[ChainResult], target: float) -> ChainResult:
-    """The chain nearest to the full one among those that make at least `target` seconds of audio per second.
-
-    Raises:
-        UsageError: none is that fast.
-    """
-    fast = [one for one in results if one.times_real_time >= target]
-    if not fast:
-        most = max(results, key=lambda one: one.times_real_time)
-        raise UsageError(
-            f"--rtf-target {target:g}: no chain is that fast; {name_of(most.chain)} makes {most.times_real_time:.2f} "
-            "seconds of audio per second: take fewer steps into the grid"
-        )
-    return min(fast, key=lambda one: (one.to_full_db, _order(one.chain)))
-
-
-def shortest_within(results: Sequence[ChainResult], share: float) -> ChainResult:
-    """The chain of fewest steps whose distance to the full chain is at most a share of that chain's to the recordings.
-
-    Args:
-        results: of all chains, the full one among them, which always qualifies.
-        share: for example 0.05.
-    """
-    full = next(one for one in results if one.to_full_db == 0 and one.chain.sampler == FULL.sampler)
-    near = [one for one in results if one.to_full_db <= share * full.log_mel_l1_db]
-    return min(near, key=lambda one: (one.chain.steps, one.to_full_db, _order(one.chain)))
-
-
-def name_of(chain: SamplerSettings) -> str:
-    """The chain in a few words: "ddim, 10 steps, eta 0.5"."""
-    eta = "" if chain.eta is None else f", eta {chain.eta:g}"
-    return f"{chain.sampler}, {chain.steps} steps{eta}"
-
-
-def _order(chain: SamplerSettings) -> tuple[int, str, float]:
-    return chain.steps or 0, chain.sampler or "", -1.0 if chain.eta is None else chain.eta
-
-
-def _summary(chain: SamplerSettings, measurements: Sequence[Measurement]) -> ChainResult:
-    audio_s = sum(one.audio_s for one in measurements)
-
-    def mean(name: str) -> float:
-        return float(sum(one.audio_s * getattr(one, name) for one in measurements) / audio_s)
-
-    speed = audio_s / sum(one.elapsed_s for one in measurements)
-    return ChainResult(chain, speed, mean("log_mel_l1_db"), mean("log_magnitude_l1"), mean("to_full_db"))
-
-
-def _dominates(one: ChainResult, other: ChainResult) -> bool:
-    """Whether one chain is as fast and as near to the full chain as another, and better in one of the two."""
-    mine, theirs = ((-each.times_real_time, each.to_full_db) for each in (one, other))
-    return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
+def _cut(synthesized: tuple[Wave, float], wave: Wave) -> tuple[Wave, float]:
+    """The audio of a mel, (hop_length · frames,), cut to the length of the recording."""
+    made, elapsed_s = synthesized
+    return made[: len(wave)], elapsed_s

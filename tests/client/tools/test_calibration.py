@@ -1,143 +1,196 @@
+import hashlib
 import json
-from collections.abc import Callable
+import math
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from gomin_client import Vocoder
 from gomin_client.errors import FileError, UsageError
-from gomin_client.mel.features import MelConfig, Wave
+from gomin_client.mel.features import Mel, MelConfig, Wave
+from gomin_client.sampling import registry
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.tools.calibration import (
     Measurement,
-    ResultsFile,
-    fastest_enough,
+    MeasurementsFile,
+    Recording,
+    find_recordings,
     grid,
     measure,
-    shortest_within,
-    summarize,
+    synthesizer,
 )
+from gomin_client.tools.chain_results import summarize
 
 ABOUT = {"model": "gomin_diffusion", "version": 1, "seed": 0}
-FULL = SamplerSettings("ddpm", 50, "linear")
-
-
-def measurement(sampler: str, steps: int, elapsed_s: float, to_full_db: float, eta: float | None = None) -> Measurement:
-    return Measurement(SamplerSettings(sampler, steps, "linear", eta), "a", 1.0, elapsed_s, 4.0, 1.0, to_full_db)
-
-
-MEASURED = [
-    measurement("ddpm", 50, 2.0, 0.0),
-    measurement("unipc", 10, 0.4, 0.3),
-    measurement("ddim", 10, 0.4, 0.3),
-    measurement("ddim", 20, 0.8, 0.15),
-    measurement("ddim", 25, 1.0, 0.18),
-    measurement("fast", 6, 0.2, 1.0),
-]
 
 
 class TestGrid:
     def test_the_full_chain_is_first_and_samplers_take_what_they_can(self) -> None:
-        chains = grid(["ddim", "fast", "unipc", "ddpm"], [5, 10], [0.5], 50)
+        chains = grid(["ddim", "fast", "unipc", "ddpm"], [5, 10], [0, 0.5], "cosine", 50)
 
         assert [(chain.sampler, chain.steps, chain.eta) for chain in chains] == [
             ("ddpm", 50, None),
-            ("ddim", 5, None),
+            ("ddim", 5, 0),
             ("ddim", 5, 0.5),
-            ("ddim", 10, None),
+            ("ddim", 10, 0),
             ("ddim", 10, 0.5),
             ("fast", 6, None),
             ("unipc", 5, None),
             ("unipc", 10, None),
         ]
+        assert {chain.schedule for chain in chains} == {"cosine"}
+
+    def test_the_default_grid_is_for_any_number_of_timesteps(self) -> None:
+        chains = grid(None, None, None, "linear", 12)
+
+        assert {chain.sampler for chain in chains} == set(registry.SAMPLERS)
+        assert [chain.steps for chain in chains if chain.sampler == "unipc"] == [5, 10]
+        # explicit, or a model whose default chain is ddim with another eta would use that one
+        assert [chain.eta for chain in chains if chain.sampler == "ddim"] == [0, 0]
+        assert [chain.sampler for chain in grid(["fast"], None, None, "linear", 50)] == ["ddpm", "fast"]
 
     @pytest.mark.parametrize(
         ("samplers", "steps", "etas", "words"),
         [
-            (["euler"], [5], [], "sampler 'euler': expected"),
-            (["ddim"], [5, 51], [], "steps 51: no sampler of the grid takes it: steps 51: expected 1 to 50"),
+            (["euler"], [5], None, "sampler 'euler': expected"),
+            (["ddim"], [5, 51], None, "steps 51: no sampler of the grid takes it: steps 51: expected 1 to 50"),
             (["unipc"], [5], [0.5], "eta 0.5: no sampler of the grid takes it: eta 0.5: only sampler ddim"),
+            (["ddim", "unipc"], [5], [0.5, 2.0], "eta 2.0: no sampler of the grid takes it"),
         ],
     )
     def test_values_that_no_sampler_takes(
-        self, samplers: list[str], steps: list[int], etas: list[float], words: str
+        self, samplers: list[str], steps: list[int], etas: list[float] | None, words: str
     ) -> None:
         with pytest.raises(UsageError, match=words):
-            grid(samplers, steps, etas, 50)
+            grid(samplers, steps, etas, "linear", 50)
 
 
-class TestChoices:
-    def test_the_nearest_of_those_that_are_fast_enough(self) -> None:
-        assert fastest_enough(summarize(MEASURED), 1.2).chain == SamplerSettings("ddim", 20, "linear")
-        assert fastest_enough(summarize(MEASURED), 0.1).chain == FULL
+class TestRecordings:
+    def test_each_content_once(self, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "a.wav", np.zeros(100), 8000)
+        (tmp_path / "sub").mkdir()
+        shutil.copy(tmp_path / "a.wav", tmp_path / "sub" / "b.wav")
+        soundfile.write(tmp_path / "sub" / "c.wav", np.zeros(200), 8000)
 
-    def test_equal_ones_are_told_apart_by_name_in_any_order(self) -> None:
-        for measured in (MEASURED, MEASURED[::-1]):
-            assert fastest_enough(summarize(measured), 2).chain == SamplerSettings("ddim", 10, "linear")
+        found = find_recordings([str(tmp_path)])
 
-    def test_no_chain_is_fast_enough(self) -> None:
-        with pytest.raises(UsageError, match=r"--rtf-target 9: no chain is that fast; fast, 6 steps makes 5\.00"):
-            fastest_enough(summarize(MEASURED), 9)
+        assert [recording.path.name for recording in found] == ["a.wav", "c.wav"]
+        assert found[0].sha256 == hashlib.sha256((tmp_path / "a.wav").read_bytes()).hexdigest()
 
-    @pytest.mark.parametrize(("share", "steps"), [(0.0, 50), (0.04, 20), (0.05, 20), (0.08, 10), (1.0, 6)])
-    def test_the_fewest_steps_within_a_share_whatever_their_time(self, share: float, steps: int) -> None:
-        assert shortest_within(summarize(MEASURED), share).chain.steps == steps
-
-    def test_which_are_optimal(self) -> None:
-        optimal = [(one.chain.sampler, one.chain.steps) for one in summarize(MEASURED) if one.is_optimal]
-
-        assert optimal == [("fast", 6), ("ddim", 10), ("unipc", 10), ("ddim", 20), ("ddpm", 50)]
+    def test_what_cannot_be_read(self, tmp_path: Path) -> None:
+        with pytest.raises(FileError, match=r"missing\.wav: cannot be read: No such file"):
+            find_recordings([str(tmp_path / "missing.wav")])
+        with pytest.raises(UsageError, match="standard input"):
+            find_recordings(["-"])
+        with pytest.raises(UsageError, match="contains no audio files"):
+            find_recordings([str(tmp_path)])
 
 
 class TestMeasuring:
     @pytest.fixture
-    def recording(self, tmp_path: Path) -> Path:
+    def recordings(self, tmp_path: Path) -> Sequence[Recording]:
         soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 12000), 24000)
-        return tmp_path / "a.wav"
+        return find_recordings([str(tmp_path / "a.wav")])
 
-    def reconstruct(self, calls: list[SamplerSettings]) -> Callable[[Wave, SamplerSettings], tuple[Wave, float]]:
-        def make(wave: Wave, chain: SamplerSettings) -> tuple[Wave, float]:
-            """More steps are louder."""
+    @pytest.fixture
+    def calls(self) -> list[SamplerSettings]:
+        return []
+
+    def run(self, recordings: Sequence[Recording], path: Path, calls: list[SamplerSettings], most: int = 99) -> None:
+        """Measure at most so many; with more steps, the sound is louder and takes longer."""
+
+        def synthesize(mel: Mel, chain: SamplerSettings) -> tuple[Wave, float]:
             calls.append(chain)
-            return wave * np.float32((chain.steps or 0) / 60), 0.01 * (chain.steps or 0)
+            noise = np.random.default_rng(1).uniform(-1, 1, 256 * mel.shape[1]).astype(np.float32)
+            return noise * np.float32((chain.steps or 0) / 60), 0.01 * (chain.steps or 0)
 
-        return make
+        running = measure(recordings, CHAINS, MelConfig(), synthesize, MeasurementsFile(path, ABOUT))
+        for number, _ in enumerate(running, 1):
+            if number == most:
+                break
+        running.close()
 
-    def test_what_was_measured_is_not_measured_again(self, recording: Path, tmp_path: Path) -> None:
-        chains = grid(["ddim"], [5, 10], [], 50)
-        calls: list[SamplerSettings] = []
-        path = tmp_path / "results.jsonl"
-        running = measure([("a", recording)], chains, MelConfig(), self.reconstruct(calls), ResultsFile(path, ABOUT))
-        next(running)
-        next(running)
-        running.close()  # interrupted
+    def test_what_was_measured_is_not_measured_again(
+        self, recordings: Sequence[Recording], calls: list[SamplerSettings], tmp_path: Path
+    ) -> None:
+        full, five, ten = CHAINS
+        path = tmp_path / "measurements.jsonl"
+        self.run(recordings, path, calls, most=2)
+        assert calls == [five, full, five]  # the first one is not timed
+        assert MeasurementsFile(path, ABOUT).missing(CHAINS, recordings[0]) == [ten]
 
-        resumed = ResultsFile(path, ABOUT)
-        assert [one.chain for one in resumed.measurements] == chains[:2]
-        list(measure([("a", recording)], chains, MelConfig(), self.reconstruct(calls), resumed))
-
-        assert calls == [*chains[:2], chains[0], chains[2]]  # the full one again, since its sound is not kept
-        results = {one.chain: one for one in summarize(ResultsFile(path, ABOUT).measurements)}
-        assert list(results) == [chains[1], chains[2], chains[0]]
-        assert results[chains[0]].to_full_db == 0
-        assert results[chains[1]].to_full_db > results[chains[2]].to_full_db > 0
-        assert results[chains[1]].times_real_time == pytest.approx(0.5 / 0.05)
         calls.clear()
-        list(measure([("a", recording)], chains, MelConfig(), self.reconstruct(calls), ResultsFile(path, ABOUT)))
+        self.run(recordings, path, calls)
+        assert calls == [five, full, ten]  # the full one again, since its sound is not kept
+
+        calls.clear()
+        self.run(recordings, path, calls)
         assert calls == []
+        results = {one.chain: one for one in summarize(MeasurementsFile(path, ABOUT).measured(CHAINS, recordings))}
+        assert list(results) == [five, ten, full]
+        assert results[full].to_full_db == 0
+        assert results[five].to_full_db > results[ten].to_full_db > 0
+        assert results[five].times_real_time == pytest.approx(0.5 / 0.05)
+
+    def test_recordings_are_known_by_their_content(
+        self, recordings: Sequence[Recording], calls: list[SamplerSettings], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "measurements.jsonl"
+        self.run(recordings, path, calls)
+        recordings[0].path.rename(tmp_path / "b.wav")
+        moved = find_recordings([str(tmp_path / "b.wav")])
+        soundfile.write(tmp_path / "a.wav", 0.1 * np.ones(6000), 24000)
+        other = find_recordings([str(tmp_path / "a.wav")])
+
+        file = MeasurementsFile(path, ABOUT)
+        assert file.missing(CHAINS, moved[0]) == []
+        assert file.missing(CHAINS, other[0]) == CHAINS
+        assert len(file.measured(CHAINS[:2], moved)) == 2  # those of other chains and recordings are left out
+        assert file.measured(CHAINS, other) == []
 
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            ("", "is not a results file of gomin-client calibrate"),
-            ("no JSON\n", "is not a results file of gomin-client calibrate"),
-            (json.dumps(ABOUT) + '\n{"chain": 3}\n', "is not a results file of gomin-client calibrate"),
+            ("", "is not a measurements file of gomin-client calibrate"),
+            ("no JSON\n", "is not a measurements file of gomin-client calibrate"),
+            ("3\n", "is not a measurements file of gomin-client calibrate"),
+            (json.dumps(ABOUT) + '\n{"chain": 3}\n', "is not a measurements file of gomin-client calibrate"),
             (json.dumps({**ABOUT, "version": 2}), "has measurements with another version: choose another file"),
         ],
     )
     def test_other_files_are_refused(self, tmp_path: Path, content: str, words: str) -> None:
-        (tmp_path / "results.jsonl").write_text(content)
+        (tmp_path / "measurements.jsonl").write_text(content)
 
         with pytest.raises(FileError, match=words):
-            ResultsFile(tmp_path / "results.jsonl", ABOUT)
+            MeasurementsFile(tmp_path / "measurements.jsonl", ABOUT)
+
+    @pytest.mark.parametrize("changed", [{"to_full_db": "3"}, {"audio_s": 0}, {"log_mel_l1_db": math.nan}, {"x": 1}])
+    def test_damaged_measurements_are_refused(self, tmp_path: Path, changed: dict[str, object]) -> None:
+        line = Measurement(CHAINS[0], "a.wav", "00", 1.0, 1.0, 4.0, 1.0, 0.0).to_dict()
+        assert Measurement.from_dict(json.loads(json.dumps(line))).to_dict() == line
+        (tmp_path / "m.jsonl").write_text(f"{json.dumps(ABOUT)}\n{json.dumps({**line, **changed})}\n")
+
+        with pytest.raises(FileError, match="is not a measurements file"):
+            MeasurementsFile(tmp_path / "m.jsonl", ABOUT)
+
+
+CHAINS = grid(["ddim"], [5, 10], None, "linear", 50)
+
+
+def test_each_chain_is_the_one_that_a_request_gets(repository: Path) -> None:
+    url, chain = f"local:{repository}", SamplerSettings("ddim", 3, "linear", 0.0)
+    with Vocoder(url, "diffusion") as vocoder, Vocoder(url, "diffusion", sampling=chain) as wanted:
+        own = vocoder.sampling
+        mel = np.full((vocoder.contract.mel.n_mels, 20), 0.5, np.float32)
+
+        made, elapsed_s = synthesizer(vocoder, 7, None)(mel, chain)
+
+        np.testing.assert_allclose(made, wanted.synthesize(mel, 7), rtol=0, atol=1e-5)
+        assert elapsed_s > 0
+        assert vocoder.sampling == own != chain
+        with pytest.raises(UsageError, match=r"a window of 30 frames: expected more than"):
+            synthesizer(vocoder, 7, 30)(mel, SamplerSettings("ddpm", 50, "linear"))

@@ -1,0 +1,163 @@
+"""gomin-client calibrate, on a real server: what it measures, chooses and writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+import gomin_export.cli
+from gomin_client.cli.main import app
+from gomin_client.errors import Interrupted
+from gomin_client.tools import calibration
+from tests.client.cli.conftest import RATE, noise
+from tests.support import RunningServer, assert_fails, invoke
+
+GRID = ("--samplers", "ddim,unipc", "--steps", "2, 4")
+
+
+@pytest.fixture(scope="module")
+def home(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one recording, and a copy of the repository that is served."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    (folder / "in").mkdir()
+    soundfile.write(folder / "in" / "a.wav", noise(0), RATE)
+    shutil.copytree(repository, folder / "models")
+    return folder
+
+
+def calibrate(home: Path, url: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    return invoke(app, "calibrate", home / "in", "--url", url, "--measurements", home / "m.jsonl", *options)
+
+
+@pytest.fixture(scope="module")
+def calibrated(home: Path, server: RunningServer) -> subprocess.CompletedProcess[str]:
+    options = ("--plot", home / "p.png", "--within", "150%", "--apply", home / "models", "--json")
+    return calibrate(home, server.grpc, *GRID, *options)
+
+
+def test_a_grid_is_measured_and_the_choice_applied(
+    home: Path, server: RunningServer, calibrated: subprocess.CompletedProcess[str]
+) -> None:
+    assert (calibrated.returncode, calibrated.stderr) == (0, "")
+    told: dict[str, Any] = json.loads(calibrated.stdout)
+    chains = {(one["chain"]["sampler"], one["chain"]["steps"]): one for one in told["chains"]}
+    assert chains.keys() == {("ddpm", 50), ("ddim", 2), ("ddim", 4), ("unipc", 2), ("unipc", 4)}
+    full = chains["ddpm", 50]
+    assert told["full_chain"] == full["chain"] == {"sampler": "ddpm", "steps": 50, "schedule": "linear"}
+    assert full["to_full_db"] == 0
+    assert all(one["to_full_db"] > 0 for one in chains.values() if one is not full)
+    assert all(one["times_real_time"] > 0 and one["log_mel_l1_db"] > 0 for one in chains.values())
+    assert (told["model"], told["recordings"], told["url"]) == ("gomin_diffusion", 1, server.grpc)
+    near = [one for one in chains.values() if one["to_full_db"] <= 1.5 * full["log_mel_l1_db"]]
+    fewest = min(one["chain"]["steps"] for one in near)
+    nearest = min((one for one in near if one["chain"]["steps"] == fewest), key=lambda one: one["to_full_db"])
+    assert told["chosen"] == nearest != full
+    assert (home / "p.png").read_bytes().startswith(b"\x89PNG")
+
+    assert told["applied"] == str(home / "models/gomin_diffusion/config.pbtxt")
+    default = invoke(app, "info", "--url", f"local:{home / 'models'}", "--json")
+    (model,) = (one for one in json.loads(default.stdout)["models"] if one["name"] == "gomin_diffusion")
+    written = {name: value for name, value in model["sampling"]["default"].items() if value is not None}
+    assert written == nearest["chain"]
+    verified = invoke(gomin_export.cli.app, "verify", "--repository", home / "models", "--model", "diffusion")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_again_it_measures_nothing_and_agrees(
+    home: Path, server: RunningServer, calibrated: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = json.loads(calibrated.stdout)
+    before = (home / "m.jsonl").read_bytes()
+    monkeypatch.setattr(calibration, "synthesizer", lambda *_: pytest.fail)  # what would send requests
+
+    again = calibrate(home, server.grpc, *GRID, "--within", "150%")
+    slow = calibrate(home, server.grpc, *GRID, "--rtf-target", "1e-9")
+    fast = calibrate(home, server.grpc, *GRID, "--rtf-target", "1e9")
+
+    assert (again.returncode, again.stderr) == (0, "")
+    title, count, head, *rows, _, choice = again.stdout.splitlines()
+    assert title == f"gomin_diffusion 1 at {server.grpc}, seed 0"
+    assert count == f"1 recording, 5 chains, 5 measurements; {home / 'm.jsonl'} has 5 of them"
+    assert "× real time" in head
+    assert [row[2:].split()[0] for row in rows] == [one["chain"]["sampler"] for one in told["chains"]]
+    assert [row[0] == "*" for row in rows] == [one["is_optimal"] for one in told["chains"]]
+    chain = told["chosen"]["chain"]
+    assert choice.startswith(f"chosen: {chain['sampler']}, {chain['steps']} steps")
+    assert f"--sampler {chain['sampler']} --steps {chain['steps']} --schedule linear" in choice
+    assert "chosen: ddpm, 50 steps" in slow.stdout  # the nearest of those that are fast enough
+    assert_fails(fast, 2, "--rtf-target 1e+09: no chain is that fast; the fastest is ")
+    assert fast.stdout.count("\n") == again.stdout.count("\n") - 1  # the table is complete
+    assert (home / "m.jsonl").read_bytes() == before
+
+
+def test_interrupted_it_continues(
+    home: Path, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = calibration.measure
+
+    def interrupted(*arguments: Any) -> Iterator[calibration.Measurement]:
+        running = measure(*arguments)
+        yield next(running)
+        yield next(running)
+        raise Interrupted(signal.SIGINT)
+
+    command = ("--measurements", tmp_path / "m.jsonl", "--samplers", "ddim,fast", "--steps", "2", "--eta", "0.5")
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "measure", interrupted)
+        first = calibrate(home, server.http, *command)
+    lines = (tmp_path / "m.jsonl").read_text().splitlines()
+    second = calibrate(home, server.http, *command)
+
+    words = f"2 of 3 measurements are in {tmp_path / 'm.jsonl'}; the same command continues from here"
+    assert_fails(first, 128 + signal.SIGINT, f"interrupted; {words}")
+    assert len(lines) == 3
+    assert second.returncode == 0, second.stderr
+    assert "has 2 of them" in second.stdout
+    assert re.search(r"ddim +2 +0\.5 ", second.stdout)
+    assert (tmp_path / "m.jsonl").read_text().splitlines()[:3] == lines
+    assert_fails(calibrate(home, server.http, *command, "--seed", "1"), 1, "has measurements with another seed")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--within", "5%", "--rtf-target", "1"], "give one of them"),
+        (["--within", "5"], "--within 5: expected a percentage, such as 5%"),
+        (["--rtf-target", "0"], "--rtf-target 0: expected a finite number above 0"),
+        (["--apply", "models"], "give --rtf-target or --within too"),
+        (["--steps", "5,x"], "--steps 5,x: expected whole numbers, with commas between them"),
+        (["--steps", "51", "--samplers", "ddim"], "steps 51: no sampler of the grid takes it"),
+        (["--samplers", ","], "--samplers ,: expected names"),
+        (["--plot", "a.jpg"], "--plot a.jpg: expected a file name that ends with .png"),
+        (["--model", "gan"], "model gomin_gan has no sampling chain"),
+        (["--seed", "-1"], "seed -1: expected a whole number"),
+    ],
+)
+def test_bad_options(home: Path, repository: Path, tmp_path: Path, options: list[str], words: str) -> None:
+    unwritten = tmp_path / "m.jsonl"
+
+    assert_fails(calibrate(home, f"local:{repository}", *options, "--measurements", unwritten), 2, words)
+    assert not unwritten.exists()
+
+
+def test_it_applies_to_the_repository_that_is_served_only(home: Path, repository: Path, tmp_path: Path) -> None:
+    command = (f"local:{repository}", "--within", "5%", "--measurements", tmp_path / "m.jsonl", "--apply", tmp_path)
+    config = tmp_path / "gomin_diffusion" / "config.pbtxt"
+
+    assert_fails(calibrate(home, *command), 2, f"--apply {tmp_path}: has no gomin_diffusion/config.pbtxt")
+    config.parent.mkdir()
+    text = (repository / "gomin_diffusion" / "config.pbtxt").read_text()
+    config.write_text(re.sub('(checkpoint_sha256.1" value: { string_value: ")....', r"\g<1>0000", text))
+    assert_fails(calibrate(home, *command), 2, "its gomin_diffusion is not version 1 at local:")
+    config.write_text(text.replace('key: "gomin.steps"', 'key:  "gomin.steps"'))
+    assert_fails(calibrate(home, *command), 1, "the default chain is not in the lines that gomin-export writes")
+    assert not (tmp_path / "m.jsonl").exists()
