@@ -326,12 +326,10 @@ def _print_choice(chosen: ChainResult | None, config: Path | None, plot: Path | 
         echo(str(plot))
     if chosen is not None:
         options = " ".join(f"--{name} {value}" for name, value in chosen.chain.to_parameters().items())
-        echo(
-            f"chosen: {chosen.name}, {chosen.times_real_time:.2f} × real time, {chosen.to_full_db:.3f} dB from the full "
-            f"chain: {options}"
-        )
+        speed, to_full = f"{chosen.times_real_time:.2f} × real time", f"{chosen.to_full_db:.3f} dB from the full chain"
+        echo(f"chosen: {chosen.name}, {speed}, {to_full}: {options}")
     if config is not None:
-        echo(f"{config}: is the default chain now; a running server uses it once it loads the model again")
+        echo(f"{config}: has this default chain now; a running server uses it once it loads the model again")
 
 
 def _values(option: str, text: str | None, read: Callable[[str], _T], expected: str) -> list[_T] | None:
