@@ -195,7 +195,7 @@ class CalibrationReportOptions:
         Path | None,
         typer.Option(metavar="FILE", help="Draw distances over speed into FILE.png.", show_default=False),
     ] = None
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False
+    as_json: o.Json = False
 
 
 @with_records
