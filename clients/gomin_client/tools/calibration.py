@@ -128,7 +128,7 @@ def grid(
     """The chains of a grid, the full one first, without those that a sampler does not have.
 
     Args:
-        samplers: names of samplers; None for all but that of the full chain.
+        samplers: names of samplers; None for all that the model can take, but that of the full chain.
         steps: numbers of steps; samplers with a fixed number have that number. None for `DEFAULT_STEPS`.
         etas: shares of fresh noise, of samplers that have an eta. None for `DEFAULT_ETAS`.
         schedule: the noise schedule that the denoiser was trained with.
@@ -165,7 +165,11 @@ def grid(
         numbers = accepted("steps", sampler, steps or DEFAULT_STEPS, asked=steps is not None)
         # always sent: a request without eta gets that of the model's default chain, if that has the same sampler
         shares = accepted("eta", sampler, etas or DEFAULT_ETAS, asked=etas is not None)
-        chains += [resolved(sampler, **number, **share) for number, share in itertools.product(numbers, shares)]
+        try:
+            chains += [resolved(sampler, **number, **share) for number, share in itertools.product(numbers, shares)]
+        except UsageError:  # of a model with few timesteps, fast has none
+            if samplers is not None:
+                raise
     for value, why in refused.items():
         if value not in taken:
             raise UsageError(f"{value}: no sampler of the grid takes it: {why}")

@@ -45,9 +45,12 @@ class TestGrid:
         assert {chain.schedule for chain in chains} == {"cosine"}
 
     def test_the_default_grid_is_for_any_number_of_timesteps(self) -> None:
+        assert {chain.sampler for chain in grid(None, None, None, "linear", 50)} == set(registry.SAMPLERS)
         chains = grid(None, None, None, "linear", 12)
 
-        assert {chain.sampler for chain in chains} == set(registry.SAMPLERS)
+        assert {chain.sampler for chain in chains} == set(registry.SAMPLERS) - {"fast"}  # it needs more noise
+        with pytest.raises(UsageError, match="fast begins with more noise"):
+            grid(["fast"], None, None, "linear", 12)
         assert [chain.steps for chain in chains if chain.sampler == "unipc"] == [5, 10]
         # explicit, or a model whose default chain is ddim with another eta would use that one
         assert [chain.eta for chain in chains if chain.sampler == "ddim"] == [0, 0]

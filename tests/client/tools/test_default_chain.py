@@ -40,9 +40,7 @@ def test_it_writes_what_gomin_export_writes(repository: Path, tmp_path: Path) ->
         ("", "", 'parameters { key: "gomin.steps", value: { string_value: "9" } }\n'),
     ],
 )
-def test_a_chain_in_other_lines_is_left_alone(
-    repository: Path, tmp_path: Path, old: str, new: str, more: str
-) -> None:
+def test_a_chain_in_other_lines_is_left_alone(repository: Path, tmp_path: Path, old: str, new: str, more: str) -> None:
     config = tmp_path / "config.pbtxt"
     before = (repository / "gomin_diffusion" / "config.pbtxt").read_text()
     text = before.replace(old, new, 1) + more
