@@ -32,7 +32,7 @@ def save(path: Path, results: Sequence[ChainResult], chosen: ChainResult | None 
 
     Args:
         path: the file.
-        results: at least one; a line connects those of the Pareto set.
+        results: at least one; on the left, a line connects those of the Pareto set.
         chosen: the chain with a circle around it, if any.
 
     Raises:
@@ -40,13 +40,15 @@ def save(path: Path, results: Sequence[ChainResult], chosen: ChainResult | None 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(12, 5), layout="constrained")
     FigureCanvasAgg(figure)
     samplers = sorted({one.chain.sampler or "" for one in results})
     for axes, (measure, label) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
-        front = sorted((one.times_real_time, getattr(one, measure)) for one in results if one.is_optimal)
-        axes.plot(*zip(*front, strict=True), color="0.7", linewidth=1, zorder=1, label="Pareto set")
+        if measure == "to_full_db":  # of which, with the speed, the Pareto set is
+            front = sorted((one.times_real_time, one.to_full_db) for one in results if one.is_optimal)
+            axes.plot(*zip(*front, strict=True), color="0.7", linewidth=1, zorder=1, label="Pareto set")
         for index, sampler in enumerate(samplers):
             points = [one for one in results if one.chain.sampler == sampler]
             speeds, distances = [one.times_real_time for one in points], [getattr(one, measure) for one in points]
@@ -58,8 +60,11 @@ def save(path: Path, results: Sequence[ChainResult], chosen: ChainResult | None 
             at = [chosen.times_real_time], [getattr(chosen, measure)]
             axes.scatter(*at, s=130, facecolors="none", edgecolors="black", label=f"chosen: {chosen.name}", zorder=3)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("× real time; each point: its number of steps")
+        axes.set_xlabel("× real time; at each point: number of steps")
         axes.set_ylabel(label)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=8)
