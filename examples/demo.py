@@ -144,6 +144,8 @@ class Demo:
         for name, process in reversed(self.servers):
             end(process)
             print(f"the {name} ended with status {process.returncode}", flush=True)
+            if process.returncode:
+                print(tail(self.home / f"{name}.log"), flush=True)
 
     def check_running(self) -> None:
         """End the demo if the server or the gateway has ended."""

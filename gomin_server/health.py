@@ -74,6 +74,6 @@ class Health:
         return "the helper process of " + (f"model {version.model}" if version else "a model")
 
     def close(self) -> None:
-        """Give up probes that are still unanswered."""
+        """Give up small inferences that are unanswered or whose answers were not read."""
         if self._prober is not None:
             self._prober.close()

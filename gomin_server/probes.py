@@ -144,7 +144,7 @@ class Prober:
         return sorted(found)
 
     def close(self) -> None:
-        """Give up probes that are still unanswered."""
+        """Close the connections of small inferences that are unanswered or whose answers were not read."""
         for watch in self._watches.values():
             watch.close()
         self._watches.clear()

@@ -152,6 +152,7 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
             received = signal.sigtimedwait(_AWAITED, CHECK_INTERVAL_S)
             if received and received.si_signo in _STOP:
                 requested = True
+                health.close()  # the server waits for open HTTP connections; an unanswered probe is one
                 end_by = min(end_by, time.monotonic() + task.longest_end_s)
                 process.send_signal(signal.SIGTERM)
             if time.monotonic() > end_by:

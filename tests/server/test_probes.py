@@ -156,6 +156,19 @@ class TestRealServer:
         )
         assert infer(probed, 0.0) == 0.0
 
+    def test_a_small_inference_does_not_delay_the_end(self, probed: RunningServer) -> None:
+        """The last test of this server. The answer is not read yet when the server is told to end."""
+        answered = completed(probed)
+        with socket.create_connection(("127.0.0.1", probed.grpc_port)):
+            deadline = time.monotonic() + 240
+            while completed(probed) == answered:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+        status = probed.stop()
+
+        assert status == 0, probed.log_text[-3000:]  # 1 if a connection stays open for Triton's 30 s
+
 
 def completed(server: RunningServer) -> int:
     """The number of requests that the worker has answered."""
