@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Route, expect
 
 from gomin_client import Vocoder
-from gomin_client.mel.features import MelConfig, band_edges, mel_spectrogram
+from gomin_client.mel.features import MelConfig
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.tools.compare import compare_paths, read_mono
 from gomin_gateway.page import WEB
 from gomin_gateway.settings import ApiKeys
 from tests.browser import WAIT_MS, Pages, chromium, until
+from tests.gateway.page_actions import assert_axes_and_values, dropped, reconstruct, tab_to
 from tests.gateway.running import Gated, Gateway, running
 from tests.gateway.test_answers import wav
 from tests.support import EXAMPLES, RunningServer
@@ -37,13 +38,6 @@ def browser() -> Iterator[Browser]:
 def pages(browser: Browser) -> Iterator[Pages]:
     with Pages(browser) as opened:
         yield opened
-
-
-def reconstruct(page: Page) -> np.ndarray:
-    """Press the button, wait for the whole result, and return its samples."""
-    page.get_by_role("button", name="Reconstruct", exact=True).click()
-    expect(page.locator("#distances")).to_be_visible(timeout=WAIT_MS)
-    return np.array(page.evaluate("Array.from(gomin.player.samples)"), np.float32)
 
 
 def test_a_file_becomes_what_the_client_makes_of_it(
@@ -84,49 +78,6 @@ def test_a_file_becomes_what_the_client_makes_of_it(
         assert colours[:2] == [len(found) // 256 + 1, 128]
         assert colours[2] > 50
     assert_axes_and_values(page, *(read_mono(path, MelConfig()) for path in (CROW, tmp_path / "crow_gan.wav")))
-
-
-def assert_axes_and_values(page: Page, original: np.ndarray, reconstruction: np.ndarray) -> None:
-    """The labels are where their frequencies and seconds are, and the pointer shows the values of both mels there."""
-    box = page.locator(".plot").nth(1).bounding_box()
-    bands = page.locator(".bands").nth(1).locator("span")
-    assert bands.all_inner_texts() == ["100 Hz", "500 Hz", "1 kHz", "2 kHz", "4 kHz", "8 kHz"]
-    centres = band_edges(MelConfig())[1:-1]
-    for hertz, label in zip((100, 500, 1000, 2000, 4000, 8000), bands.all(), strict=True):
-        middle = label.bounding_box()["y"] + label.bounding_box()["height"] / 2
-        band = np.interp(hertz, centres, np.arange(128))
-        assert middle == pytest.approx(box["y"] + box["height"] * (1 - (band + 0.5) / 128), abs=1), hertz
-    times = page.locator("#times span")
-    assert times.all_inner_texts() == ["0 s", "0.1 s", "0.2 s", "0.3 s", "0.4 s"]
-    for index, label in enumerate(times.all()[1:], 1):
-        middle = label.bounding_box()["x"] + label.bounding_box()["width"] / 2
-        assert middle == pytest.approx(box["x"] + box["width"] * 0.1 * index / (len(original) / 24000), abs=1)
-
-    values = [page.locator(f"#value-{name}") for name in ("place", "original", "reconstruction", "difference")]
-    mels = [mel_spectrogram(wave, MelConfig()) for wave in (original, reconstruction)]
-    frames = mels[0].shape[1]
-    frame, band = frames // 2, 100
-    place = {"x": (frame + 0.5) / frames * box["width"], "y": (1 - (band + 0.5) / 128) * box["height"]}
-    page.locator(".plot").nth(1).hover(position=place)
-    seconds, hertz = values[0].inner_text().removesuffix(" kHz").split(" s, ")
-    assert float(seconds) == pytest.approx(frame * 256 / 24000, abs=256 / 24000)
-    assert float(hertz) == pytest.approx(centres[band] / 1000, abs=0.0051)
-    levels = [100 * (mel[band, frame] - 1) for mel in mels]
-    for value, level in zip(values[1:], [*levels, levels[1] - levels[0]], strict=True):
-        assert float(value.inner_text().removesuffix(" dB").replace("−", "-")) == pytest.approx(level, abs=0.11)
-
-
-def dropped(page: Page, *paths: Path) -> None:
-    """Drop files of the disk on the page, as a file manager does."""
-    box = page.locator("#drop").bounding_box()
-    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-    session = page.context.new_cdp_session(page)
-    for kind in ("dragEnter", "dragOver", "drop"):
-        place = {"x": box["x"] + 5, "y": box["y"] + 5}
-        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
-        if kind == "dragOver":
-            expect(page.locator("#drop.over")).to_be_visible()
-    session.detach()
 
 
 def test_dropped_files(pages: Pages, gateway: Gateway, tmp_path: Path) -> None:
@@ -201,24 +152,7 @@ def test_a_link_has_the_settings(pages: Pages, gateway: Gateway, server: Running
     assert page.url.partition("#")[2] == fragment.replace("steps=2", "steps=3")
 
 
-def test_a_link_that_asks_for_an_unknown_model(pages: Pages, gateway: Gateway) -> None:
-    page = pages.open(f"{gateway.url}/#model=nobody")
-    expect(page.get_by_role("alert")).to_contain_text("“nobody”, which is not offered", timeout=WAIT_MS)
-
-
-def test_a_problem_is_shown_in_the_words_of_the_gateway(pages: Pages, gateway: Gateway) -> None:
-    page = pages.open(gateway.url)
-    page.get_by_label("Choose a file").set_input_files({"name": "a.wav", "mimeType": "", "buffer": b"not a sound"})
-    page.get_by_role("button", name="Reconstruct", exact=True).click()
-
-    detail = gateway.post("/v1/reconstruct", b"not a sound").json["detail"]
-    expect(page.get_by_role("alert")).to_have_text(detail, timeout=WAIT_MS)
-    expect(page.locator("#result")).to_be_hidden()
-    page.get_by_role("button", name="a crow").click()
-    expect(page.get_by_role("alert")).to_be_hidden(timeout=WAIT_MS)
-    reconstruct(page)
-
-
+@pytest.mark.slow
 def test_audio_begins_while_it_is_computed_and_can_be_cancelled(pages: Pages, tmp_path: Path) -> None:
     (tmp_path / "long.wav").write_bytes(wav(10))
     model = Gated(max_frames=256)
@@ -343,21 +277,6 @@ def test_the_switch_keeps_the_position(pages: Pages, gateway: Gateway) -> None:
     page.keyboard.press("End")
     until(page, "!gomin.player.playing")
     assert page.evaluate("gomin.player.position === gomin.player.length")
-
-
-def tab_to(page: Page, name: str) -> None:
-    """Press Tab until the element has the focus, which must be visible."""
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        found, outline = page.evaluate("""() => {
-          const element = document.activeElement;
-          const shown = element.id === "file" ? element.nextElementSibling : element;
-          return [element.id || element.dataset.example || element.tagName, getComputedStyle(shown).outlineStyle];
-        }""")
-        assert found == "BODY" or outline != "none", f"the focus on {found} cannot be seen"
-        if found == name:
-            return
-    raise AssertionError(f"no way to {name}")
 
 
 def test_everything_is_done_with_the_keyboard_alone(pages: Pages, gateway: Gateway) -> None:

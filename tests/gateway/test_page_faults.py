@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from tests.browser import WAIT_MS, Pages, chromium, until
+from tests.gateway.page_actions import reconstruct
 from tests.gateway.running import Gateway
 from tests.support import EXAMPLES
 
@@ -112,3 +113,21 @@ def test_modules_of_the_page_without_the_page(pages: Pages, gateway: Gateway) ->
         *[broken] * 4,
         ["unreachable", "this is not the answer of a gateway: no JSON"],
     ]
+
+
+def test_a_link_that_asks_for_an_unknown_model(pages: Pages, gateway: Gateway) -> None:
+    page = pages.open(f"{gateway.url}/#model=nobody")
+    expect(page.get_by_role("alert")).to_contain_text("“nobody”, which is not offered", timeout=WAIT_MS)
+
+
+def test_a_problem_is_shown_in_the_words_of_the_gateway(pages: Pages, gateway: Gateway) -> None:
+    page = pages.open(gateway.url)
+    page.get_by_label("Choose a file").set_input_files({"name": "a.wav", "mimeType": "", "buffer": b"not a sound"})
+    page.get_by_role("button", name="Reconstruct", exact=True).click()
+
+    detail = gateway.post("/v1/reconstruct", b"not a sound").json["detail"]
+    expect(page.get_by_role("alert")).to_have_text(detail, timeout=WAIT_MS)
+    expect(page.locator("#result")).to_be_hidden()
+    page.get_by_role("button", name="a crow").click()
+    expect(page.get_by_role("alert")).to_be_hidden(timeout=WAIT_MS)
+    reconstruct(page)

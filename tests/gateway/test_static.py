@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +22,14 @@ from gomin_client.mel.resampling import resample
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_gateway.cli import app
 from tests.browser import WAIT_MS, Pages, chromium, until
+from tests.gateway.page_actions import choose, inside, pack, reconstruct, unpack
 from tests.gateway.running import TWO_ROUNDINGS
-from tests.gateway.test_page import reconstruct
+from tests.gateway.static_site import Change, Site, served, unchanged
 from tests.support import EXAMPLES, invoke, tool
 
-PREFIX = "/some/where/"
 ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
-Change = Callable[[str, bytes], bytes]
 Open = Callable[..., Page]
 
 
@@ -51,62 +45,6 @@ def open_page(browser: Browser) -> Iterator[Open]:
         yield lambda site, fragment="": pages.open(f"{site.url}/#{fragment}")
 
 
-def unchanged(name: str, content: bytes) -> bytes:
-    return content
-
-
-@dataclass
-class Site:
-    """A plain web server, in this process.
-
-    Attributes:
-        folder: what it serves, at a sub-path.
-        headers: that it sends besides.
-        change: path → content → another content; it may wait.
-        asked: the paths that were asked for.
-    """
-
-    folder: Path
-    port: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    change: Change = unchanged
-    asked: list[str] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{PREFIX.rstrip('/')}"
-
-    def reset(self) -> None:
-        self.headers, self.change, self.asked = {}, unchanged, []
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    def __init__(self, site: Site, *arguments: Any) -> None:
-        self.site = site
-        super().__init__(*arguments, directory=str(site.folder))
-
-    def do_GET(self) -> None:
-        name = self.path.removeprefix(PREFIX) or "index.html"
-        self.site.asked.append(name)
-        path = self.site.folder / name
-        if not self.path.startswith(PREFIX) or not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        changed = self.site.change(name, content)
-        self.send_response(200)
-        for header, value in {**self.site.headers, "Content-Type": self.guess_type(path)}.items():
-            self.send_header(header, value)
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("Content-Length", str(len(content)))  # a shorter one is broken off
-        self.end_headers()
-        with suppress(OSError):  # the browser went away
-            self.wfile.write(changed)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder, written with the package that npm fetches."""
@@ -120,15 +58,8 @@ def folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def serving(folder: Path) -> Iterator[Site]:
-    made = Site(folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, made))
-    made.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(folder) as site:
+        yield site
 
 
 @pytest.fixture
@@ -159,10 +90,6 @@ def decoded(content: bytes) -> np.ndarray:
     return soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)[0]
 
 
-def choose(page: Page, name: str, content: bytes) -> None:
-    page.get_by_label("Choose a file").set_input_files({"name": name, "mimeType": "", "buffer": content})
-
-
 # Notes how much there is when each part arrives, and whether the whole is there.
 NOTE_PARTS = """() => {
   const { player } = gomin;
@@ -172,6 +99,7 @@ NOTE_PARTS = """() => {
 }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolated", [False, True])
 def test_a_file_becomes_what_the_client_makes_of_it(
     open_page: Open, site: Site, repository: Path, isolated: bool
@@ -203,6 +131,7 @@ def test_a_file_becomes_what_the_client_makes_of_it(
     assert not Axe().run(page).response["violations"]
 
 
+@pytest.mark.slow
 def test_diffusion(open_page: Open, site: Site, repository: Path) -> None:
     content = encoded(sound(2, channels=1), 24000, "WAV", "PCM_16")  # several windows
     page = open_page(site, "model=gomin_diffusion&sampler=ddim&steps=3&eta=0.5&seed=7")
@@ -216,32 +145,6 @@ def test_diffusion(open_page: Open, site: Site, repository: Path) -> None:
     page.get_by_label("Seed").fill("many")
     page.get_by_role("button", name="Reconstruct", exact=True).click()
     expect(page.get_by_role("alert")).to_have_text("seed many: expected a whole number, 0 … 2**64 - 1", timeout=WAIT_MS)
-
-
-# In the page: what its modules make of inputs. Playwright takes a second for lists of 100 000 numbers.
-PACKING = """
-const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-const unpack = (text) => new Float32Array(bytesOf(text).buffer);
-const pack = (values) => {
-  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  let text = "";
-  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
-  return btoa(text);
-};
-"""
-
-
-def pack(content: bytes | np.ndarray) -> str:
-    return base64.b64encode(content).decode()
-
-
-def unpack(text: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), np.float32)
-
-
-def inside(page: Page, function: str, given: object) -> Any:
-    """Call a function in the page."""
-    return page.evaluate(f"(given) => {{ {PACKING} return ({function})(given); }}", given)
 
 
 DECODE = """async (files) => {
