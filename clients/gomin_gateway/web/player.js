@@ -171,8 +171,10 @@ export class Player extends EventTarget {
     this.#changed();
   }
 
+  // All pieces are over. Their sources are left alone: to stop the second one of a piece in the moment in which the
+  // first one ended would cut its last block.
   #stop() {
-    this.#unschedule();
+    this.#pieces = [];
     this.#position = this.available;
     this.#playing = false;
   }
