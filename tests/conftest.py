@@ -75,8 +75,11 @@ def small_diffusion() -> DiffusionWrapper:
     return DiffusionWrapper.from_pretrained(GOLDEN / "diffusion_small.pt")
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], None]], Path]:
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
     """Make a directory once for all test processes: the first that needs it makes it, the others wait."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent  # pytest-xdist: one base directory for each process
@@ -85,17 +88,43 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[
         home = shared / name
         with FileLock(shared / f"{name}.lock"):
             if not (home / "complete").exists():
-                pytest.importorskip("torch")  # see tests/pythons.py
                 home.mkdir(exist_ok=True)
-                make(home / "model_repository")
+                make(home)
                 (home / "complete").touch()
-        return home / "model_repository"
+        return home
 
     return made
 
 
 @pytest.fixture(scope="session")
-def repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def exported_once(once: Once) -> Once:
+    """Make a model repository once for all test processes."""
+
+    def made(name: str, export: Callable[[Path], None]) -> Path:
+        def make(home: Path) -> None:
+            pytest.importorskip("torch")  # see tests/pythons.py
+            export(home / "model_repository")
+
+        return once(name, make) / "model_repository"
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def wheel(once: Once) -> Path:
+    """The wheel of the source tree, with the operator library if there is a compiler."""
+
+    def build(home: Path) -> None:
+        from tests.pythons import build_wheel
+
+        build_wheel(home / "dist")
+
+    (wheel,) = once("wheel", build).glob("dist/*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def repository(exported_once: Once) -> Path:
     """The shared GAN and the small diffusion model, as gomin-export places them; not to be changed by a test."""
 
     def export(home: Path) -> None:
@@ -107,11 +136,11 @@ def repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
         pipeline.export("gan", SHARED_GAN, home, one_thread)
         pipeline.export("diffusion", GOLDEN / "diffusion_small.pt", home, one_thread)
 
-    return once("repository", export)
+    return exported_once("repository", export)
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def tiny_repository(exported_once: Once) -> Path:
     """The tiny GAN, which takes the least time to export again; not to be changed by a test."""
 
     def export(home: Path) -> None:
@@ -119,7 +148,7 @@ def tiny_repository(once: Callable[[str, Callable[[Path], None]], Path]) -> Path
 
         pipeline.export("gan", GOLDEN / "gan_v3.pt", home)
 
-    return once("tiny", export)
+    return exported_once("tiny", export)
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +170,7 @@ def operator_library(tmp_path_factory: pytest.TempPathFactory) -> OperatorLibrar
 
 
 @pytest.fixture(scope="session")
-def native_repository(operator_library: OperatorLibrary, once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def native_repository(operator_library: OperatorLibrary, exported_once: Once) -> Path:
     """The shared GAN for `--target native`; not to be changed by a test."""
 
     def export(home: Path) -> None:
@@ -153,7 +182,7 @@ def native_repository(operator_library: OperatorLibrary, once: Callable[[str, Ca
         options = ExportOptions(graph=GraphOptions(target="native"), deployment=Deployment(threads=1))
         pipeline.export("gan", SHARED_GAN, home, options)
 
-    return once("native", export)
+    return exported_once("native", export)
 
 
 @pytest.fixture(scope="session")

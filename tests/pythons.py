@@ -26,12 +26,19 @@ TEST_PACKAGES = ["filelock", "hypothesis", "librosa", "pytest", "pytest-xdist", 
 NOT_INSTALLED = "torch|diffusers|playwright|ray|pandas|pyarrow"  # too large, or of another extra
 
 
-def build_wheel(home: Path) -> Path:
-    """The wheel of the source tree, in a folder."""
-    command = [sys.executable, "-m", "pip", "wheel", ROOT, "--no-deps", "--no-build-isolation", "--quiet"]
-    subprocess.run([*command, "--wheel-dir", home], check=True)
-    (wheel,) = home.glob("*.whl")
-    return wheel
+def build_wheel(directory: Path, **environment: str) -> tuple[Path, str]:
+    """Build the wheel of the source tree into an empty directory; returns it, and what the build printed.
+
+    Args:
+        directory: where to.
+        environment: environment variables to change.
+    """
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory]
+    changed = {**os.environ, **environment}
+    result = subprocess.run(command, cwd=ROOT, env=changed, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (wheel,) = directory.glob("*.whl")
+    return wheel, result.stdout + result.stderr
 
 
 def constraints(home: Path) -> Path:
@@ -51,7 +58,7 @@ def run_tests(interpreter: Path, home: Path) -> bool:
     subprocess.run([interpreter, "-m", "venv", "--without-pip", home / "venv"], check=True)
     python = home / "venv/bin/python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
-    wheel = build_wheel(home)
+    wheel, _ = build_wheel(home / "wheel")
     subprocess.run([*pip, "-c", constraints(home), f"{wheel}[{EXTRAS}]", *TEST_PACKAGES], check=True)
 
     # PYTHONPATH may lead to the source tree: the client has to be that of the wheel

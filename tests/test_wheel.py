@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gomin_export.networks import DiffusionWrapper
-from tests.pythons import SUPPORTED, build_wheel, constraints
+from tests.pythons import SUPPORTED, constraints
 from tests.support import BIN, EXAMPLES, GOLDEN, RunningServer, assert_fails, environment, interpreter, run
 
 MOST_MB = 160
@@ -60,11 +60,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, unpacked as pip does it."""
-    home = tmp_path_factory.mktemp("wheel")
-    zipfile.ZipFile(build_wheel(home)).extractall(home / "site")
-    return home / "site"
+    home = tmp_path_factory.mktemp("site")
+    zipfile.ZipFile(wheel).extractall(home)
+    return home
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,19 @@
 """Tests of the export side import torch. Exports that several modules look at are made once for all test processes."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.conftest import Once
 from tests.support import SHARED_GAN
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 
-Once = Callable[[str, Callable[[Path], None]], Path]
-
 
 @pytest.fixture(scope="session")
-def repository_for_cpus(once: Once) -> Path:
+def repository_for_cpus(exported_once: Once) -> Path:
     """The graph for CPUs of a network that is wide enough for Winograd convolutions; not to be changed by a test.
 
     Its checkpoint is beside it: wide.pt.
@@ -32,11 +30,11 @@ def repository_for_cpus(once: Once) -> Path:
         assert exported.returncode == 0, exported.stderr
         assert "already there" not in exported.stderr
 
-    return once("cpu", export)
+    return exported_once("cpu", export)
 
 
 @pytest.fixture(scope="session")
-def float16_repository(once: Once) -> Path:
+def float16_repository(exported_once: Once) -> Path:
     """The GAN of the shared server in float16, as gomin-export places it; not to be changed by a test."""
 
     def export(home: Path) -> None:
@@ -46,4 +44,4 @@ def float16_repository(once: Once) -> Path:
 
         pipeline.export("gan", SHARED_GAN, home, ExportOptions(graph=GraphOptions("fp16")))
 
-    return once("float16", export)
+    return exported_once("float16", export)

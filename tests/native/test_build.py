@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.conftest import build_wheel
+from tests.pythons import build_wheel
 from tests.support import ROOT
 
 LIBRARY = "gomin_client/native/libgomin_ops.so"
 DESCRIPTION = "gomin_client/native/libgomin_ops.json"
 
 
-def test_a_wheel_has_the_library_its_description_and_the_platform(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
+def test_a_wheel_has_the_library_its_description_and_the_platform(wheel_with_library: Path) -> None:
+    with zipfile.ZipFile(wheel_with_library) as archive:
         description = json.loads(archive.read(DESCRIPTION))
         digest = hashlib.sha256(archive.read(LIBRARY)).hexdigest()
 
     assert description == {"operators": "gomin 1", "sha256": digest}
-    assert wheel.stem.endswith(f"-py3-none-linux_{os.uname().machine}")
+    assert wheel_with_library.stem.endswith(f"-py3-none-linux_{os.uname().machine}")
 
 
 def test_the_library_needs_the_c_library_alone(library: Path) -> None:
