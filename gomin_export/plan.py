@@ -235,6 +235,8 @@ def make_plan(
         place.check_contract(repository, model.name, described, options.overwrite_config)
         text = config_text(model, described, _fitting(model, deployment, repository, configs))
         config = place.choose_config(repository, model.name, text, deployment, precision, options.overwrite_config)
+        if config is None and options.library is not None and model.has_weights:
+            place.check_operators(repository, model.name, options.library.operators)
         configs[model.name] = config
         kept = repository / model.holds_chain / CONFIG if configs[model.holds_chain] is None else None
         parameters[model.name] = model.request_parameters(described, deployment, kept)

@@ -429,6 +429,7 @@ struct Operator {
   size_t inputs;
   size_t required;
   void (*compute)(const Kernel&, Call&);
+  const ort::Api* api = nullptr;  // of the ONNX Runtime that it is registered with; shape inference gets none
 };
 
 const Operator& described(const ort::CustomOp* op) { return *reinterpret_cast<const Operator*>(op); }
@@ -477,12 +478,10 @@ ort::Status* compute(void* instance, ort::KernelContext* context) {
   return call.status();
 }
 
-std::atomic<const ort::Api*> g_api{nullptr};  // shape inference gets no table
-
 // The shape of the first input, if it is known: every size has a value or a name. ONNX Runtime gives unknown sizes the
 // value -1, which it would take for a size again. An unknown shape has the rank 0.
-ort::Status* infer_shape(const ort::CustomOp*, ort::ShapeInferContext* context) {
-  const ort::Api& api = *g_api.load();
+ort::Status* infer_shape(const ort::CustomOp* op, ort::ShapeInferContext* context) {
+  const ort::Api& api = *described(op).api;
   ort::TensorInfo* info = nullptr;
   if (ort::Status* status = api.input_shape(context, 0, &info)) return status;
   Shape shape;
@@ -547,25 +546,67 @@ const Operator kOperators[] = {
     {custom_op(may_overwrite<0>), "Modulation", 4, 4, compute_modulation},
 };
 
-// The domain with all operators. Sessions keep pointers to it, so it is made once and never released.
-ort::Status* domain_of(const ort::Api& api, ort::CustomOpDomain** domain) {
-  static std::atomic<ort::CustomOpDomain*> shared{nullptr};
-  *domain = shared.load();
-  if (*domain != nullptr) return nullptr;
-  ort::CustomOpDomain* made = nullptr;
-  if (ort::Status* status = api.create_domain("gomin", &made)) return status;
-  for (const Operator& op : kOperators) {
-    if (ort::Status* status = api.add_operator(made, &op.custom_op)) {
-      api.release_domain(made);
+constexpr size_t kOperatorCount = sizeof kOperators / sizeof kOperators[0];
+
+// The operators and their domain for one ONNX Runtime. A process can have several, each with its own table of
+// functions, and none can read the objects of another.
+struct Registration {
+  Operator operators[kOperatorCount];
+  ort::CustomOpDomain* domain;
+  Registration* next;
+};
+
+// Sessions keep pointers to registrations, so that each is made once and never released.
+std::atomic<Registration*> g_registrations{nullptr};
+
+Registration* registered(const ort::Api& api, Registration* newest) {
+  while (newest != nullptr && newest->operators[0].api != &api) newest = newest->next;
+  return newest;
+}
+
+void discard(const ort::Api& api, Registration* made) {
+  api.release_domain(made->domain);
+  std::free(made);
+}
+
+ort::Status* make_registration(const ort::Api& api, Registration** registration) {
+  void* memory = std::malloc(sizeof(Registration));
+  if (memory == nullptr) return api.create_status(ort::kFail, "gomin: out of memory");
+  Registration* made = new (memory) Registration{};
+  if (ort::Status* status = api.create_domain("gomin", &made->domain)) {
+    std::free(made);
+    return status;
+  }
+  for (size_t i = 0; i < kOperatorCount; ++i) {
+    made->operators[i] = kOperators[i];
+    made->operators[i].api = &api;
+    if (ort::Status* status = api.add_operator(made->domain, &made->operators[i].custom_op)) {
+      discard(api, made);
       return status;
     }
   }
-  // of two threads at the same time the first one's is used by both
-  if (shared.compare_exchange_strong(*domain, made)) {
-    *domain = made;
-  } else {
-    api.release_domain(made);
+  *registration = made;
+  return nullptr;
+}
+
+ort::Status* domain_of(const ort::Api& api, ort::CustomOpDomain** domain) {
+  Registration* newest = g_registrations.load();
+  Registration* found = registered(api, newest);
+  if (found == nullptr) {
+    Registration* made = nullptr;
+    if (ort::Status* status = make_registration(api, &made)) return status;
+    do {
+      // of two threads at the same time the first one's is used by both
+      found = registered(api, newest);
+      made->next = newest;
+    } while (found == nullptr && !g_registrations.compare_exchange_weak(newest, made));
+    if (found == nullptr) {
+      found = made;
+    } else {
+      discard(api, made);
+    }
   }
+  *domain = found->domain;
   return nullptr;
 }
 
@@ -580,7 +621,6 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
     // older than ONNX Runtime 1.18; a function of its first version can report it
     return base->GetApi(1)->create_status(ort::kFail, "gomin operators need ONNX Runtime 1.18 or later");
   }
-  gomin::g_api = api;
   ort::CustomOpDomain* domain = nullptr;
   if (ort::Status* status = gomin::domain_of(*api, &domain)) return status;
   return api->add_domain(options, domain);

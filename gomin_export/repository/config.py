@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from string import Template
 from typing import Any
 
@@ -264,6 +265,17 @@ def with_provenance(text: str, provenance: Mapping[int, Provenance]) -> str:
     if any(made.operators for made in provenance.values()) and not _MODEL_OPERATIONS.search(text):
         lines.append(_OPERATORS_LINES)
     return text + "".join(lines)
+
+
+def names_library(text: str) -> bool:
+    """Whether a config.pbtxt names the operator library, in any directory, or leaves it to `with_provenance`.
+
+    Raises:
+        ContractError: the text is not a Triton model configuration.
+    """
+    names = parse(text).model_operations.op_library_filename
+    is_named = any(PurePosixPath(name).name == LIBRARY_FILE for name in names)
+    return is_named or not _MODEL_OPERATIONS.search(text)
 
 
 def without_provenance(text: str) -> str:

@@ -20,9 +20,10 @@ from pathlib import Path
 from gomin_client.contract.model import FP32, ModelContract, Provenance
 from gomin_client.contract.repository import CONFIG, read_config, versions
 from gomin_client.errors import ContractError, GominError, UsageError
+from gomin_client.native.library import LIBRARY_FILE
 from gomin_export.errors import RepositoryError
 from gomin_export.parity.record import read_provenance
-from gomin_export.repository.config import Deployment, conflicts, tensorrt_precision, with_provenance
+from gomin_export.repository.config import Deployment, conflicts, names_library, tensorrt_precision, with_provenance
 from gomin_export.repository.staging import is_mount_point, locked, sync
 
 _NEWEST_VERSION = 2**31 - 1
@@ -123,6 +124,25 @@ def choose_config(
             f"{precision}: set it to FP32, which keeps the number formats of each version, or give --overwrite-config"
         )
     return None
+
+
+def check_operators(repository: Path, model: str, version_needs: str) -> None:
+    """Refuse a version that needs the operator library for a config.pbtxt that names other libraries only.
+
+    Args:
+        repository: the model repository.
+        model: its name; its config.pbtxt is kept.
+        version_needs: the operators.
+
+    Raises:
+        RepositoryError: the library is not named.
+    """
+    path = repository / model / CONFIG
+    if not names_library(path.read_text(encoding="utf-8")):
+        raise RepositoryError(
+            f"{path}: its model_operations do not name {LIBRARY_FILE}, which has the operators {version_needs} that "
+            f'this version needs: add op_library_filename: "{LIBRARY_FILE}" to them, or give --overwrite-config'
+        )
 
 
 def final_config(repository: Path, model: StagedModel, dropped: Sequence[int]) -> str:

@@ -101,6 +101,27 @@ def test_config_names_the_library_while_a_version_needs_it() -> None:
     assert "/opt/ops/libgomin_ops.so" in with_provenance(edited, {2: own})
 
 
+def test_a_config_with_other_libraries_must_name_this_one_too(native_repository: Path, tmp_path: Path) -> None:
+    config = tmp_path / "models/gomin_gan/config.pbtxt"
+    shutil.copytree(native_repository, tmp_path / "models")
+    text = config.read_text()
+    plan = (*EXPORT, "--repository", tmp_path / "models", "--target", "native", "--dry-run")
+
+    config.write_text(text.replace(LINE, 'model_operations { op_library_filename: "others.so" }\n'))
+    refused = invoke(app, *plan)
+    replaced = invoke(app, *plan, "--overwrite-config")
+    both = 'model_operations {\n op_library_filename: "others.so"\n op_library_filename: "/ops/libgomin_ops.so"\n}\n'
+    config.write_text(text.replace(LINE, both))
+    named = invoke(app, *plan)
+
+    assert refused.returncode == 1
+    assert (
+        "config.pbtxt: its model_operations do not name libgomin_ops.so, which has the operators gomin 1 that this "
+        'version needs: add op_library_filename: "libgomin_ops.so" to them, or give --overwrite-config\n'
+    ) in refused.stderr
+    assert replaced.returncode == named.returncode == 0, replaced.stderr + named.stderr
+
+
 def test_verify(native_repository: Path, tmp_path: Path) -> None:
     passed = invoke(app, "verify", "--repository", native_repository, "--model", "gan")
     home = Path(shutil.copytree(native_repository, tmp_path / "models"))

@@ -89,7 +89,9 @@ def _lines(model: dict[str, Any]) -> Iterator[str]:
             yield f"    source: {version['source']}"
         yield f"    precision: {version['precision']}"
         if version["operators"]:
-            yield f"    operators: {version['operators']}; library sha256 {version['operators_sha256']}"
+            digest = version["operators_sha256"]
+            library = f"library sha256 {digest}" if digest else "its config.pbtxt does not say with which library"
+            yield f"    operators: {version['operators']}; {library}"
         yield f"    parity: {version['parity']}"
     example = model["example"]
     yield f"  example: {example['curl'] or example['command'] or 'a request over HTTP, in the output of --json'}"

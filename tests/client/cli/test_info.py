@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -142,3 +143,17 @@ def fields_of(value: Any, path: str = "") -> list[str]:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [name for one in value for name in fields_of(one, path + "[]")]
     return [path]
+
+
+def test_a_library_that_was_not_recorded(native_repository: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(native_repository, tmp_path / "models"))
+    config = home / "gomin_gan/config.pbtxt"
+    recorded = re.search(
+        r'^parameters \{ key: "gomin\.operators_sha256\.1".*"([0-9a-f]{64})".*\n', config.read_text(), re.M
+    )
+    assert recorded is not None
+    assert f"    operators: gomin 1; library sha256 {recorded[1]}\n" in info(f"local:{home}")
+
+    config.write_text(config.read_text().replace(recorded[0], ""))
+
+    assert "    operators: gomin 1; its config.pbtxt does not say with which library\n" in info(f"local:{home}")
