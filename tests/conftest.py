@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -34,21 +35,21 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the shared server, and put files with slow tests first.
+    """Mark the tests that use the shared server, and put files first that have slow tests or many.
 
     Tests that start their own server are marked where they are written. A long file that came last would run alone. Of
-    the slow ones, those that need the shared repository come later: one process exports it, and the others would wait.
+    those files, the ones that need the shared repository come later: one process exports it, and the others would wait.
     """
-    slow, sharing = set(), set()
+    early, sharing = set(), set()
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "server" in fixtures:
             item.add_marker(pytest.mark.server)
-        if item.get_closest_marker("slow"):
-            slow.add(item.path)
+        if item.get_closest_marker("slow") or item.get_closest_marker("long"):
+            early.add(item.path)
         if "repository" in fixtures:
             sharing.add(item.path)
-    items.sort(key=lambda item: (item.path not in slow, item.path in sharing))
+    items.sort(key=lambda item: (item.path not in early, item.path in sharing))
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +150,27 @@ def tiny_repository(exported_once: Once) -> Path:
         pipeline.export("gan", GOLDEN / "gan_v3.pt", home)
 
     return exported_once("tiny", export)
+
+
+# A server starts a helper process for each model: few models start sooner.
+
+
+@pytest.fixture(scope="session")
+def gan_repository(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny GAN alone, with which a server starts soonest; not to be changed by a test."""
+    home = tmp_path_factory.mktemp("gan")
+    shutil.copytree(tiny_repository / "gomin_gan", home / "gomin_gan")
+    return home
+
+
+@pytest.fixture(scope="session")
+def vocoder_repository(repository: Path, gan_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny GAN and the small diffusion model, without ensembles and their front ends; not to be changed."""
+    home = tmp_path_factory.mktemp("lone")
+    shutil.copytree(gan_repository, home, dirs_exist_ok=True)
+    for model in ("gomin_denoiser", "gomin_diffusion"):
+        shutil.copytree(repository / model, home / model)
+    return home
 
 
 @pytest.fixture(scope="session")

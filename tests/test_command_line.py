@@ -13,6 +13,8 @@ from gomin_client.files import audio
 from gomin_client.vocoder import Vocoder
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, run
 
+pytestmark = pytest.mark.long
+
 
 def test_reconstruct_writes_what_the_library_computes(url: str, tmp_path: Path) -> None:
     target = tmp_path / "new" / "crow.wav"

@@ -20,6 +20,8 @@ from gomin_client.inference import windows
 from gomin_server.cli import main as gomin_server
 from tests.support import DEMO_CHECKPOINT, ROOT, RunningServer
 
+pytestmark = pytest.mark.long
+
 WIDTH = 100
 FOLDERS = (".", "docs", "checkpoints", "examples", "model_repository")
 PAGES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))

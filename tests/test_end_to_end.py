@@ -22,6 +22,8 @@ from gomin_client.vocoder import Vocoder
 from gomin_export.networks import DiffusionWrapper, GomiGAN
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, golden, run
 
+pytestmark = pytest.mark.long
+
 SEED = 2**63 + 5
 
 

@@ -39,6 +39,8 @@ from gomin_client.transports.local import LocalTransport
 from gomin_client.transports.statistics import settled
 from tests.support import EXAMPLES, RunningServer, assert_fails, invoke
 
+pytestmark = pytest.mark.long
+
 Wave = NDArray[np.float32]
 
 

@@ -18,6 +18,8 @@ from gomin_client.files import audio
 from gomin_client.mel import resampling
 from tests.support import EXAMPLES, ROOT, RunningServer, free_ports, tool
 
+pytestmark = pytest.mark.long
+
 CLIENTS = ROOT / "examples" / "clients"
 TOLERANCE = 1e-5
 RATE = 24000

@@ -80,9 +80,13 @@ def running(*words: str) -> list[str]:
     return found
 
 
-def run_printed(commands: str, home: Path) -> None:
-    """Run commands as they were printed, with a checkpoint, and on ports that no other test uses."""
+def run_printed(commands: str, exported: Path, home: Path) -> None:
+    """Run commands as they were printed, with a checkpoint, and on ports that no other test uses.
+
+    `exported`: what gomin-export makes of the checkpoint; it finds that there, and need not trace the network again.
+    """
     home.mkdir()
+    shutil.copytree(exported, home / "model_repository")
     (home / "examples").symlink_to(ROOT / "examples")
     if (ROOT / ".venv").exists():
         (home / ".venv").symlink_to(ROOT / ".venv")
@@ -97,6 +101,7 @@ curl -sS --retry 300 --retry-delay 1 --retry-all-errors localhost:{gateway}/read
 """
     result = subprocess.run(["bash", "-c", script], cwd=home, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert "\nmodel_repository/gomin_gan/1\n" in result.stdout
     assert '{"status":"ready"}' in result.stdout
     assert soundfile.info(home / "yours.wav").frames
     assert "<title>Listening report" in (home / "yours.html").read_text()
@@ -104,7 +109,7 @@ curl -sS --retry 300 --retry-delay 1 --retry-all-errors localhost:{gateway}/read
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_the_whole_demo_in_a_terminal(tmp_path: Path) -> None:
+def test_the_whole_demo_in_a_terminal(tiny_repository: Path, tmp_path: Path) -> None:
     """With other checkpoints of the same names: nothing about them is written down in the demo."""
     tool("curl")
     shipped, home = tmp_path / "checkpoints", tmp_path / "demo"
@@ -143,7 +148,7 @@ def test_the_whole_demo_in_a_terminal(tmp_path: Path) -> None:
         assert NOTES[kind] in " ".join(text.split())
     for name in ("spectrograms", "diffusion"):
         assert (home / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    run_printed(commands, tmp_path / "next")
+    run_printed(commands, tiny_repository, tmp_path / "next")
 
 
 def test_a_checkpoint_is_recognized(demo: ModuleType) -> None:

@@ -15,7 +15,9 @@ from gomin_export.onnx.forms import OnnxForm
 def use_model(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     """Let exports take this file instead of tracing the network; the parity gate tests it as any other."""
 
-    def write(_form: OnnxForm, path: Path, _metadata: Mapping[str, str]) -> None:
-        onnx_export._save(onnx.load(model), path)
+    def write(_form: OnnxForm, path: Path, metadata: Mapping[str, str]) -> None:
+        proto = onnx.load(model)
+        onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
+        onnx_export._save(proto, path)
 
     monkeypatch.setattr(onnx_export, "write", write)

@@ -9,6 +9,8 @@ import pytest
 from gomin_export.cli import app
 from tests.support import GOLDEN, SHARED_GAN, assert_fails, invoke, run
 
+pytestmark = pytest.mark.long
+
 CHECKPOINT = GOLDEN / "gan_v3.pt"
 
 

@@ -25,6 +25,8 @@ from gomin_export.repository import fingerprint
 from gomin_export.repository.config import without_provenance
 from tests.support import GOLDEN
 
+pytestmark = pytest.mark.long
+
 CHECKPOINT = GOLDEN / "gan_v3.pt"
 Tamper = Callable[[onnx.ModelProto], None]
 

@@ -24,6 +24,8 @@ from tests.gateway.running import running, wait_for
 from tests.gateway.test_answers import wav
 from tests.support import BIN, RunningServer, assert_fails, free_ports, invoke, run, serving
 
+pytestmark = pytest.mark.long
+
 
 @contextmanager
 def started(tmp_path: Path, *arguments: str | Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
@@ -87,7 +89,7 @@ def test_in_front_of_a_repository(repository: Path, crow: bytes, tmp_path: Path)
     assert "secret" not in log.read_text()
 
 
-def test_a_server_that_goes_away_and_comes_back(tiny_repository: Path, crow: bytes, tmp_path: Path) -> None:
+def test_a_server_that_goes_away_and_comes_back(gan_repository: Path, crow: bytes, tmp_path: Path) -> None:
     ports = free_ports(3)
     with running([f"grpc://127.0.0.1:{ports[1]}"], connection=Connection(retry_for_s=0.5)) as gateway:
         for attempt in range(2):
@@ -96,7 +98,7 @@ def test_a_server_that_goes_away_and_comes_back(tiny_repository: Path, crow: byt
                 gone.assert_problem(503, "server-unavailable", "the model server cannot be reached")
                 assert gone.headers["retry-after"] == "1"
             assert gateway.call("GET", "/healthz").status == 200
-            with serving(tiny_repository, tmp_path / f"log{attempt}", ports=ports) as triton:
+            with serving(gan_repository, tmp_path / f"log{attempt}", ports=ports) as triton:
                 wait_for(lambda: gateway.call("GET", "/readyz").status == 200)
                 made = gateway.post("/v1/reconstruct", crow, subtype="float", format="raw", stream=1)
                 assert made.status == 200, made.body

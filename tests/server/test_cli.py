@@ -13,6 +13,8 @@ from gomin_server import cli, exposure
 from tests.server.imitation import native_server
 from tests.support import RunningServer, free_ports, run, serving
 
+pytestmark = pytest.mark.long
+
 
 def port_options() -> list[str]:
     return [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]

@@ -27,6 +27,8 @@ from gomin_export.repository.config import Deployment
 from tests.export.placing import use_model
 from tests.support import GOLDEN, UNPROBED, RunningServer, serving
 
+pytestmark = pytest.mark.long
+
 TILE = 10
 FRAMES = 25  # four tiles with a halo of one frame to either side
 MAX_FRAMES = 2 * FRAMES

@@ -18,7 +18,7 @@ from gomin_client.errors import ServerError
 from gomin_client.transports.statistics import settled
 from tests.support import UNPROBED, RunningServer, serving
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.long]
 
 FRAMES = 100
 SLOW = 600  # frames of requests that keep the model busy

@@ -11,7 +11,7 @@ import pytest
 from tests.server.processes import descendants, is_alive, leftovers
 from tests.support import BIN, free_ports, serving
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.long]
 
 
 def own_temporary_directory(home: Path) -> dict[str, str]:

@@ -113,7 +113,7 @@ class Deployment:
 
 
 def soak(repository: Path, home: Path, settings: Settings, say: Callable[[str], None]) -> Result:
-    """Run a soak on a model repository with the demo GAN and a diffusion model; logs go to `home`."""
+    """Run a soak on a model repository with a GAN and a diffusion model; logs go to `home`."""
     result = Result()
     deployment = Deployment(repository, home)
     say("in-process results")

@@ -16,8 +16,8 @@ FLAT = Sample(100, 10, 20, 1000, 30, 40, 64)
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_some_seconds(repository: Path, tmp_path: Path) -> None:
-    result = soak(repository, tmp_path, Settings(seconds=0, round_s=1), print)
+def test_some_seconds(vocoder_repository: Path, tmp_path: Path) -> None:
+    result = soak(vocoder_repository, tmp_path, Settings(seconds=0, round_s=0.3), print)
 
     assert result.problems == []
     assert result.faults == dict.fromkeys(FAULTS, 1)

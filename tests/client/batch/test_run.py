@@ -24,6 +24,8 @@ from gomin_client.files import audio
 from gomin_client.mel.features import MelConfig
 from tests.support import BIN, RunningServer, invoke, run
 
+pytestmark = pytest.mark.long
+
 RATE = 24000
 
 

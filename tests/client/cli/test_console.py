@@ -15,6 +15,8 @@ from gomin_client.cli.console import exit_status
 from gomin_client.cli.main import app
 from tests.support import BIN, ROOT, invoke
 
+pytestmark = pytest.mark.long
+
 LIBRARY = ("mel", "inference", "transports", "contract", "sampling")
 OF_THE_SERVER = {"--model-repository", "--grpc-restricted-protocol", "--http-restricted-api", "--open-admin"}
 LIMITED = (

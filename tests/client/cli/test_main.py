@@ -22,6 +22,8 @@ from gomin_client.vocoder import Vocoder
 from tests.client.cli.conftest import RATE, noise
 from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, invoke, run
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("program", ["gomin-client", "gomin-export"])
 def test_each_command_has_help_with_an_example(program: str) -> None:

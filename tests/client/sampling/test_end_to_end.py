@@ -15,6 +15,8 @@ from gomin_client.cli.main import app
 from gomin_client.errors import UsageError
 from tests.support import EXAMPLES, RunningServer, assert_fails, invoke
 
+pytestmark = pytest.mark.long
+
 CHAINS = [
     {"sampler": "fast"},
     {"sampler": "ddim", "steps": 10},

@@ -27,6 +27,8 @@ from gomin_client.transports.mock import MockModel, MockTransport
 from gomin_client.transports.statistics import Statistics, settled
 from tests.support import BIN, RunningServer, assert_fails, invoke
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("scheme", ["grpc", "http"])

@@ -62,7 +62,7 @@ def wait_for_work(server: RunningServer) -> None:
         time.sleep(0.1)
 
 
-def test_a_rolling_restart_loses_nothing(tiny_repository: Path, tmp_path: Path) -> None:
+def test_a_rolling_restart_loses_nothing(gan_repository: Path, tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{host} {NAME}\n" for host in HOSTS))
     trial = subprocess.run([tool("unshare"), "--mount", "mount", "--bind", hosts, "/etc/hosts"], check=False)
@@ -78,11 +78,11 @@ def test_a_rolling_restart_loses_nothing(tiny_repository: Path, tmp_path: Path) 
             log = tmp_path / f"{host}-{http}.log"
             ports = (http, port, metrics)
             options = (UNPROBED, f"--host={host}", "--exit-timeout-secs=3")  # there is always work to complete
-            return inner, inner.enter_context(serving(tiny_repository, log, *options, ports=ports, host=host))
+            return inner, inner.enter_context(serving(gan_repository, log, *options, ports=ports, host=host))
 
         with ThreadPoolExecutor(len(HOSTS)) as pool:
             servers = list(pool.map(started, HOSTS))
-        callers = [sys.executable, "-c", CALLERS, f"dns:///{NAME}:{port}", f"local:{tiny_repository}"]
+        callers = [sys.executable, "-c", CALLERS, f"dns:///{NAME}:{port}", f"local:{gan_repository}"]
         enter = 'mount --bind "$0" /etc/hosts && exec "$@"'
         command = [tool("unshare"), "--mount", "sh", "-c", enter, hosts, *callers]
         process = subprocess.Popen(

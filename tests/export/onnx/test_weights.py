@@ -20,6 +20,8 @@ from gomin_export.cli import app
 from gomin_export.onnx import export as onnx_export
 from tests.support import GOLDEN, assert_fails, invoke, serving
 
+pytestmark = pytest.mark.long
+
 CHECKPOINT = GOLDEN / "gan_v3.pt"
 
 

@@ -24,7 +24,7 @@ from gomin_export.networks import GomiGAN
 from tests.server.processes import descendants
 from tests.support import ROOT, UNPROBED, RunningServer, serving, start
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.long]
 
 Change = tuple[str, str]
 
