@@ -37,4 +37,4 @@ def block(kernel: int, dilations: tuple[int, ...] = (1, 3, 5), channels: int = C
 def wide_gan(channels: int = 384) -> GomiGAN:
     """A GAN whose stages have enough channels for phases to pay."""
     torch.manual_seed(0)
-    return GomiGAN(8, channels, (4, 2), (3, 7), ((1, 5), (3,)), hop_length=8, win_length=32).eval()
+    return GomiGAN(8, channels, (4, 2), (3, 7), ((1, 3), (1,)), hop_length=8, win_length=32).eval()
