@@ -19,6 +19,7 @@ from pathlib import Path
 
 MIN_GLIBC = (2, 35)
 MAX_PYTHON = (3, 12)  # the newest that numpy before 2 has packages for
+SEPARATORS = ":;"  # of the directories in LD_LIBRARY_PATH
 NATIVE_BACKEND = Path("onnxruntime") / "libtriton_onnxruntime.so"
 
 
@@ -135,6 +136,11 @@ def _pip_server_problems() -> list[str]:
     elif not PipServer(root, ()).stub.is_file():
         available = ", ".join(sorted(entry.name for entry in (root / "python_backend_stubs").iterdir()))
         problems.append(f"it has no Python backend for Python {_python_version()}; it has {available}")
+    problems += [
+        f"{path}: its path has ':' or ';', which LD_LIBRARY_PATH cannot contain: install into another directory"
+        for path in (root, *_libpython_directory())
+        if set(SEPARATORS) & set(str(path))
+    ]
     if not _has_libpython():
         problems.append(
             f"{_libpython()} is missing: install your system's package of it (Debian, Ubuntu: libpython"

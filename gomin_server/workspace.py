@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gomin_server import operators, predecessors
-from gomin_server.installation import NativeServer, PipServer, SetupError
+from gomin_server.installation import SEPARATORS, NativeServer, PipServer, SetupError
 
 BACKENDS = Path(__file__).parent / "backends"
 FALLBACKS = ("/tmp", "/var/tmp", "/dev/shm")
@@ -94,14 +94,15 @@ def workspace(
     Args:
         server: The installation. Only the pip server needs copies of backends.
         repositories: Paths of the model repositories.
-        say: Receives a line if another temporary directory is used than the configured one.
+        say: Receives a line if another temporary directory is used than the configured one, or if the operator library
+            cannot be used: only models that need it are refused.
 
     Raises:
-        SetupError: No temporary directory can be used, or the operator library is damaged.
+        SetupError: No temporary directory can be used.
     """
     token = secrets.token_hex(6)
     unsafe = [path for path in repositories if not is_safe(path)]
-    library = operators.find_library()
+    library = _usable_library(server, say)
     environment: dict[str, str] = {}
     if library is not None and isinstance(server, NativeServer):
         # config.pbtxt has the library's name; the directory is the last one that is searched
@@ -124,6 +125,21 @@ def workspace(
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
+
+
+def _usable_library(server: PipServer | NativeServer, say: Callable[[str], None]) -> operators.OperatorLibrary | None:
+    """The operator library, if the server can be given it."""
+    try:
+        library = operators.find_library()
+        if library is not None and isinstance(server, NativeServer) and set(SEPARATORS) & set(str(library.directory)):
+            raise SetupError(
+                f"{shown(str(library.directory))}: its path has ':' or ';', which LD_LIBRARY_PATH cannot contain: "
+                "install into another directory"
+            )
+    except SetupError as problem:
+        say(f"{problem}; until then, models that were exported with --target native cannot be loaded")
+        return None
+    return library
 
 
 def _make(

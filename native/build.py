@@ -130,6 +130,12 @@ def build(package: Path = PACKAGE) -> list[Path]:
     ]
 
 
+def remove(package: Path = PACKAGE) -> None:
+    """Removes the library and its description from `package`, if they are there."""
+    for name in (DESCRIPTION, LIBRARY):
+        (package / name).unlink(missing_ok=True)
+
+
 def _replace(path: Path, content: bytes) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_bytes(content)

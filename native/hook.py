@@ -30,10 +30,12 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         switch = os.environ.get(SWITCH, "1")
         if switch not in ("0", "1"):
             raise ValueError(f"{SWITCH}={switch}: expected 0 (pure Python) or 1")
-        if switch == "0":
-            return
         builder = _load(Path(self.root) / "native" / "build.py")
         editable = version == "editable"
+        if editable:
+            builder.remove()  # one from before would be used although it is not of these sources
+        if switch == "0":
+            return
         if not editable:
             self.temporary = tempfile.TemporaryDirectory(prefix="gomin-wheel-")
         try:

@@ -73,8 +73,27 @@ def test_dockerfiles(path: Path, tmp_path: Path) -> None:
     checked(*build, cwd=context, env={"GOMIN_BUILD_NATIVE": "0"})
     with zipfile.ZipFile(*tmp_path.glob("*.whl")) as wheel:
         assert {"gomin_client/vocoder.py", "gomin_gateway/app.py", "gomin_server/cli.py"} <= set(wheel.namelist())
-    extras = set(re.search(r"/src\[(.+)\]", path.read_text())[1].split(","))  # type: ignore[index]
+    extras = set(re.search(r"\[(\w+(?:,\w+)+)\]['\"]", path.read_text())[1].split(","))  # type: ignore[index]
     assert extras <= set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize(("tag", "status"), [("py3-none-linux_x86_64", 0), ("py3-none-any", 2)])
+def test_the_server_image_has_the_operators_or_is_not_built(tag: str, status: int, tmp_path: Path) -> None:
+    """The steps of the stage with the compiler, with a pip that builds a wheel with this tag."""
+    text = (DEPLOY / "docker/server.Dockerfile").read_text().replace("\\\n", "")
+    builder, final = re.findall(r"^FROM python:(\S+)", text, flags=re.MULTILINE)
+    assert builder == final.replace("-slim", "")  # of one Debian: the library needs its C library
+    (step,) = re.findall(r"^RUN (pip wheel .+)", text, flags=re.MULTILINE)
+    wheels = tmp_path / "wheels"
+    pip = tmp_path / "pip"
+    pip.write_text(f'#!/bin/sh\nmkdir "{wheels}" && touch "{wheels}/gomin_triton-0-{tag}.whl"\n')
+    pip.chmod(0o755)
+
+    step = step.replace("/wheels", str(wheels))
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(["sh", "-c", step], env={"PATH": path}, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, len(list(wheels.iterdir()))) == (status, 1), result.stderr
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.relative_to(KUBERNETES).as_posix())

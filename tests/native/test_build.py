@@ -82,6 +82,36 @@ def test_the_switch(tmp_path: Path, value: str, status: int) -> None:
         assert [path.stem.endswith("-py3-none-any") for path in tmp_path.glob("*.whl")] == [True]
 
 
+def test_a_library_from_before_is_not_used(tmp_path: Path) -> None:
+    """Neither by a wheel nor by an editable install that builds none; its tree has no .gitignore."""
+    for name in ("pyproject.toml", "README.md", "LICENSE", "native", "gomin_export", "gomin_server"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("gomin_client", "gomin_gateway"):
+        (tmp_path / "clients" / name / "native").mkdir(parents=True)
+    (tmp_path / "clients/gomin_client/__init__.py").touch()
+    files = [tmp_path / "clients" / name for name in (LIBRARY, DESCRIPTION)]
+
+    def run(program: str, **changed: str) -> None:
+        for file in files:
+            file.write_text("old")
+        command = [sys.executable, "-c", program]
+        environment = {**os.environ, **changed}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    for changed in ({"GOMIN_BUILD_NATIVE": "0"}, {"CXX": "false"}):
+        run("from hatchling.build import build_wheel; build_wheel('dist')", **changed)
+        with zipfile.ZipFile(*(tmp_path / "dist").iterdir()) as archive:
+            assert not {LIBRARY, DESCRIPTION} & set(archive.namelist())
+        run(
+            "from hatchling.builders.wheel import WheelBuilder\nbuilder = WheelBuilder('.')\n"
+            "for hook in builder.get_build_hooks('dist').values():\n"
+            "    hook.initialize('editable', builder.get_default_build_data())",
+            **changed,
+        )
+        assert [file for file in files if file.exists()] == []
+
+
 def test_a_compiler_that_fails_is_reported(tmp_path: Path) -> None:
     program = [sys.executable, str(ROOT / "native" / "build.py")]
 

@@ -84,6 +84,11 @@ class TestMissingRequirements:
 
         assert "pip install 'gomin-triton[server]'" in self.problems()
 
+    def test_a_path_that_the_library_path_cannot_contain(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(installation, "_pip_server_root", lambda: tmp_path / "a:b/tritonserver")
+
+        assert "a:b/tritonserver: its path has ':' or ';', which LD_LIBRARY_PATH cannot contain" in self.problems()
+
     @pytest.mark.parametrize("numpy", ["2.4.6", None])
     def test_a_python_without_packages_of_numpy_1(self, monkeypatch: pytest.MonkeyPatch, numpy: str | None) -> None:
         monkeypatch.setattr(installation, "_installed", {"numpy": numpy}.get)

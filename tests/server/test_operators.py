@@ -63,6 +63,26 @@ def test_the_library_is_the_installed_one(package: Path, tmp_path: Path, monkeyp
             find_library()
 
 
+def test_a_library_that_cannot_be_used_does_not_stop_the_server(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(package, digest="0" * 64)
+    said: list[str] = []
+    with workspace(NativeServer(tmp_path / "tritonserver", tmp_path), ["models"], said.append) as space:
+        assert "LD_LIBRARY_PATH" not in space.environment
+    (line,) = said
+    assert "libgomin_ops.so: is not the library" in line
+    assert line.endswith("; until then, models that were exported with --target native cannot be loaded")
+
+    put(package)
+    other = Path(shutil.copytree(package.parent, tmp_path / "a:b/gomin_client"))
+    found = operators.OperatorLibrary(other / "native", {})
+    monkeypatch.setattr(operators, "find_library", lambda: found)
+    with workspace(NativeServer(tmp_path / "tritonserver", tmp_path), ["models"], said.append) as space:
+        assert "LD_LIBRARY_PATH" not in space.environment
+    assert f"{other / 'native'}: its path has ':' or ';', which LD_LIBRARY_PATH cannot contain" in said[1]
+
+
 def test_the_backend_gets_a_copy(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(package)
     root, temporary = tmp_path / "tritonserver", tmp_path / "temporary"
@@ -84,10 +104,14 @@ def test_the_backend_gets_a_copy(package: Path, tmp_path: Path, monkeypatch: pyt
 class Options:
     """In the place of session options: what was registered."""
 
+    failure = ""
+
     def __init__(self) -> None:
         self.registered: list[str] = []
 
     def register_custom_ops_library(self, path: str) -> None:
+        if self.failure:
+            raise RuntimeError(self.failure)
         self.registered.append(path)
 
 
@@ -111,7 +135,11 @@ def test_what_the_backend_loads_and_refuses(tmp_path: Path, monkeypatch: pytest.
         ValueError, match=r"model m: it needs the operators gomin 1, and the installation .* --target cpu"
     ):
         register("gomin 1", "libgomin_ops.so")
+    monkeypatch.setattr(Options, "failure", "Failed to load library\n libc.so.6")
     put(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot load the operator library .* \(Failed to load library libc\.so\.6\)"):
+        register("gomin 1", "libgomin_ops.so")
+    monkeypatch.setattr(Options, "failure", "")
     ours = [str(tmp_path / operators.LIBRARY_FILE)]
     assert register("gomin 1", "libgomin_ops.so") == register("gomin 1", "/models/libgomin_ops.so") == ours
     assert register(None, "libgomin_ops.so") == []  # another version of the model needs it

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from gomin_client.errors import UsageError
 LIBRARY_FILE = "libgomin_ops.so"  # gomin_server/operators.py reads both files too
 DESCRIPTION_FILE = "libgomin_ops.json"
 DIRECTORY = Path(__file__).parent
-HOW_TO_GET = (
+HOW_TO_GET = (  # on Linux; there is no library for other systems
     "install gomin-triton from its wheel for Linux on x86-64, or reinstall it where a C++ compiler (g++ or clang++) is "
     "found"
 )
@@ -39,8 +40,19 @@ class OperatorLibrary:
     sha256: str
 
     def register(self, options: Any) -> None:
-        """Make its operators known to sessions with these `onnxruntime.SessionOptions`."""
-        options.register_custom_ops_library(str(self.path))
+        """Make its operators known to sessions with these `onnxruntime.SessionOptions`.
+
+        Raises:
+            UsageError: the system cannot load it, such as one with another C library than that of the build.
+        """
+        try:
+            options.register_custom_ops_library(str(self.path))
+        except Exception as error:  # ONNX Runtime's classes of errors have no common base
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"{self.path}: this system cannot load the library: reinstall gomin-triton here, where a C++ compiler "
+                f"(g++ or clang++) is found, or export the checkpoint with --target cpu ({reason})"
+            ) from error
 
 
 def find_library() -> OperatorLibrary | None:
@@ -78,6 +90,11 @@ def require_library(needed: str, what: str) -> OperatorLibrary:
     library = find_library()
     if library is not None and library.operators == needed:
         return library
+    if library is None and not sys.platform.startswith("linux"):
+        raise UsageError(
+            f"{what} needs the operators {needed}, and gomin-triton has no compiled operators for this system: export "
+            "the checkpoint with --target cpu"
+        )
     if library is None:
         raise UsageError(
             f"{what} needs the operators {needed}, and this installation of gomin-triton has no library of them: "

@@ -311,6 +311,8 @@ class LocalTransport(Transport):
                 options.intra_op_num_threads = int(threads)
                 options.enable_mem_pattern = False  # as in config.pbtxt
                 session = self._onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except UsageError:  # about the library, not the model
+            raise
         except Exception as error:
             raise ServerError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
         metadata = session.get_modelmeta().custom_metadata_map

@@ -244,7 +244,14 @@ class TritonPythonModel:
                 f"it needs the operators {needed}, and the library of the installation of gomin-triton that runs this "
                 f"server has {present}: install the version that exported the model, or export the checkpoint again"
             )
-        options.register_custom_ops_library(os.path.join(home, OPERATOR_LIBRARY))
+        try:
+            options.register_custom_ops_library(os.path.join(home, OPERATOR_LIBRARY))
+        except Exception as error:  # ONNX Runtime's classes of errors have no common base
+            raise self._refusal(
+                "this system cannot load the operator library of the installation: reinstall gomin-triton here, where "
+                "a C++ compiler (g++ or clang++) is found, or export the checkpoint with --target cpu "
+                f"({' '.join(str(error).split())})"
+            ) from error
         self._log(pb_utils.Logger.log_info, f"operators {present}, from the library of this installation")
 
     def _providers(self, config, args, cuda):

@@ -61,10 +61,23 @@ def test_what_is_said_without_the_library_or_with_another_version(
     words = "model.onnx: needs the operators gomin 1, and this installation of gomin-triton has no library of them"
     assert_fails(invoke(app, *arguments), 2, words, "C++ compiler", "or export the checkpoint with --target cpu")
 
+    assert put(installed).operators == "gomin 1"  # as described, and of another C library, for instance
+    words = "libgomin_ops.so: this system cannot load the library: reinstall gomin-triton here, where"
+    assert_fails(invoke(app, *arguments), 2, words, "or export the checkpoint with --target cpu")
+
     put(installed, "gomin 2")
     words = "needs the operators gomin 1, and the library of this installation of gomin-triton has gomin 2: install the"
     assert_fails(invoke(app, *arguments), 2, words)
     assert not (tmp_path / "a.wav").exists()
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_what_is_said_on_systems_without_operators(
+    installed: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(UsageError, match=r"no compiled operators for this system: export .* --target cpu$"):
+        require_library("gomin 1", "x")
 
 
 def test_no_library_of_a_repository_is_loaded(native_repository: Path, tmp_path: Path) -> None:
