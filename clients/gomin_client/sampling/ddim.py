@@ -18,9 +18,9 @@ class DDIM:
     """Some of the trained timesteps; deterministic with eta 0, as noisy as DDPM with eta 1 (Song et al. 2021, eq. 12).
 
     Equal to diffusers' DDIMScheduler with the same betas and timestep_spacing, clip_sample=True, clip_sample_range=1,
-    set_alpha_to_one=True, steps_offset=0, use_clipped_model_output=False. As there, a step goes from t to
-    t - T // steps with every spacing. Choose a number of steps that divides T; otherwise noise levels and timesteps
-    drift apart. With explicit timesteps, which diffusers' scheduler does not take, a step goes to the next of them.
+    set_alpha_to_one=True, steps_offset=0, use_clipped_model_output=False, where T // steps is the distance between all
+    timesteps. Elsewhere that scheduler goes from t to t - T // steps, which is not the next timestep (its issue 9261):
+    the denoiser is then given other noise levels than it is told. Here, every step goes to the next timestep.
     """
 
     def __init__(
@@ -43,27 +43,23 @@ class DDIM:
         self.schedule = schedule
         self.eta = eta
         self.timesteps: tuple[float, ...]
-        self.targets: tuple[int, ...]  # the timestep that each step goes to; negative for the signal without noise
         if not isinstance(steps, int):
             self.timesteps = check_timesteps(steps, schedule)
-            self.targets = (*(int(timestep) for timestep in self.timesteps[1:]), -1)
             return
         total = check_steps(steps, schedule)
-        stride = total // steps
         descending = {
-            "leading": np.arange(steps - 1.0, -1, -1) * stride,
+            "leading": np.arange(steps - 1.0, -1, -1) * (total // steps),
             "linspace": np.linspace(0, total - 1, steps).round()[::-1],
             "trailing": trailing(total, steps),
         }
         self.timesteps = choose_spacing(spacing, descending)
-        self.targets = tuple(int(timestep) - stride for timestep in self.timesteps)
 
     def chain(self, noise: NoiseSource) -> Chain:
         """See `Sampler.chain`."""
+        levels = [float(self.schedule.alphas_cumprod[int(timestep)]) for timestep in self.timesteps]
         x = noise(0)
-        for draw, (timestep, target) in enumerate(zip(self.timesteps, self.targets, strict=True), start=1):
-            alpha_bar = float(self.schedule.alphas_cumprod[int(timestep)])
-            previous = float(self.schedule.alphas_cumprod[target]) if target >= 0 else 1.0
+        steps = zip(self.timesteps, levels, [*levels[1:], 1.0], strict=True)
+        for draw, (timestep, alpha_bar, previous) in enumerate(steps, start=1):
             fresh = self.eta * math.sqrt((1 - previous) / (1 - alpha_bar) * (1 - alpha_bar / previous))
 
             epsilon = yield x, timestep

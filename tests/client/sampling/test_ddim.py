@@ -1,4 +1,6 @@
 import unittest.mock
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +21,32 @@ from tests.client.sampling.diffusers_oracle import ATOL, betas_of, run_scheduler
 def test_it_equals_diffusers(schedule: str, spacing: str, eta: float) -> None:
     diffusers = pytest.importorskip("diffusers")  # takes seconds to import, here only in the process of this test
 
-    for steps in (1, 2, 7, 25, 33, 50):
+    # with other steps, these two spacings are uneven: see the next test
+    for steps in {"leading": (1, 2, 7, 25, 33, 50), "linspace": (50,), "trailing": (1, 2, 25, 50)}[spacing]:
         scheduler = diffusers.DDIMScheduler(**betas_of(schedule), clip_sample=True, timestep_spacing=spacing)
 
         result = sample(clipping, MEL, NOISE, DDIM(NoiseSchedule.named(schedule, STEPS), steps, eta, spacing))
 
         np.testing.assert_allclose(result, run_scheduler(scheduler, steps, eta=eta), rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+@pytest.mark.parametrize("steps", [7, 20, 33])
+def test_every_step_goes_to_the_next_timestep_where_they_are_uneven(spacing: str, steps: int) -> None:
+    """diffusers' own scheduler goes to t - T // steps, where no step begins (its issue 9261)."""
+    diffusers = pytest.importorskip("diffusers")
+
+    class Repaired(diffusers.DDIMScheduler):  # type: ignore[misc, name-defined]
+        def step(self, model_output: Array, timestep: int, *arguments: Any, **options: Any) -> Any:
+            following = next((int(t) for t in self.timesteps if t < timestep), int(timestep) - STEPS)
+            self.num_inference_steps = Fraction(STEPS, int(timestep) - following)  # only the distance depends on it
+            return super().step(model_output, timestep, *arguments, **options)
+
+    scheduler = Repaired(**betas_of("linear"), clip_sample=True, timestep_spacing=spacing)
+
+    result = sample(clipping, MEL, NOISE, DDIM(LINEAR, steps, 0.4, spacing))
+
+    np.testing.assert_allclose(result, run_scheduler(scheduler, steps, eta=0.4), rtol=0, atol=ATOL)
 
 
 def test_all_steps_with_eta_1_are_ddpm() -> None:

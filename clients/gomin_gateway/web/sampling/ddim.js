@@ -19,10 +19,8 @@ export class DDIM {
     }
     this.schedule = schedule;
     this.eta = eta;
-    // targets: the timestep that each step goes to; negative for the signal without noise
     if (Array.isArray(steps)) {
       this.timesteps = checkTimesteps(steps, schedule);
-      this.targets = [...this.timesteps.slice(1), -1];
       return;
     }
     const total = checkSteps(steps, schedule);
@@ -32,7 +30,6 @@ export class DDIM {
       linspace: Array.from(linspace(0, total - 1, steps), roundHalfToEven).reverse(),
       trailing: trailing(total, steps),
     });
-    this.targets = this.timesteps.map((timestep) => timestep - stride);
   }
 
   // See base.js.
@@ -41,8 +38,8 @@ export class DDIM {
     const x = noise(0);
     for (const [step, timestep] of this.timesteps.entries()) {
       const alphaBar = alphasCumprod[timestep];
-      const target = this.targets[step];
-      const previous = target >= 0 ? alphasCumprod[target] : 1;
+      const next = this.timesteps[step + 1];
+      const previous = next === undefined ? 1 : alphasCumprod[next];
       const fresh = this.eta * sqrt(((1 - previous) / (1 - alphaBar)) * (1 - alphaBar / previous));
       const [noiseScale, signalScale] = scales(alphaBar);
       const x0Weight = fround(sqrt(previous));
