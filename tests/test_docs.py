@@ -92,7 +92,7 @@ def test_commands_and_options_exist(page: str) -> None:
         found = re.search(r"\b(gomin-(?:client|export)) ([a-z]+)(.*)", line)
         if found and (command := f"{found[1]} {found[2]}") in commands:
             problems += [f"{command} {name}" for name in options_in(found[3]) if name not in commands[command]]
-        for program in {"gomin-gateway", "benchmarks.gpu"} & set(line.split()):
+        for program in {"gomin-gateway", "benchmarks.gpu", "benchmarks.quality"} & set(line.split()):
             problems += [f"{program} {name}" for name in options_in(line) if name not in commands[program]]
     for program, command in re.findall(r"\b(gomin-client|gomin-export) ([a-z]+)\b", "\n".join(quoted(text))):
         if f"{program} {command}" not in commands:
@@ -267,6 +267,7 @@ def server_options() -> set[str]:
 
 def command_options() -> dict[str, set[str]]:
     """Command, as "gomin-client info" → its options."""
+    from benchmarks import quality
     from benchmarks.gpu.__main__ import command_line
     from gomin_client.cli.main import app as client
     from gomin_export.cli import app as export
@@ -282,5 +283,6 @@ def command_options() -> dict[str, set[str]]:
             found[f"{program} {name}"] = options | {"--help"}
     parameters = typer.main.get_command(gateway).params
     found["gomin-gateway"] = {name for parameter in parameters for name in parameter.opts} | {"--help"}
-    gpu = command_line()._option_string_actions  # argparse has no public list
-    return {**found, "benchmarks.gpu": set(gpu)}
+    parsers = {"benchmarks.gpu": command_line(), "benchmarks.quality": quality.command_line()}
+    # argparse has no public list
+    return {**found, **{name: set(parser._option_string_actions) for name, parser in parsers.items()}}
