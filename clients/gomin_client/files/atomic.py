@@ -131,13 +131,21 @@ def _part(path: Path, create: Callable[[Path], int | None]) -> Iterator[Path]:
     except (FileExistsError, NotADirectoryError) as error:
         raise FileError(f"{path}: cannot be written: {error.filename} is a file, not a directory") from error
     except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise FileError(f"{path}: cannot be written: {_reason(error)}") from error
     finally:
         if part is not None:
             _remove(part)
             _unfinished.discard(part)
         if lock is not None:
             os.close(lock)
+
+
+def _reason(error: OSError) -> str:
+    """The system's words for an error, without a path of a temporary file."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        _, _, text = error.args[0][0]  # of copytree: source, target and message for each file
+        return re.sub(r"^\[Errno \d+\] |: '.*", "", text, flags=re.DOTALL)
+    return error.strerror or str(error)
 
 
 def _create_file(part: Path) -> int:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -153,6 +154,19 @@ class TestFolders:
         assert [file.name for file in path.iterdir()] == ["sub"]
         assert (path / "sub" / "a.txt").read_text() == "two"
         assert list(path.parent.iterdir()) == [path]
+
+    def test_a_failed_copy_is_one_sentence(self, tmp_path: Path) -> None:
+        """copytree gathers a list of errors; a full disk gives one for each file."""
+        source = tmp_path / "source"
+        source.mkdir()
+        for name in ("a", "b"):
+            (source / name).symlink_to("nothing")
+
+        with pytest.raises(FileError) as caught, atomic_folder(tmp_path / "site") as part:
+            shutil.copytree(source, part, dirs_exist_ok=True)
+
+        assert str(caught.value) == f"{tmp_path / 'site'}: cannot be written: No such file or directory"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
 
     def test_a_failure_leaves_the_old_folder(self, tmp_path: Path) -> None:
         path = tmp_path / "folder"
