@@ -149,13 +149,18 @@ class DeploymentOptions:
     ] = None
     queue_size: Annotated[
         int | None,
-        panel_option(DEPLOYMENT, "Largest number of waiting requests; others are refused at once. Default: 64."),
+        panel_option(
+            DEPLOYMENT,
+            "Largest number of waiting requests; others are refused at once. Any bound on the queue makes some "
+            "requests wait for half a second, unless several instances are idle. Default: none; 64 for a chain.",
+        ),
     ] = None
     queue_timeout_s: Annotated[
         int | None,
         panel_option(
             DEPLOYMENT,
-            "Time after which a request that still waits is refused, in seconds. Default: 300; 14400 for a chain.",
+            "Time after which a request that still waits is refused, in seconds. Any bound on the queue makes some "
+            "requests wait for half a second, unless several instances are idle. Default: never; 14400 for a chain.",
         ),
     ] = None
     instances: Annotated[

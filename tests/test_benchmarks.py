@@ -8,13 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import machine, report, startup
+from benchmarks import latency, machine, report, startup
 from benchmarks.models import Models
 from benchmarks.timing import Measured, compare
 from benchmarks.worker import Worker
 from gomin_client.contract.model import DENOISER_MODEL, GAN_MODEL
+from gomin_client.transports.registry import connect
 from tests.support import BIN, RunningServer
 
 
@@ -61,6 +63,22 @@ def test_what_a_run_of_the_client_costs() -> None:
     assert startup.table(compared, 2).splitlines()[2:] == ["| a | 3.00 | 2.00 | 1.00 |", "| b | 3.00 | 4.00 | 2.00 |"]
     with pytest.raises(SystemExit, match=r"false failed with 1$"):
         startup.cost(["false"])
+
+
+def test_latency(repository: Path, server: RunningServer) -> None:
+    with connect(f"local:{repository}") as local, connect(server.grpc) as remote:
+        table = latency.requests({"in-process": local, "gRPC": remote}, count=2)
+        asked = latency.questions({"gRPC": remote}, count=2)
+
+    assert len(table) == 2 + 2 * 2 * len(latency.FRAMES)
+    request, whole, through_server, _ = (line.split(" | ") for line in table[2:6])
+    assert request[0] == "| 64 frames, in-process, request"
+    assert request[-3:] == ["–", "–", "– |"]  # counted by servers only
+    assert float(through_server[-2]) > 0  # seconds in the model
+    assert float(whole[1]) > 0
+    assert len(asked) == 3
+    seconds = np.array([0.1] * 9 + [0.7])
+    assert latency.row("A", seconds, (0.001, 0.002, 0.003)) == "| A | 100.00 | 430.00 | 1 of 10 | 1.00 | 2.00 | 3.00 |"
 
 
 def test_ratios_are_of_the_same_round() -> None:

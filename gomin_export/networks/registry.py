@@ -73,6 +73,8 @@ _DIFFUSION_VOCODER = ChainModel(
     contract.DIFFUSION_MODEL,
     contract.DIFFUSION,
     cases="gomin_export.parity.cases:chain_cases",
+    # half a second more, see `repository.config`, is little for a chain
+    queue_size=64,
     queue_timeout_s=4 * 3600,  # a window of the released chain takes two CPU cores a quarter of an hour
 )
 

@@ -39,7 +39,9 @@ class ServedModel(ABC):
         cases: "module:name" of the function that makes its parity cases.
         template: directory of its files in `gomin_export/templates`; its own name if left out.
         batch_delay_us: default of --batch-delay-us: microseconds that a request may wait for others.
-        queue_timeout_s: default of --queue-timeout-s: seconds after which a request that still waits is refused.
+        queue_size: default of --queue-size: largest number of waiting requests; None: no bound.
+        queue_timeout_s: default of --queue-timeout-s: seconds after which a request that still waits is refused; None:
+            never.
     """
 
     has_weights: ClassVar[bool] = False  # whether its files contain the network's weights
@@ -52,7 +54,8 @@ class ServedModel(ABC):
     cases: str
     template: str = ""
     batch_delay_us: int = 0
-    queue_timeout_s: int = 300
+    queue_size: int | None = None
+    queue_timeout_s: int | None = None
 
     def template_text(self, file: str) -> str:
         """Text of one of its template files."""

@@ -27,17 +27,17 @@ MEL = np.random.default_rng(0).uniform(0, 1, (128, FRAMES)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def queues(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """The tiny GAN, one item in a call, with a queue of two requests, and with a timeout of a tenth of a second."""
+    """The tiny GAN, one item in a call: a queue of two requests, a timeout of a tenth of a second, and no bound."""
     home = tmp_path_factory.mktemp("queues")
-    for name, setting, value in (
-        ("short", "max_queue_size", 2),
-        ("hasty", "default_timeout_microseconds", 100_000),
-        ("long", "max_queue_size", 1000),
+    for name, queue in (
+        ("short", "max_queue_size: 2"),
+        ("hasty", "timeout_action: REJECT default_timeout_microseconds: 100000"),
+        ("long", ""),
     ):
         shutil.copytree(tiny_repository / "gomin_gan", home / "models" / name)
         config = home / "models" / name / "config.pbtxt"
         text = config.read_text().replace('name: "gomin_gan"', f'name: "{name}"').replace("_size: 16", "_size: 1")
-        text, count = re.subn(rf"{setting}: \d+", f"{setting}: {value}", text)
+        text, count = re.subn("(?<=dynamic_batching {\n)", f"  default_queue_policy {{ {queue} }}\n", text)
         assert count == 1
         config.write_text(text)
     with serving(home / "models", home / "log", UNPROBED) as server:

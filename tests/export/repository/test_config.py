@@ -92,12 +92,15 @@ def test_tensors_are_those_of_the_kind_and_explained(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser", "gomin_diffusion"])
 def test_queues_and_requests_are_bounded(model: str) -> None:
-    timeout_s = 4 * 3600 if model == "gomin_diffusion" else 300
-    for settings, size, seconds in ((Deployment(), 64, timeout_s), (Deployment(queue_size=9, queue_timeout_s=7), 9, 7)):
+    # without any of the three settings, Triton's batcher needs no waiting instance to pass a request on
+    default = (64, 4 * 3600) if model == "gomin_diffusion" else (0, 0)
+    for settings, (size, seconds) in ((Deployment(), default), (Deployment(queue_size=9, queue_timeout_s=7), (9, 7))):
         policy = parse(model, settings).dynamic_batching.default_queue_policy
         assert policy.timeout_action == ModelQueuePolicy.REJECT
         assert (policy.max_queue_size, policy.default_timeout_microseconds) == (size, seconds * 1_000_000)
-        assert policy.allow_timeout_override
+        assert not policy.allow_timeout_override
+    one = parse(model, Deployment(queue_timeout_s=7)).dynamic_batching.default_queue_policy
+    assert (one.max_queue_size, one.default_timeout_microseconds) == (default[0], 7_000_000)
 
     def bound(default: int | None, **settings: Any) -> str:
         described = replace(CONTRACTS[model], max_frames=default)
@@ -119,7 +122,7 @@ def test_a_front_end_has_its_own_bounds() -> None:
     for settings in (Deployment(), Deployment(queue_size=9, queue_timeout_s=7, max_frames=70, accelerator="tensorrt")):
         config = parse("gomin_mel", settings)
         policy = config.dynamic_batching.default_queue_policy
-        assert (policy.max_queue_size, policy.default_timeout_microseconds) == (64, 300_000_000)
+        assert (policy.max_queue_size, policy.default_timeout_microseconds) == (0, 0)
         assert [group.kind for group in config.instance_group] == [ModelInstanceGroup.KIND_CPU]
         assert parameter(config, "gomin.max_frames") == str(FRONT_END_FRAMES)
 
