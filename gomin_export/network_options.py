@@ -104,6 +104,14 @@ class ChainOptions:
             "in tiles. Default: 512.",
         ),
     ] = None
+    stream: Annotated[
+        bool,
+        panel_option(
+            DEPLOYMENT,
+            "Also make gomin_diffusion_stream, which sends what each step predicts over a gRPC stream. Costs a process "
+            "of the server.",
+        ),
+    ] = False
 
     def applied_to(self, options: ExportOptions) -> ExportOptions:
         """See `OwnOptions`.
@@ -116,4 +124,5 @@ class ChainOptions:
         asked = SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
         sampling = asked if asked.to_parameters() else None
         deployment = replace(options.deployment, sampling=sampling, tile_frames=self.tile_frames)
-        return replace(options, graph=replace(options.graph, target=self.target), deployment=deployment)
+        graph = replace(options.graph, target=self.target)
+        return replace(options, graph=graph, deployment=deployment, stream=self.stream)

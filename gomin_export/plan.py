@@ -41,6 +41,7 @@ class ExportOptions:
         overwrite_config: replace an existing config.pbtxt.
         version: version number; None for the next free one.
         keep: number of versions to keep; None for all.
+        stream: make the models that are made only if they are asked for: a twin of a chain that streams its steps.
 
     Raises:
         UsageError: the target is unknown, a graph for CPUs is combined with an option that excludes it, or the library
@@ -56,6 +57,7 @@ class ExportOptions:
     overwrite_config: bool = False
     version: int | None = None
     keep: int | None = None
+    stream: bool = False
 
     def __post_init__(self) -> None:
         if self.graph.target not in TARGETS:
@@ -226,7 +228,8 @@ def make_plan(
         model.kind != contract.DIFFUSION for model in architecture.models
     ):
         raise UsageError(f"{architecture.name} models have no sampling chain: sampler settings have no effect on them")
-    models = _with_front_end(architecture, network, repository)
+    asked = [model for model in architecture.models if options.stream or not model.is_optional]
+    models = _with_front_end(asked, architecture.name, network, repository)
     contracts = {model.name: model.described(network) for model in models}
     configs: dict[str, str | None] = {}
     parameters: dict[str, Parameters] = {}
@@ -262,15 +265,17 @@ def make_plan(
     return ExportPlan(repository, version, tuple(map(planned, models)))
 
 
-def _with_front_end(architecture: Architecture, network: MelInverter, repository: Path) -> list[ServedModel]:
+def _with_front_end(
+    models: Sequence[ServedModel], architecture: str, network: MelInverter, repository: Path
+) -> list[ServedModel]:
     """The network's models, with a name for the front end that no front end of other settings has.
 
     One config.pbtxt serves all versions of a model, so they cannot differ in their settings.
     """
     named: list[ServedModel] = []
-    for model in architecture.models:
+    for model in models:
         if model.is_shared:
-            own = f"{model.name}_{architecture.name}"
+            own = f"{model.name}_{architecture}"
             described = model.described(network)
             taken = not place.has_contract(repository, model.name, described)
             placed = (repository / own / CONFIG).exists() and place.has_contract(repository, own, described)

@@ -184,8 +184,8 @@ class CheckpointReference:
         self._tolerance = Tolerance.of(self._precision, criteria.atol, criteria.min_snr)
 
     def models(self) -> list[str]:
-        """The names of the models that an export makes from this checkpoint."""
-        return list(self._models)
+        """The names of the models that every export makes from this checkpoint."""
+        return [name for name, model in self._models.items() if not model.is_optional]
 
     def expectation(self, model: str) -> Expectation:
         """What a model of this checkpoint must be."""
@@ -275,7 +275,10 @@ def _caller(target: Transport, model: str, version: int, expected: Expectation) 
     output = contract.OUTPUTS[expected.contract.kind]
 
     def infer(inputs: gate.Inputs) -> Any:
-        answer = target.infer(model, version, inputs, parameters=expected.parameters)
+        if expected.contract.kind == contract.DIFFUSION_STREAM:
+            *_, answer = target.infer_stream(model, version, inputs, parameters=expected.parameters)
+        else:
+            answer = target.infer(model, version, inputs, parameters=expected.parameters)
         if output not in answer:
             raise ContractError(f"answered without the tensor {output}; it gave {', '.join(answer)}")
         return answer[output]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from gomin_client import DEFAULT_URL
 from gomin_client.errors import UsageError
 from gomin_client.inference.checks import checked_rate, checked_wave, checked_waves
-from gomin_client.inference.pinned import PinnedModel
+from gomin_client.inference.steps import ChainStep, SteppedModel
 from gomin_client.mel.features import Mel, MelBatch, MelConfig, Wave
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import Transport
@@ -33,7 +35,7 @@ class Chain(TypedDict, total=False):
     timesteps: str | None
 
 
-class Vocoder(PinnedModel):
+class Vocoder(SteppedModel):
     """One version of one model, wherever it runs; safe to use from several threads at a time.
 
     A server that goes away and comes back is tried again, see `Connection`; a request that was lost is sent once more.
@@ -112,6 +114,22 @@ class Vocoder(PinnedModel):
         checked = self.checked_mel(mel, mel_config, force=force)
         items = checked[np.newaxis] if checked.ndim == 2 else checked
         return _joined(self.vocoded([items], seed), like=checked, ndim=2)
+
+    def synthesize_steps(self, mel: ArrayLike, seed: int | None = None, *, force: bool = False) -> Generator[ChainStep]:
+        """`synthesize` with a diffusion model that was exported with --stream, step by step, over gRPC or in-process.
+
+        The whole mel is one request. Close the generator to end the chain early and keep what there is.
+
+        Yields:
+            The predicted result after each step; the last is the result.
+
+        Raises:
+            UsageError, UnknownModelError: see `SteppedModel.stepped`; for others, and arguments, see `synthesize`.
+        """
+        checked = self.checked_mel(mel, force=force)
+        with closing(self.stepped(checked[np.newaxis] if checked.ndim == 2 else checked, seed)) as steps:
+            for step in steps:
+                yield step if checked.ndim == 3 else replace(step, audio=step.audio[0])
 
     def stream(
         self,

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import ModelContract
 from gomin_export.choices import NATIVE, TARGETS
-from gomin_export.networks.served import ChainModel, EnsembleModel, FrontEndModel, OnnxModel, ServedModel
+from gomin_export.networks.served import (
+    ChainModel,
+    EnsembleModel,
+    FrontEndModel,
+    OnnxModel,
+    ServedModel,
+    StreamModel,
+)
 
 if TYPE_CHECKING:
     from gomin_export.network_options import OwnOptions
@@ -77,6 +84,12 @@ _DIFFUSION_VOCODER = ChainModel(
     queue_size=64,
     queue_timeout_s=4 * 3600,  # a window of the released chain takes two CPU cores a quarter of an hour
 )
+_DIFFUSION_STREAM = StreamModel(
+    contract.DIFFUSION_STREAM_MODEL,
+    contract.DIFFUSION_STREAM,
+    cases=_DIFFUSION_VOCODER.cases,
+    queue_timeout_s=_DIFFUSION_VOCODER.queue_timeout_s,
+)
 
 GAN = Architecture(
     name="gan",
@@ -119,6 +132,7 @@ DIFFUSION = Architecture(
             batch_delay_us=500,
         ),
         _DIFFUSION_VOCODER,
+        _DIFFUSION_STREAM,
         EnsembleModel(
             contract.RECONSTRUCT_DIFFUSION_MODEL,
             contract.RECONSTRUCT_DIFFUSION,

@@ -47,6 +47,7 @@ class ServedModel(ABC):
     has_weights: ClassVar[bool] = False  # whether its files contain the network's weights
     is_shared: ClassVar[bool] = False  # whether it is made from the mel settings alone, for all networks that have them
 
+    is_optional: ClassVar[bool] = False  # whether an export makes it only if it is asked to
     is_batched: ClassVar[bool] = True  # whether Triton knows the batch axis, which config.pbtxt then leaves out
 
     name: str
@@ -188,11 +189,17 @@ class OnnxModel(ServedModel):
 
 @dataclass(frozen=True)
 class ChainModel(ServedModel):
-    """A sampling chain: Python code that calls a denoiser model. Its windows are those of the denoiser."""
+    """A sampling chain: Python code that calls a denoiser model. Its windows are those of the denoiser.
+
+    Attributes:
+        program: directory in `gomin_export/templates` of its model.py.
+    """
 
     # The length of tiles bounds the memory of denoiser calls. What grows with the request are the sampler's arrays of
     # its samples. Measured: 40 to 52 bytes per sample at the peak, by sampler; and the request and its answer.
     BYTES_PER_SAMPLE: ClassVar[int] = 64
+
+    program: str = "gomin_diffusion"
 
     def bytes_per_frame(self, network: MelInverter) -> int:
         """For the sampler's arrays."""
@@ -215,7 +222,8 @@ class ChainModel(ServedModel):
         """Copy the Triton model and the package `sampling`."""
         from gomin_export.repository.fingerprint import sampling_modules
 
-        (files / "model.py").write_text(self.template_text("model.py"), encoding="utf-8")
+        program = resources.files("gomin_export") / "templates" / self.program / "model.py"
+        (files / "model.py").write_text(program.read_text(encoding="utf-8"), encoding="utf-8")
         package = files / "sampling"
         package.mkdir()
         for module in sampling_modules():
@@ -229,6 +237,13 @@ class ChainModel(ServedModel):
 
         cases: list[Case] = resolve_name(self.cases)(network, SamplerSettings.from_parameters(parameters))
         return cases
+
+
+@dataclass(frozen=True)
+class StreamModel(ChainModel):
+    """The twin of a sampling chain that sends an answer after each step."""
+
+    is_optional: ClassVar[bool] = True
 
 
 def front_end_bytes_per_frame(config: MelConfig) -> int:

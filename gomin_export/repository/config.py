@@ -88,7 +88,7 @@ _CHAIN_SETTINGS: dict[str, Callable[[Any], Any]] = {
 _SETTINGS_OF = {
     contract.GAN: _SETTINGS,
     contract.DENOISER: _SETTINGS,
-    contract.DIFFUSION: _CHAIN_SETTINGS,
+    **dict.fromkeys(contract.CHAIN_KINDS, _CHAIN_SETTINGS),
     **{kind: {name: _SETTINGS[name] for name in ("max_batch_size", "max_frames")} for kind in contract.ENSEMBLE_KINDS},
 }
 

@@ -18,6 +18,7 @@ MEL_MODEL = "gomin_mel"
 GAN_MODEL = "gomin_gan"
 DENOISER_MODEL = "gomin_denoiser"
 DIFFUSION_MODEL = "gomin_diffusion"
+DIFFUSION_STREAM_MODEL = "gomin_diffusion_stream"
 RECONSTRUCT_MODEL = "gomin_reconstruct"
 RECONSTRUCT_DIFFUSION_MODEL = "gomin_reconstruct_diffusion"
 SHORT_NAMES = {"gan": GAN_MODEL, "diffusion": DIFFUSION_MODEL}
@@ -26,13 +27,15 @@ SHORT_NAMES = {"gan": GAN_MODEL, "diffusion": DIFFUSION_MODEL}
 GAN = "gan"  # mel -> audio
 DENOISER = "denoiser"  # signal, timestep, mel -> noise
 DIFFUSION = "diffusion"  # mel, seed, first_sample -> audio
+DIFFUSION_STREAM = "diffusion_stream"  # the same -> audio, step, steps: an answer after each step
 FRONT_END = "mel"  # audio -> mel
 RECONSTRUCT = "reconstruct"  # audio -> reconstruction
 RECONSTRUCT_DIFFUSION = "reconstruct_diffusion"  # audio, seed -> reconstruction
-KINDS = (GAN, DENOISER, DIFFUSION, FRONT_END, RECONSTRUCT, RECONSTRUCT_DIFFUSION)
+KINDS = (GAN, DENOISER, DIFFUSION, DIFFUSION_STREAM, FRONT_END, RECONSTRUCT, RECONSTRUCT_DIFFUSION)
 VOCODER_KINDS = (GAN, DIFFUSION)
+CHAIN_KINDS = (DIFFUSION, DIFFUSION_STREAM)
 ENSEMBLE_KINDS = (RECONSTRUCT, RECONSTRUCT_DIFFUSION)
-_KINDS_WITH_STEPS = (DENOISER, DIFFUSION, RECONSTRUCT_DIFFUSION)
+_KINDS_WITH_STEPS = (DENOISER, *CHAIN_KINDS, RECONSTRUCT_DIFFUSION)
 
 # Number formats that a model may compute in; its inputs and outputs are float32 in both cases.
 FP32 = "fp32"
@@ -48,12 +51,15 @@ FIRST_SAMPLE = "first_sample"  # (B, 1) int64: absolute index of the item's firs
 SIGNAL = "signal"  # (B, 1, N) float32
 TIMESTEP = "timestep"  # (B, 1) float32
 NOISE = "noise"  # (B, 1, N) float32
+STEP = "step"  # (B, 1) int32: number of the step after which an answer was sent, from 1
+STEPS = "steps"  # (B, 1) int32: number of steps of the chain
 
 # kind -> its output
 OUTPUTS = {
     GAN: AUDIO,
     DENOISER: NOISE,
     DIFFUSION: AUDIO,
+    DIFFUSION_STREAM: AUDIO,
     FRONT_END: MEL,
     RECONSTRUCT: RECONSTRUCTION,
     RECONSTRUCT_DIFFUSION: RECONSTRUCTION,

@@ -150,6 +150,11 @@ _TIMESTEP = Tensor(
 _NOISE = Tensor(
     contract.NOISE, "FP32", (CHANNEL, SAMPLES), "standard deviations", "predicted noise in the signal, of unit variance"
 )
+_PREDICTED = replace(
+    _AUDIO, meaning=_AUDIO.meaning + "; after a step but the last, what the step predicts for the end of the chain"
+)
+_STEP = Tensor(contract.STEP, "INT32", (VALUE,), "none, from 1", "number of the step after which this answer was sent")
+_STEPS = Tensor(contract.STEPS, "INT32", (VALUE,), "none", "number of steps of the chain")
 
 _RECORDING = Tensor(
     contract.AUDIO,
@@ -176,6 +181,11 @@ SIGNATURES: Mapping[str, Signature] = {
     ),
     contract.DIFFUSION: Signature(
         "mel spectrogram to waveform, by a chain of denoiser steps", (_MEL, _SEED, _FIRST_SAMPLE), (_AUDIO,)
+    ),
+    contract.DIFFUSION_STREAM: Signature(
+        "mel spectrogram to waveform, by a chain of denoiser steps, with an answer after each",
+        (_MEL, _SEED, _FIRST_SAMPLE),
+        (_PREDICTED, _STEP, _STEPS),
     ),
     contract.FRONT_END: Signature("waveform to mel spectrogram", (_RECORDING,), (_MEL_OF_RECORDING,)),
     contract.RECONSTRUCT: Signature(

@@ -34,6 +34,11 @@ class Sampler(Protocol):
         """The denoiser's timestep at each step; fractional ones are allowed."""
         ...
 
+    @property
+    def alphas_cumprod(self) -> Sequence[float]:
+        """ᾱ at each step: the share of the signal's power in what the denoiser is given; see `predicted_signal`."""
+        ...
+
     def chain(self, noise: NoiseSource) -> Chain:
         """A chain that begins with draw 0 of the noise."""
         ...

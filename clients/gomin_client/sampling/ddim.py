@@ -45,6 +45,7 @@ class DDIM:
         self.timesteps: tuple[float, ...]
         if not isinstance(steps, int):
             self.timesteps = check_timesteps(steps, schedule)
+            self.alphas_cumprod = schedule.at(self.timesteps)
             return
         total = check_steps(steps, schedule)
         descending = {
@@ -53,12 +54,12 @@ class DDIM:
             "trailing": trailing(total, steps),
         }
         self.timesteps = choose_spacing(spacing, descending)
+        self.alphas_cumprod = schedule.at(self.timesteps)
 
     def chain(self, noise: NoiseSource) -> Chain:
         """See `Sampler.chain`."""
-        levels = [float(self.schedule.alphas_cumprod[int(timestep)]) for timestep in self.timesteps]
         x = noise(0)
-        steps = zip(self.timesteps, levels, [*levels[1:], 1.0], strict=True)
+        steps = zip(self.timesteps, self.alphas_cumprod, [*self.alphas_cumprod[1:], 1.0], strict=True)
         for draw, (timestep, alpha_bar, previous) in enumerate(steps, start=1):
             fresh = self.eta * math.sqrt((1 - previous) / (1 - alpha_bar) * (1 - alpha_bar / previous))
 

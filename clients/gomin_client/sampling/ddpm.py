@@ -31,6 +31,7 @@ class DDPM:
         self.schedule = schedule
         ascending = range(len(schedule)) if timesteps is None else timesteps
         self.timesteps: tuple[float, ...] = tuple(float(timestep) for timestep in reversed(ascending))
+        self.alphas_cumprod: tuple[float, ...] = tuple(schedule.alphas_cumprod[::-1].tolist())
 
     def chain(self, noise: NoiseSource) -> Chain:
         """See `Sampler.chain`."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Array, Denoiser, NoiseSource, Sampler
+from .base import Array, Denoiser, NoiseSource, Sampler, predicted_signal
 from .noise import NoiseField
 from .settings import PARAMETER_PREFIX, SamplerSettings
 from .tiling import TILE_FRAMES, Tiling
@@ -24,12 +24,15 @@ class SamplingJob:
         noise: of B items, hop_length·T samples each.
         sampler: the sampler.
         is_cancelled: whether the requester has stopped waiting.
+        on_step: called after each step but the last with its number, from 1, and the signal (B, 1, N) that the step
+            predicts for the end of the chain; None if nobody wants it.
     """
 
     mel: Array
     noise: NoiseSource
     sampler: Sampler
     is_cancelled: Callable[[], bool] = lambda: False
+    on_step: Callable[[int, Array], None] | None = None
 
 
 def sample_jobs(denoise: Denoiser, jobs: Sequence[SamplingJob], tiling: Tiling) -> list[Array | None]:
@@ -49,14 +52,20 @@ def sample_jobs(denoise: Denoiser, jobs: Sequence[SamplingJob], tiling: Tiling) 
     results: list[Array | None] = [None] * len(jobs)
     chains = {index: job.sampler.chain(job.noise) for index, job in enumerate(jobs)}
     asked = {index: next(chain) for index, chain in chains.items()}
+    step = 0
     while asked:
+        step += 1
         predicted = _predict(denoise, {index: jobs[index] for index in asked}, asked, tiling)
-        asked = {}
+        before, asked = asked, {}
         for index, noise in predicted.items():
+            job = jobs[index]
             try:
                 asked[index] = chains[index].send(noise)
             except StopIteration as end:
                 results[index] = end.value
+                continue
+            if job.on_step is not None:
+                job.on_step(step, predicted_signal(before[index][0], noise, job.sampler.alphas_cumprod[step - 1]))
     return results
 
 
@@ -159,6 +168,7 @@ class DiffusionModel:
         first_samples: NDArray[np.integer[Any]] | None,
         parameters: Mapping[str, object],
         is_cancelled: Callable[[], bool] = lambda: False,
+        on_step: Callable[[int, Array], None] | None = None,
     ) -> SamplingJob:
         """A request as a job.
 
@@ -168,6 +178,7 @@ class DiffusionModel:
             first_samples: (B, 1) absolute index of each item's first sample; None for 0.
             parameters: request parameters; see `SamplerSettings`.
             is_cancelled: whether the requester has stopped waiting.
+            on_step: see `SamplingJob`.
 
         Raises:
             ValueError: an input or a parameter is not valid, or the request is longer than `max_frames`.
@@ -185,4 +196,4 @@ class DiffusionModel:
             raise ValueError("mel contains NaN or infinite values")
         first = np.zeros(len(seeds), np.int64) if first_samples is None else first_samples[:, 0]
         noise = NoiseField(seeds[:, 0].tolist(), self.tiling.hop_length * frames, first.tolist())
-        return SamplingJob(mel, noise, sampler, is_cancelled)
+        return SamplingJob(mel, noise, sampler, is_cancelled, on_step)

@@ -83,6 +83,10 @@ class NoiseSchedule:
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
 
+    def at(self, timesteps: Sequence[float]) -> tuple[float, ...]:
+        """ᾱ at whole timesteps."""
+        return tuple(float(self.alphas_cumprod[int(timestep)]) for timestep in timesteps)
+
 
 def _cosine(num_steps: int) -> NDArray[np.float64]:
     """ᾱ_0 … ᾱ_{num_steps-1} of the cosine schedule, uncapped: the last is nearly 0."""

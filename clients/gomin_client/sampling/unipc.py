@@ -26,10 +26,11 @@ class UniPC:
         """A chain over some timesteps of a schedule; for steps, spacing and errors see `solver_timesteps`."""
         self.schedule = schedule
         self.timesteps = solver_timesteps(steps, schedule, spacing)
+        self.alphas_cumprod = schedule.at(self.timesteps)
 
     def chain(self, noise: NoiseSource) -> Chain:
         """See `Sampler.chain`."""
-        alphas_cumprod = [float(self.schedule.alphas_cumprod[int(timestep)]) for timestep in self.timesteps]
+        alphas_cumprod = self.alphas_cumprod
         times = [half_log_snr(alpha_bar) for alpha_bar in alphas_cumprod]
         x = noise(0)
         corrected = x  # the sample of the previous step

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 from numpy.typing import NDArray
 
-from gomin_client.errors import UnknownModelError
+from gomin_client.errors import UnknownModelError, UsageError
 from gomin_client.transports.statistics import Statistics
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -115,6 +115,26 @@ class Transport(Protocol):
             InferenceError: the model answered with an error.
             ServerError: the server cannot be reached, or is unavailable.
         """
+
+    def infer_stream(
+        self,
+        model: str,
+        version: int,  # noqa: ARG002
+        inputs: Tensors,  # noqa: ARG002
+        timeout_s: float = LONGEST_S,  # noqa: ARG002
+        parameters: Parameters | None = None,  # noqa: ARG002
+    ) -> Generator[dict[str, NDArray[Any]]]:
+        """Call one version of a model that sends several answers; arguments and errors are those of `infer`.
+
+        Nothing is repeated after a lost connection. Closing the generator cancels the request.
+
+        Yields:
+            Name → tensor, for each answer.
+
+        Raises:
+            UsageError: this transport has one answer for each request.
+        """
+        raise UsageError(f"{self.url}: model {model} sends several answers, which needs grpc:// or local:")
 
     def prepare(self, model: str, version: int) -> None:  # noqa: ARG002
         """Load what the first call of a model needs, so that the time of that call is the model's own.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -170,26 +172,59 @@ class GrpcTransport(TritonTransport):
         parameters: Parameters | None = None,
     ) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
-        wrapped = []
-        for name, array in inputs.items():
-            wrapped.append(tritonclient.grpc.InferInput(name, list(array.shape), datatype(array)))
-            wrapped[-1].set_data_from_numpy(np.ascontiguousarray(array))
         with self.errors(timeout_s):
             result = self._client.infer(
                 model,
-                wrapped,
+                _wrapped(inputs),
                 str(version),
                 client_timeout=timeout_s,
                 headers=self._headers or None,
                 parameters=dict(parameters or {}),
             )
-            answer = result.get_response()
-            if len(answer.outputs) != len(answer.raw_output_contents):
-                raise ValueError(f"{len(answer.outputs)} outputs, {len(answer.raw_output_contents)} of them with data")
-            return {
-                output.name: decode(output.name, output.datatype, output.shape, data)
-                for output, data in zip(answer.outputs, answer.raw_output_contents, strict=True)
-            }
+            return _tensors(result.get_response())
+
+    def infer_stream(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> Generator[dict[str, NDArray[Any]]]:
+        """See `Transport.infer_stream`. A connection of its own: tritonclient has one stream for each client."""
+        answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        ends_at = time.monotonic() + timeout_s
+        _ = self._client  # refuses processes that were forked
+        client = self._connected()
+        is_complete = False
+        try:
+            with self.errors(timeout_s):
+                client.start_stream(
+                    lambda result, error: answers.put((result, error)), timeout_s, headers=self._headers or None
+                )
+                client.async_stream_infer(
+                    model,
+                    _wrapped(inputs),
+                    str(version),
+                    enable_empty_final_response=True,
+                    parameters=dict(parameters or {}),
+                )
+            while not is_complete:
+                with self.errors(timeout_s):
+                    try:
+                        result, error = answers.get(timeout=max(0.0, ends_at - time.monotonic()))
+                    except queue.Empty:
+                        raise self.too_late(timeout_s) from None
+                    if error is not None:
+                        raise error
+                    answer = result.get_response()
+                    is_complete = answer.parameters["triton_final_response"].bool_param
+                    tensors = _tensors(answer)
+                if tensors:
+                    yield tensors
+        finally:
+            client.stop_stream(cancel_requests=not is_complete)
+            client.close()
 
     def statistics(self, model: str, version: int) -> Statistics:
         """See `Transport.statistics`; of several servers, the sum over those that answer."""
@@ -291,6 +326,24 @@ class GrpcTransport(TritonTransport):
     def _statistics(self, model: str, version: str) -> dict[str, Any]:
         answer = self._client.get_inference_statistics(model, version, as_json=True, **self._asking)
         return dict(answer["model_stats"][0])
+
+
+def _wrapped(inputs: Tensors) -> list[Any]:
+    wrapped = []
+    for name, array in inputs.items():
+        wrapped.append(tritonclient.grpc.InferInput(name, list(array.shape), datatype(array)))
+        wrapped[-1].set_data_from_numpy(np.ascontiguousarray(array))
+    return wrapped
+
+
+def _tensors(answer: Any) -> dict[str, NDArray[Any]]:
+    """The tensors of a ModelInferResponse."""
+    if len(answer.outputs) != len(answer.raw_output_contents):
+        raise ValueError(f"{len(answer.outputs)} outputs, {len(answer.raw_output_contents)} of them with data")
+    return {
+        output.name: decode(output.name, output.datatype, output.shape, data)
+        for output, data in zip(answer.outputs, answer.raw_output_contents, strict=True)
+    }
 
 
 def _readable(path: Path) -> str:

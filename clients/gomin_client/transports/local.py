@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +31,7 @@ from gomin_client.errors import (
 )
 from gomin_client.native.library import require_library
 from gomin_client.sampling.base import Array
-from gomin_client.sampling.jobs import DiffusionModel, sample_jobs
+from gomin_client.sampling.jobs import DiffusionModel, SamplingJob, sample_jobs
 from gomin_client.transports.address import Address
 from gomin_client.transports.base import (
     LONGEST_S,
@@ -147,20 +149,66 @@ class LocalTransport(Transport):
         """See `Transport.infer`."""
         ends_at = time.monotonic() + timeout_s
         opened = self._open(model, version)
-        try:
+        if opened.described.kind == contract.DIFFUSION_STREAM:
+            *_, last = self.infer_stream(model, version, inputs, timeout_s, parameters)
+            return last
+        with self._deadline(model, timeout_s):
             if opened.steps:
                 return self._run_steps(opened, inputs, parameters or {}, ends_at)
             if opened.chain is not None:
-                return {contract.AUDIO: self._sample(model, version, opened.chain, inputs, parameters or {}, ends_at)}
+                job = self._job(model, opened.chain, inputs, parameters or {})
+                return {contract.AUDIO: self._sample(version, opened.chain, job, ends_at)}
             if parameters:
                 raise ContractError(f"{self.url}: model {model} takes no request parameters, such as {min(parameters)}")
             self._check_frames(model, opened.described, inputs)
             return self._run(model, opened.session, inputs, ends_at)
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"{self.url}: model {model} took longer than {timeout_s:g} s: give it more time with "
-                "`Connection(timeout_s=…)`"
-            ) from error
+
+    def infer_stream(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> Generator[dict[str, NDArray[Any]]]:
+        """See `Transport.infer_stream`."""
+        ends_at = time.monotonic() + timeout_s
+        opened = self._open(model, version)
+        if opened.chain is None or opened.described.kind != contract.DIFFUSION_STREAM:
+            yield self.infer(model, version, inputs, timeout_s, parameters)
+            return
+        found: queue.SimpleQueue[tuple[int, Array] | BaseException] = queue.SimpleQueue()
+        ended = threading.Event()
+        job = replace(
+            self._job(model, opened.chain, inputs, parameters or {}),
+            is_cancelled=ended.is_set,
+            on_step=lambda step, signal: found.put((step, signal)),
+        )
+        steps, chain = len(job.sampler.timesteps), opened.chain
+
+        def run() -> None:
+            try:
+                found.put((steps, self._sample(version, chain, job, ends_at)))
+            except BaseException as error:
+                found.put(error)
+
+        thread = threading.Thread(target=run, name="gomin-chain", daemon=True)
+        thread.start()
+        step = 0
+        try:
+            while step < steps:
+                with self._deadline(model, timeout_s):
+                    answer = found.get()
+                    if isinstance(answer, BaseException):
+                        raise answer
+                step, signal = answer
+                numbers = {contract.STEP: step, contract.STEPS: steps}
+                yield {
+                    contract.AUDIO: signal,
+                    **{name: np.full((len(signal), 1), number, np.int32) for name, number in numbers.items()},
+                }
+        finally:
+            ended.set()  # the thread ends after the step that it computes
 
     def close(self) -> None:
         """See `Transport.close`; runs in progress stop at their next operator."""
@@ -209,28 +257,38 @@ class LocalTransport(Transport):
             raise ContractError(f"{self.url}: an ensemble has no tensor {output}; its steps make {', '.join(tensors)}")
         return {output: tensors[output]}
 
-    def _sample(
-        self,
-        model: str,
-        version: int,
-        chain: DiffusionModel,
-        inputs: Tensors,
-        parameters: Parameters,
-        ends_at: float,
-    ) -> Array:
-        """The chain that the Triton model gomin_diffusion runs, with the denoiser of the same version."""
-        denoiser = self._open(contract.DENOISER_MODEL, version).session
+    @contextmanager
+    def _deadline(self, model: str, timeout_s: float) -> Iterator[None]:
         try:
-            job = chain.job(inputs[contract.MEL], inputs[contract.SEED], inputs.get(contract.FIRST_SAMPLE), parameters)
+            yield
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"{self.url}: model {model} took longer than {timeout_s:g} s: give it more time with "
+                "`Connection(timeout_s=…)`"
+            ) from error
+
+    def _job(self, model: str, chain: DiffusionModel, inputs: Tensors, parameters: Parameters) -> SamplingJob:
+        try:
+            return chain.job(inputs[contract.MEL], inputs[contract.SEED], inputs.get(contract.FIRST_SAMPLE), parameters)
         except ValueError as error:
             raise ContractError(f"{self.url}: model {model}: {error}") from error
+
+    def _sample(self, version: int, chain: DiffusionModel, job: SamplingJob, ends_at: float) -> Array:
+        """The chain that a Triton model runs, with the denoiser of the same version.
+
+        Raises:
+            TimeoutError: it was still running at `ends_at`.
+            InferenceError: it was cancelled.
+        """
+        denoiser = self._open(contract.DENOISER_MODEL, version).session
 
         def denoise(signal: Array, timestep: Array, mel: Array) -> Array:
             step = {contract.SIGNAL: signal, contract.TIMESTEP: timestep[:, np.newaxis], contract.MEL: mel}
             return self._run(contract.DENOISER_MODEL, denoiser, step, ends_at)[contract.NOISE]
 
         (audio,) = sample_jobs(denoise, [job], chain.tiling)
-        assert audio is not None  # nobody cancels it
+        if audio is None:
+            raise InferenceError(f"{self.url}: the call was cancelled")
         return audio
 
     def _run(self, model: str, session: Any, inputs: Tensors, ends_at: float) -> dict[str, NDArray[Any]]:
@@ -281,7 +339,7 @@ class LocalTransport(Transport):
             if (model, version) not in self._opened:
                 info = self.describe(model)
                 described = ModelContract.from_parameters(model, info.parameters)
-                if described.kind == contract.DIFFUSION:
+                if described.kind in contract.CHAIN_KINDS:
                     try:
                         chain = DiffusionModel.from_config(info.parameters, info.max_batch_size)
                     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 from numpy.typing import NDArray
@@ -53,6 +54,17 @@ class TransportWrapper(Transport):
     ) -> dict[str, NDArray[Any]]:
         """See `Transport.infer`."""
         return self._inner.infer(model, version, inputs, timeout_s, parameters)
+
+    def infer_stream(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> Generator[dict[str, NDArray[Any]]]:
+        """See `Transport.infer_stream`."""
+        return self._inner.infer_stream(model, version, inputs, timeout_s, parameters)
 
     def statistics(self, model: str, version: int) -> Statistics | None:
         """See `Transport.statistics`."""

@@ -3,10 +3,14 @@
 The requests of one call run side by side and share denoiser calls if their tiles have the same length, with any
 samplers, steps and seeds. The calls of the two instances meet in the denoiser's batcher.
 
+The same file serves gomin_diffusion, with one answer for each request, and gomin_diffusion_stream, whose decoupled
+transaction policy allows an answer after each step.
+
 Imports numpy, the standard library, Triton's own module, and `sampling/`, which gomin-export copies beside this file.
 Runs on Python 3.10.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -17,7 +21,7 @@ DENOISER = "gomin_denoiser"
 
 
 class TritonPythonModel:
-    """mel (B, M, T), seed (B, 1), first_sample (B, 1) -> audio (B, 1, hop_length·T)."""
+    """mel (B, M, T), seed (B, 1), first_sample (B, 1) -> audio (B, 1, hop_length·T); a stream: step, steps (B, 1)."""
 
     def initialize(self, args):
         """Read the settings that the export wrote into config.pbtxt.
@@ -26,35 +30,71 @@ class TritonPythonModel:
             pb_utils.TritonModelException: the settings are invalid.
         """
         config = json.loads(args["model_config"])
+        self.name = args["model_name"]
+        self.streams = pb_utils.using_decoupled_model_transaction_policy(config)
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         try:
             self.model = DiffusionModel.from_config(parameters, int(config["max_batch_size"]))
         except ValueError as error:
-            raise pb_utils.TritonModelException(f"gomin_diffusion: {error}") from error
+            raise pb_utils.TritonModelException(f"{self.name}: {error}") from error
         # one export writes both models under one version number
         self.denoiser_version = int(args["model_version"])
 
     def execute(self, requests):
         """Answer every request. A bad request gets an error and does not affect the others."""
+        if self.streams:
+            self._stream(requests)
+            return None
         responses = [None] * len(requests)
         jobs = {}
         for index, request in enumerate(requests):
-            try:
-                jobs[index] = self._job(request)
-            except ValueError as error:
-                responses[index] = _error(str(error), pb_utils.TritonError.INVALID_ARG)
-            except Exception as error:  # an exception that leaves execute() would fail all requests of the call
-                responses[index] = _error(repr(error))
+            self._prepare(index, request, request.is_cancelled, None, jobs, responses)
+        self._answer(jobs, responses)
+        return responses
+
+    def _stream(self, requests):
+        """Send the predicted signal after each step, and the result at the end."""
+        senders = [request.get_response_sender() for request in requests]
+        responses = [None] * len(requests)
+        jobs = {}
+        for index, (request, sender) in enumerate(zip(requests, senders, strict=True)):
+            on_step = functools.partial(self._send_step, sender, jobs, index)
+            self._prepare(index, request, sender.is_cancelled, on_step, jobs, responses)
+        self._answer(jobs, responses)
+        for sender, response in zip(senders, responses, strict=True):
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _send_step(self, sender, jobs, index, step, signal):
+        sender.send(self._response(signal, jobs[index], step))
+
+    def _response(self, signal, job, step):
+        tensors = [pb_utils.Tensor("audio", signal)]
+        if self.streams:
+            steps = len(job.sampler.timesteps)
+            for name, value in (("step", step), ("steps", steps)):
+                tensors.append(pb_utils.Tensor(name, np.full((len(signal), 1), value, np.int32)))
+        return pb_utils.InferenceResponse(output_tensors=tensors)
+
+    def _prepare(self, index, request, is_cancelled, on_step, jobs, responses):
+        """Read a request: a job, or an error as its response."""
+        try:
+            jobs[index] = self._job(request, is_cancelled, on_step)
+        except ValueError as error:
+            responses[index] = self._error(str(error), pb_utils.TritonError.INVALID_ARG)
+        except Exception as error:  # an exception that leaves execute() would fail all requests of the call
+            responses[index] = self._error(repr(error))
+
+    def _answer(self, jobs, responses):
+        """Run all jobs."""
         frames = {index: len(job.mel) * job.mel.shape[-1] for index, job in jobs.items()}
         for group in side_by_side(frames, self.model.max_frames):
             self._run({index: jobs[index] for index in group}, responses)
-        return responses
 
-    def _job(self, request):
+    def _job(self, request, is_cancelled, on_step):
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in ("mel", "seed", "first_sample")}
         arrays = {name: None if tensor is None else tensor.as_numpy() for name, tensor in tensors.items()}
         parameters = json.loads(request.parameters() or "{}")
-        return self.model.job(arrays["mel"], arrays["seed"], arrays["first_sample"], parameters, request.is_cancelled)
+        return self.model.job(arrays["mel"], arrays["seed"], arrays["first_sample"], parameters, is_cancelled, on_step)
 
     def _run(self, jobs, responses):
         """Run jobs together; if that fails, one by one, so that a bad one fails alone."""
@@ -65,13 +105,14 @@ class TritonPythonModel:
                 for index, job in jobs.items():
                     self._run({index: job}, responses)
             else:
-                responses[next(iter(jobs))] = _error(str(error) or repr(error))
+                responses[next(iter(jobs))] = self._error(str(error) or repr(error))
             return
         for index, signal in zip(jobs, signals, strict=True):
             if signal is None:
-                responses[index] = _error("cancelled", pb_utils.TritonError.CANCELLED)
+                responses[index] = self._error("cancelled", pb_utils.TritonError.CANCELLED)
             else:
-                responses[index] = pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("audio", signal)])
+                job = jobs[index]
+                responses[index] = self._response(signal, job, len(job.sampler.timesteps))
 
     def _denoise(self, signal, timestep, mel):
         """(B, 1, N), (B,), (B, M, T) -> (B, 1, N): one call of the denoiser model."""
@@ -90,6 +131,5 @@ class TritonPythonModel:
             raise RuntimeError(f"{DENOISER}: {response.error().message()}")
         return pb_utils.get_output_tensor_by_name(response, "noise").as_numpy()
 
-
-def _error(text, *code):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"gomin_diffusion: {text}", *code))
+    def _error(self, text, *code):
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{self.name}: {text}", *code))

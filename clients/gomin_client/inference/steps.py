@@ -1,0 +1,94 @@
+"""A sampling chain step by step: what each step predicts for the end of the chain, as soon as it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gomin_client.contract import model as contract
+from gomin_client.errors import ContractError, UnknownModelError, UsageError
+from gomin_client.inference.pinned import PinnedModel, fresh_seed
+from gomin_client.mel.features import MelBatch, Wave
+
+
+@dataclass(frozen=True, eq=False)
+class ChainStep:
+    """A step of a chain.
+
+    Attributes:
+        number: its number, from 1.
+        steps: number of steps of the chain.
+        audio: (hop_length · frames,) float32, or (batch, hop_length · frames): the signal that this step predicts for
+            the end of the chain, clipped to ±1; of the last step, the result.
+    """
+
+    number: int
+    steps: int
+    audio: Wave
+
+
+class SteppedModel(PinnedModel):
+    """A model whose sampling chain can be followed step by step."""
+
+    def stepped(self, mel: MelBatch, seed: int | None) -> Generator[ChainStep]:
+        """The steps of one chain; closing the generator ends it at its next step.
+
+        Args:
+            mel: (batch, n_mels, frames).
+            seed: of the noise; a fresh one if left out.
+
+        Raises:
+            UsageError: the model has no chain; there are more frames or items than one request may have; the server
+                cannot be reached in a way that has several answers.
+            UnknownModelError: the repository has no model that streams.
+        """
+        if not self.takes_seed:
+            raise UsageError(f"model {self.model} has no sampling chain: it makes its audio in one step")
+        if seed is None:
+            seed = fresh_seed()
+        else:
+            self.check_seed(seed)
+        items, _, frames = mel.shape
+        name = f"{self.model}_stream"
+        try:
+            twin = self._transport.describe(name)
+        except UnknownModelError as error:
+            raise UnknownModelError(f"{error}. gomin-export diffusion --stream makes it") from error
+        described = contract.ModelContract.from_parameters(name, twin.parameters)
+        if described.kind != contract.DIFFUSION_STREAM or self.version not in twin.versions:
+            raise ContractError(
+                f"model {name} has no version {self.version} that belongs to model {self.model}: export both together, "
+                "with gomin-export diffusion --stream"
+            )
+        if items > (twin.max_batch_size or items):
+            raise UsageError(f"{items} mels: model {name} takes at most {twin.max_batch_size} in one request")
+        described.check_frames(name, items, frames)
+        inputs: dict[str, NDArray[Any]] = {
+            contract.MEL: mel,
+            contract.SEED: np.full((items, 1), seed, dtype=np.uint64),
+            contract.FIRST_SAMPLE: np.zeros((items, 1), dtype=np.int64),
+        }
+        hop_length = described.mel.hop_length
+        deadline = self._deadline(items * frames * hop_length / self.sample_rate)
+        parameters = None if self.sampling is None else self.sampling.to_parameters()
+        with closing(self._transport.infer_stream(name, self.version, inputs, deadline, parameters)) as answers:
+            for answer in answers:
+                audio = self._checked_audio(answer, (items, 1, hop_length * frames))
+                yield ChainStep(_number(answer, contract.STEP), _number(answer, contract.STEPS), audio)
+
+
+def _number(answer: dict[str, NDArray[Any]], name: str) -> int:
+    """A number that is the same for all items.
+
+    Raises:
+        ContractError: the answer has none.
+    """
+    found = answer.get(name)
+    if found is None or found.size == 0 or found.dtype != np.int32:
+        raise ContractError(f"the answer of a chain has no {name}")
+    return int(found.flat[0])
