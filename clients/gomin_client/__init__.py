@@ -39,6 +39,7 @@ __all__ = [
     "DEFAULT_URL",
     "AccessError",
     "AsyncVocoder",
+    "ChainStep",
     "Connection",
     "ContractError",
     "DeadlineError",
@@ -64,6 +65,7 @@ DEFAULT_URL = "grpc://localhost:8001"
 # imported when they are first used: the command line starts without numpy
 _LAZY = {
     "AsyncVocoder": "async_vocoder",
+    "ChainStep": "inference.steps",
     "Connection": "transports.connection",
     "MelConfig": "mel.features",
     "MockModel": "transports.mock",

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from gomin_client import DEFAULT_URL
 from gomin_client.errors import UsageError
+from gomin_client.inference.steps import ChainStep
 from gomin_client.inference.stream import Workers
 from gomin_client.mel.features import Mel, Wave
 from gomin_client.vocoder import ArrayLike, Vocoder
@@ -68,6 +69,11 @@ class AsyncVocoder:
         cancelled, source = threading.Event(), _Source(mels)
         return self._parts(self.vocoder.until(cancelled).stream(source, seed, **options), source, cancelled)
 
+    def synthesize_steps(self, mel: ArrayLike, seed: int | None = None, **options: Any) -> AsyncIterator[ChainStep]:
+        """See `Vocoder.synthesize_steps`; the chain ends at its next step when the iterator is closed."""
+        cancelled = threading.Event()
+        return self._parts(self.vocoder.synthesize_steps(mel, seed, **options), _Source(()), cancelled)
+
     def reconstruct_stream(self, waves: Blocks, sample_rate: float, **options: Any) -> AsyncIterator[Wave]:
         """See `Vocoder.reconstruct_stream`; the blocks may come from an async iterator."""
         cancelled, source = threading.Event(), _Source(waves)
@@ -99,11 +105,11 @@ class AsyncVocoder:
             raise
         return result
 
-    async def _parts(self, parts: Generator[Wave], source: _Source, cancelled: threading.Event) -> AsyncIterator[Wave]:
+    async def _parts(self, parts: Generator[T], source: _Source, cancelled: threading.Event) -> AsyncIterator[T]:
         source.loop = asyncio.get_running_loop()
         stepping = threading.Lock()  # a generator is not closed while it runs
 
-        def step() -> Wave | None:
+        def step() -> T | None:
             with stepping:
                 return next(parts, None)
 

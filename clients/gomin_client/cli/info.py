@@ -48,7 +48,7 @@ def info(
     if not found["models"]:
         raise ServerError(f"{found['url']} has no models; run gomin-export first")
     for model in found["models"]:
-        if model["problem"] is None:
+        if model["problem"] is None and model["example"] is not None:
             model["example"]["curl"] = _curl(found["url"], model["example"], settings)
             model["example"]["command"] = _command(found["url"], model, settings)
     if as_json:
@@ -94,6 +94,9 @@ def _lines(model: dict[str, Any]) -> Iterator[str]:
             yield f"    operators: {version['operators']}; {library}"
         yield f"    parity: {version['parity']}"
     example = model["example"]
+    if example is None:
+        yield "  example: none; it sends several answers, over a gRPC stream only"
+        return
     yield f"  example: {example['curl'] or example['command'] or 'a request over HTTP, in the output of --json'}"
 
 

@@ -103,6 +103,10 @@ class PinnedModel:
                 "send audio to Triton themselves. A model that takes a mel is needed here, because the mel is "
                 f"computed before: choose {vocoder}"
             )
+        if self.contract.kind == contract.DIFFUSION_STREAM:
+            raise ContractError(
+                f"model {self.model} sends several answers: choose diffusion, and `Vocoder.synthesize_steps` calls it"
+            )
         if self.contract.kind not in VOCODER_KINDS:
             raise ContractError(
                 f"model {self.model} is of kind {self.contract.kind}: it does not make audio from a mel; "

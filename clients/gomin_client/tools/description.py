@@ -73,12 +73,7 @@ def describe_model(info: ModelInfo) -> dict[str, Any]:
         "num_diffusion_steps": described.num_diffusion_steps,
         "sampling": sampling,
         "limits": {"max_batch_size": info.max_batch_size, "max_frames": described.max_frames},
-        "example": {
-            "method": "POST",
-            "path": f"/v2/models/{quote(info.name, safe='')}/infer",
-            "headers": {"Content-Type": "application/json"},
-            "body": {"inputs": _example_inputs(signature, described)},
-        },
+        "example": _example(info.name, signature, described),
         "problem": None,
     }
 
@@ -115,10 +110,10 @@ def _sampling(info: ModelInfo, described: ModelContract) -> dict[str, Any] | Non
     Raises:
         ContractError: the default chain in the config is not valid.
     """
-    if described.kind not in (contract.DIFFUSION, contract.RECONSTRUCT_DIFFUSION):
+    if described.kind not in (*contract.CHAIN_KINDS, contract.RECONSTRUCT_DIFFUSION):
         return None
     default = None
-    if described.kind == contract.DIFFUSION and described.num_diffusion_steps is not None:
+    if described.kind in contract.CHAIN_KINDS and described.num_diffusion_steps is not None:
         try:
             chain = SamplerSettings.from_config(info.parameters).resolved(described.num_diffusion_steps)
         except ValueError as error:
@@ -139,6 +134,18 @@ def _reach(described: ModelContract, sampling: dict[str, Any] | None) -> int | N
     takes_audio = described.kind in (contract.FRONT_END, *contract.ENSEMBLE_KINDS)
     transform = math.ceil(described.mel.n_fft / 2 / described.mel.hop_length) if takes_audio else 0
     return int(described.halo_frames * steps + transform)
+
+
+def _example(model: str, signature: Signature, described: ModelContract) -> dict[str, Any] | None:
+    """A request over HTTP; None for a model that sends several answers, which HTTP cannot."""
+    if described.kind == contract.DIFFUSION_STREAM:
+        return None
+    return {
+        "method": "POST",
+        "path": f"/v2/models/{quote(model, safe='')}/infer",
+        "headers": {"Content-Type": "application/json"},
+        "body": {"inputs": _example_inputs(signature, described)},
+    }
 
 
 def _example_inputs(signature: Signature, described: ModelContract) -> list[dict[str, Any]]:

@@ -1,0 +1,163 @@
+"""gomin_diffusion_stream on a real Triton server, and in-process: an answer after each step of a chain."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gomin_client import AsyncVocoder, Vocoder
+from gomin_client.cli.main import app
+from gomin_client.contract.model import DENOISER_MODEL, DIFFUSION_MODEL, DIFFUSION_STREAM_MODEL
+from gomin_client.errors import ContractError, UnknownModelError, UsageError
+from gomin_client.sampling.base import predicted_signal, sample_steps
+from gomin_client.sampling.noise import NoiseField
+from gomin_client.sampling.settings import SamplerSettings
+from gomin_client.transports.local import LocalTransport
+from gomin_client.transports.registry import connect
+from gomin_client.transports.statistics import settled
+from gomin_export import pipeline
+from gomin_export.cli import app as export
+from gomin_export.networks import DiffusionWrapper
+from gomin_export.plan import ExportOptions
+from gomin_export.repository.config import Deployment
+from tests.conftest import Once
+from tests.support import UNPROBED, RunningServer, assert_fails, invoke, serving
+
+FRAMES = 25
+MEL = np.random.default_rng(0).uniform(0, 1, (32, FRAMES)).astype(np.float32)
+SEED = 7
+CHAINS = ("ddpm", "fast", "ddim", "dpm++", "dpm++sde", "unipc")
+
+
+@pytest.fixture(scope="module")
+def streaming(exported_once: Once) -> Path:
+    """A small diffusion model whose repository has the twin."""
+
+    def make(home: Path) -> None:
+        torch.manual_seed(0)
+        home.mkdir(parents=True)
+        torch.save(DiffusionWrapper(32, 2, 8, 2).state_dict(), home / "tiny.pt")
+        deployment = Deployment(sampling=SamplerSettings(sampler="ddim", steps=5), tile_frames=10)
+        options = ExportOptions(deployment=deployment, stream=True)
+        pipeline.export("diffusion", home / "tiny.pt", home / "models", options)
+
+    return exported_once("streaming", make) / "models"
+
+
+@pytest.fixture(scope="module")
+def server(streaming: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with serving(streaming, tmp_path_factory.mktemp("server") / "log", UNPROBED) as running:
+        yield running
+
+
+@pytest.fixture(params=["grpc", "local"])
+def url(request: pytest.FixtureRequest, server: RunningServer, streaming: Path) -> str:
+    return {"grpc": server.grpc, "local": f"local:{streaming}"}[request.param]
+
+
+@pytest.mark.server
+class TestStream:
+    @pytest.mark.parametrize("sampler", CHAINS)
+    def test_each_step_is_the_samplers_own_prediction(self, url: str, streaming: Path, sampler: str) -> None:
+        """Computed here from the signals of an untiled chain; the last one equals gomin_diffusion's answer."""
+        with Vocoder(url, "diffusion", sampler=sampler) as vocoder:
+            steps = list(vocoder.synthesize_steps(MEL, SEED))
+            whole = vocoder.synthesize(MEL, SEED)
+            chain = vocoder.sampling
+        assert chain is not None
+        made = chain.make(50)
+        with LocalTransport(streaming) as local:
+
+            def denoise(signal: np.ndarray, timestep: np.ndarray, mel: np.ndarray) -> np.ndarray:
+                inputs = {"signal": signal, "timestep": timestep[:, np.newaxis], "mel": mel}
+                return local.infer(DENOISER_MODEL, 1, inputs)["noise"]
+
+            mel, noise = MEL[np.newaxis], NoiseField([SEED], 256 * FRAMES, [0])
+            signals = list(sample_steps(denoise, mel, noise, made))
+            expected = [
+                predicted_signal(signal, denoise(signal, np.array([timestep], np.float32), mel), alpha_bar)
+                for signal, timestep, alpha_bar in zip(signals, made.timesteps, made.alphas_cumprod, strict=False)
+            ]
+
+        assert [(step.number, step.steps) for step in steps] == [
+            (number, len(made.timesteps)) for number in range(1, len(made.timesteps) + 1)
+        ]
+        assert np.array_equal(steps[-1].audio, whole)
+        for step, predicted in zip(steps[:-1], expected[:-1], strict=True):
+            assert step.audio == pytest.approx(predicted[0, 0], abs=1e-4)  # in tiles of 10 frames here
+        assert not np.array_equal(steps[0].audio, steps[-2].audio)
+
+    def test_a_batch(self, url: str) -> None:
+        with Vocoder(url, "diffusion") as vocoder:
+            steps = list(vocoder.synthesize_steps(np.stack([MEL, MEL[:, ::-1]]), SEED))
+            whole = vocoder.synthesize(MEL, SEED)
+
+        assert [step.number for step in steps] == [1, 2, 3, 4, 5]
+        assert {step.audio.shape for step in steps} == {(2, 256 * FRAMES)}
+        assert steps[-1].audio[0] == pytest.approx(whole, abs=2e-5)
+
+    def test_with_asyncio(self, url: str) -> None:
+        async def steps() -> list[int]:
+            async with AsyncVocoder(url, "diffusion") as vocoder:
+                return [step.number async for step in vocoder.synthesize_steps(MEL, SEED)]
+
+        assert asyncio.run(steps()) == [1, 2, 3, 4, 5]
+
+    def test_errors(self, url: str) -> None:
+        with Vocoder(url, "diffusion") as vocoder:
+            with pytest.raises(ContractError, match="NaN"):
+                list(vocoder.synthesize_steps(np.full_like(MEL, np.nan), SEED))
+            with pytest.raises(UsageError, match=r"17 mels: model gomin_diffusion_stream takes at most 16"):
+                list(vocoder.synthesize_steps(np.stack([MEL] * 17), SEED))
+            with pytest.raises(UsageError, match="seed -1"):
+                list(vocoder.synthesize_steps(MEL, -1))
+            assert len(list(vocoder.synthesize_steps(MEL, SEED))) == 5
+
+
+@pytest.mark.server
+def test_a_chain_that_is_not_wanted_any_more_ends(server: RunningServer) -> None:
+    with connect(server.grpc) as transport, Vocoder(server.grpc, "diffusion", sampler="ddpm") as vocoder:
+        before = transport.statistics(DENOISER_MODEL, 1)
+        assert before is not None
+        with closing(vocoder.synthesize_steps(np.tile(MEL, 40), SEED)) as steps:  # 100 tiles and more a step
+            assert next(steps).number == 1
+
+        # the next request of this single instance is answered after the chain has ended
+        assert len(list(vocoder.synthesize_steps(MEL, SEED))) == 50
+        after = settled(lambda: transport.statistics(DENOISER_MODEL, 1), lambda now: now is not None, within_s=60)
+        assert after is not None
+        assert after.requests - before.requests < 10 * 100 + 50 * 4  # and not 50 steps of the long mel
+
+
+@pytest.mark.server
+def test_what_cannot_stream_says_so(server: RunningServer, streaming: Path, tmp_path: Path) -> None:
+    with Vocoder(server.http, "diffusion") as vocoder, pytest.raises(UsageError, match="needs grpc:// or local:"):
+        list(vocoder.synthesize_steps(MEL, SEED))
+    for model in (DENOISER_MODEL, DIFFUSION_MODEL):
+        shutil.copytree(streaming / model, tmp_path / model)
+    with (
+        Vocoder(f"local:{tmp_path}", "diffusion") as vocoder,
+        pytest.raises(UnknownModelError, match=r"no model gomin_diffusion_stream.*gomin-export diffusion --stream"),
+    ):
+        list(vocoder.synthesize_steps(MEL, SEED))
+    asked = invoke(app, "bench", "--url", server.grpc, "--model", DIFFUSION_STREAM_MODEL)
+    assert_fails(asked, 5, "sends several answers: choose diffusion")
+
+
+@pytest.mark.server
+def test_info_and_verify_know_it(server: RunningServer, streaming: Path) -> None:
+    described = invoke(app, "info", "--url", server.grpc)
+    verified = invoke(export, "verify", "--url", server.grpc, "--repository", streaming)
+
+    assert f"{DIFFUSION_STREAM_MODEL}: mel spectrogram to waveform" in described.stdout
+    assert "default chain: sampler ddim, steps 5" in described.stdout.partition(DIFFUSION_STREAM_MODEL)[2]
+    assert "it sends several answers, over a gRPC stream only" in described.stdout
+    assert verified.returncode == 0, verified.stderr
+    assert f"{DIFFUSION_STREAM_MODEL} version 1: 1 of 1 cases passed" in verified.stdout
