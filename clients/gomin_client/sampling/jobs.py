@@ -24,8 +24,8 @@ class SamplingJob:
         noise: of B items, hop_length·T samples each.
         sampler: the sampler.
         is_cancelled: whether the requester has stopped waiting.
-        on_step: called after each step but the last with its number, from 1, and the signal (B, 1, N) that the step
-            predicts for the end of the chain; None if nobody wants it.
+        on_step: called after each step with its number, from 1, and the signal (B, 1, N) that the step predicts for the
+            end of the chain, after the last step with the result; None if nobody wants it.
     """
 
     mel: Array
@@ -63,6 +63,8 @@ def sample_jobs(denoise: Denoiser, jobs: Sequence[SamplingJob], tiling: Tiling) 
                 asked[index] = chains[index].send(noise)
             except StopIteration as end:
                 results[index] = end.value
+                if job.on_step is not None:
+                    job.on_step(step, end.value)
                 continue
             if job.on_step is not None:
                 job.on_step(step, predicted_signal(before[index][0], noise, job.sampler.alphas_cumprod[step - 1]))

@@ -188,7 +188,7 @@ class LocalTransport(Transport):
 
         def run() -> None:
             try:
-                found.put((steps, self._sample(version, chain, job, ends_at)))
+                self._sample(version, chain, job, ends_at)
             except BaseException as error:
                 found.put(error)
 

@@ -18,6 +18,7 @@ import triton_python_backend_utils as pb_utils
 from sampling.jobs import DiffusionModel, sample_jobs, side_by_side
 
 DENOISER = "gomin_denoiser"
+SENT = object()  # in place of the response to a request that has been answered
 
 
 class TritonPythonModel:
@@ -53,19 +54,28 @@ class TritonPythonModel:
         return responses
 
     def _stream(self, requests):
-        """Send the predicted signal after each step, and the result at the end."""
+        """Send the predicted signal after each step. A chain that ends is answered before longer ones go on."""
         senders = [request.get_response_sender() for request in requests]
         responses = [None] * len(requests)
         jobs = {}
         for index, (request, sender) in enumerate(zip(requests, senders, strict=True)):
-            on_step = functools.partial(self._send_step, sender, jobs, index)
+            on_step = functools.partial(self._send_step, sender, index, jobs, responses)
             self._prepare(index, request, sender.is_cancelled, on_step, jobs, responses)
+            if responses[index] is not None:
+                sender.send(responses[index], flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        answered = {index for index, response in enumerate(responses) if response is not None}
         self._answer(jobs, responses)
-        for sender, response in zip(senders, responses, strict=True):
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        for index, sender in enumerate(senders):
+            if index not in answered and responses[index] is not SENT:
+                sender.send(responses[index], flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def _send_step(self, sender, jobs, index, step, signal):
-        sender.send(self._response(signal, jobs[index], step))
+    def _send_step(self, sender, index, jobs, responses, step, signal):
+        response = self._response(signal, jobs[index], step)
+        if step < len(jobs[index].sampler.timesteps):
+            sender.send(response)
+        else:
+            responses[index] = SENT
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _response(self, signal, job, step):
         tensors = [pb_utils.Tensor("audio", signal)]
@@ -103,11 +113,14 @@ class TritonPythonModel:
         except Exception as error:
             if len(jobs) > 1:
                 for index, job in jobs.items():
-                    self._run({index: job}, responses)
+                    if responses[index] is not SENT:
+                        self._run({index: job}, responses)
             else:
                 responses[next(iter(jobs))] = self._error(str(error) or repr(error))
             return
         for index, signal in zip(jobs, signals, strict=True):
+            if responses[index] is SENT:
+                continue
             if signal is None:
                 responses[index] = self._error("cancelled", pb_utils.TritonError.CANCELLED)
             else:
