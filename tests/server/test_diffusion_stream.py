@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -135,27 +134,6 @@ def test_a_chain_that_is_not_wanted_any_more_ends(server: RunningServer) -> None
         after = settled(lambda: transport.statistics(DENOISER_MODEL, 1), lambda now: now is not None, within_s=60)
         assert after is not None
         assert after.requests - before.requests < 10 * 100 + 50 * 4  # and not 50 steps of the long mel
-
-
-@pytest.mark.server
-def test_a_short_chain_is_answered_before_a_long_one_beside_it_ends(server: RunningServer) -> None:
-    with (
-        Vocoder(server.grpc, "diffusion", sampler="ddpm") as slow,
-        Vocoder(server.grpc, "diffusion", sampler="fast") as fast,
-        closing(slow.synthesize_steps(np.tile(MEL, 4), SEED)) as blocker,
-        ThreadPoolExecutor(2) as threads,
-    ):
-        next(blocker)  # both wait for this chain, and then start together
-        ends: list[str] = []
-
-        def run(name: str, vocoder: Vocoder) -> int:
-            taken = len(list(vocoder.synthesize_steps(np.tile(MEL, 4), SEED)))
-            ends.append(name)
-            return taken
-
-        taken = list(threads.map(run, ("slow", "fast"), (slow, fast)))
-        assert taken == [50, 6]
-    assert ends == ["fast", "slow"]
 
 
 @pytest.mark.server

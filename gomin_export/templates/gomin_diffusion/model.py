@@ -62,20 +62,23 @@ class TritonPythonModel:
             on_step = functools.partial(self._send_step, sender, index, jobs, responses)
             self._prepare(index, request, sender.is_cancelled, on_step, jobs, responses)
             if responses[index] is not None:
-                sender.send(responses[index], flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        answered = {index for index, response in enumerate(responses) if response is not None}
+                self._send_last(sender, index, responses)
         self._answer(jobs, responses)
         for index, sender in enumerate(senders):
-            if index not in answered and responses[index] is not SENT:
-                sender.send(responses[index], flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            if responses[index] is not SENT:
+                self._send_last(sender, index, responses)
+
+    def _send_last(self, sender, index, responses):
+        response, responses[index] = responses[index], SENT
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _send_step(self, sender, index, jobs, responses, step, signal):
         response = self._response(signal, jobs[index], step)
         if step < len(jobs[index].sampler.timesteps):
             sender.send(response)
         else:
-            responses[index] = SENT
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            responses[index] = response
+            self._send_last(sender, index, responses)
 
     def _response(self, signal, job, step):
         tensors = [pb_utils.Tensor("audio", signal)]

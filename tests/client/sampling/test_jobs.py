@@ -1,8 +1,13 @@
 """Chains that run side by side, in tiles: which share a denoiser call, with results that do not depend on it."""
 
+import math
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 
+from gomin_client.sampling import registry
 from gomin_client.sampling.base import Array, sample
 from gomin_client.sampling.ddim import DDIM
 from gomin_client.sampling.ddpm import DDPM
@@ -98,6 +103,52 @@ def test_a_cancelled_job_stops_before_the_next_call() -> None:
 
 
 CONFIG = {"gomin.hop_length": "4", "gomin.halo_frames": "3", "gomin.num_diffusion_steps": "10"}
+
+
+def test_each_step_is_reported_and_a_short_chain_ends_before_a_long_one() -> None:
+    reported: list[tuple[int, int]] = []
+    last: dict[int, Array] = {}
+
+    def on_step(index: int, step: int, signal: Array) -> None:
+        reported.append((index, step))
+        last[index] = signal
+
+    jobs = [replace(job(9, 1, sampler), on_step=partial(on_step, sampler)) for sampler in range(3)]
+
+    results = sample_jobs(Denoiser(), jobs, Tiling(HOP, HALO, 64, max_items=4))
+
+    steps = [len(sampler.timesteps) for sampler in SAMPLERS]
+    expected = [(index, step) for step in range(1, 11) for index in range(3) if step <= steps[index]]
+    assert reported == expected
+    for index, result in enumerate(results):
+        assert result is not None
+        np.testing.assert_array_equal(last[index], result)
+
+
+def _keep(seen: list[Array], _: int, signal: Array) -> None:
+    seen.append(signal)
+
+
+def test_what_a_step_predicts_is_the_signal_of_a_perfect_denoiser() -> None:
+    """Before the last step, too, for every sampler."""
+    signal = np.random.default_rng(5).uniform(-0.9, 0.9, (1, 1, HOP * 4)).astype(np.float32)
+    for name in registry.SAMPLERS:
+        sampler = registry.make_sampler(name, NoiseSchedule.linear(50))
+        levels = dict(zip(sampler.timesteps, sampler.alphas_cumprod, strict=True))
+        seen: list[Array] = []
+
+        def noise_in(x: Array, timestep: Array, _: Array, levels: dict[float, float] = levels) -> Array:
+            level = levels[min(levels, key=lambda known: abs(known - timestep[0]))]
+            return np.asarray((x - math.sqrt(level) * signal) / math.sqrt(1 - level), np.float32)
+
+        asked = SamplingJob(
+            np.zeros((1, 2, 4), np.float32), NoiseField([1], HOP * 4), sampler, on_step=partial(_keep, seen)
+        )
+        sample_jobs(noise_in, [asked], Tiling(HOP, HALO, 64))
+
+        assert len(seen) == len(sampler.timesteps)
+        for predicted in seen:
+            np.testing.assert_allclose(predicted, signal, rtol=0, atol=2e-3, err_msg=name)
 
 
 def test_requests_run_side_by_side_up_to_the_bound_of_one() -> None:

@@ -9,12 +9,12 @@ from gomin_client.sampling.schedules import NoiseSchedule
 class OneStep:
     def __init__(self, schedule: NoiseSchedule) -> None:
         self.timesteps = (len(schedule) - 1.0,)
-        self._alpha_bar = float(schedule.alphas_cumprod[-1])
+        self.alphas_cumprod = schedule.at(self.timesteps)
 
     def chain(self, noise: NoiseSource) -> Chain:
         x = noise(0)
         epsilon = yield x, self.timesteps[0]
-        return predicted_signal(x, epsilon, self._alpha_bar)
+        return predicted_signal(x, epsilon, self.alphas_cumprod[0])
 
 
 def make(schedule: NoiseSchedule, steps: int | None = None) -> OneStep:
