@@ -88,6 +88,7 @@ _DIFFUSION_STREAM = StreamModel(
     contract.DIFFUSION_STREAM_MODEL,
     contract.DIFFUSION_STREAM,
     cases=_DIFFUSION_VOCODER.cases,
+    queue_size=_DIFFUSION_VOCODER.queue_size,
     queue_timeout_s=_DIFFUSION_VOCODER.queue_timeout_s,
 )
 

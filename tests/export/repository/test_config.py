@@ -30,6 +30,7 @@ CONTRACTS = {
     "gomin_gan": ModelContract("gan", MelConfig(), 32),
     "gomin_denoiser": ModelContract("denoiser", MelConfig(n_mels=80), 13, 50),
     "gomin_diffusion": ModelContract("diffusion", MelConfig(n_mels=80), 13, 50),
+    "gomin_diffusion_stream": ModelContract("diffusion_stream", MelConfig(n_mels=80), 13, 50),
     "gomin_mel": ModelContract("mel", MelConfig(), 0, max_frames=FRONT_END_FRAMES),
     "gomin_reconstruct": ModelContract("reconstruct", MelConfig(), 32),
     "gomin_reconstruct_diffusion": ModelContract("reconstruct_diffusion", MelConfig(), 13, 50),
@@ -90,10 +91,10 @@ def test_tensors_are_those_of_the_kind_and_explained(model: str) -> None:
     assert max(map(len, text.splitlines())) <= 200
 
 
-@pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser", "gomin_diffusion"])
+@pytest.mark.parametrize("model", ["gomin_gan", "gomin_denoiser", "gomin_diffusion", "gomin_diffusion_stream"])
 def test_queues_and_requests_are_bounded(model: str) -> None:
     # without any of the three settings, Triton's batcher needs no waiting instance to pass a request on
-    default = (64, 4 * 3600) if model == "gomin_diffusion" else (0, 0)
+    default = (64, 4 * 3600) if model.startswith("gomin_diffusion") else (0, 0)
     for settings, (size, seconds) in ((Deployment(), default), (Deployment(queue_size=9, queue_timeout_s=7), (9, 7))):
         policy = parse(model, settings).dynamic_batching.default_queue_policy
         assert policy.timeout_action == ModelQueuePolicy.REJECT
