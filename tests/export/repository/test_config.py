@@ -111,7 +111,11 @@ def test_queues_and_requests_are_bounded(model: str) -> None:
     assert bound(None) == ""
     assert bound(9000) == "9000"
     assert bound(9000, max_frames=700) == ("9000" if model == "gomin_denoiser" else "700")
-    smallest = {"gomin_gan": "68", "gomin_diffusion": "30"}  # windows of more than two halos
+    smallest = {
+        "gomin_gan": "68",
+        "gomin_diffusion": "30",
+        "gomin_diffusion_stream": "30",
+    }  # windows of more than two halos
     assert bound(9, tile_frames=800) == smallest.get(model, "1600")  # a denoiser takes the calls of two chains
     if model != "gomin_denoiser":
         with pytest.raises(UsageError, match=f"--max-frames 16: {model} has a halo .* at least {smallest[model]}"):
