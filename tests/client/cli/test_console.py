@@ -18,7 +18,10 @@ from tests.support import BIN, ROOT, invoke
 pytestmark = pytest.mark.long
 
 LIBRARY = ("mel", "inference", "transports", "contract", "sampling")
-OF_THE_SERVER = {"--model-repository", "--grpc-restricted-protocol", "--http-restricted-api", "--open-admin"}
+OF_OTHER_PROGRAMS = {
+    *("--model-repository", "--grpc-restricted-protocol", "--http-restricted-api", "--open-admin"),  # gomin-server
+    "--stream",  # gomin-export
+}
 LIMITED = (
     "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
     "import gomin_client.cli.main as cli; cli.main()"
@@ -123,11 +126,11 @@ def test_arguments_become_options(message: str, expected: str) -> None:
 
 
 def test_the_library_speaks_of_arguments() -> None:
-    """Its messages name no options but those of gomin-server: Python programs have none."""
+    """Its messages name no options but those of gomin-server and gomin-export: Python programs have none."""
     for folder in LIBRARY:
         for path in (ROOT / "clients/gomin_client" / folder).glob("*.py"):
             text = re.sub(r'"""(?s:.*?)"""|#.*|def parse_headers(?s:.*)', "", path.read_text())
-            assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= OF_THE_SERVER, path
+            assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= OF_OTHER_PROGRAMS, path
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\r\n", "\x7f", "\x9b31m", "\u202egnp.", "\u2028", "\x00"])
