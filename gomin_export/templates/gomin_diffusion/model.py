@@ -114,11 +114,11 @@ class TritonPythonModel:
         try:
             signals = sample_jobs(self._denoise, list(jobs.values()), self.model.tiling)
         except Exception as error:
+            unanswered = {index: job for index, job in jobs.items() if responses[index] is not SENT}
             if len(jobs) > 1:
-                for index, job in jobs.items():
-                    if responses[index] is not SENT:
-                        self._run({index: job}, responses)
-            else:
+                for index, job in unanswered.items():
+                    self._run({index: job}, responses)
+            elif unanswered:
                 responses[next(iter(jobs))] = self._error(str(error) or repr(error))
             return
         for index, signal in zip(jobs, signals, strict=True):
