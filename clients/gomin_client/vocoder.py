@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
-from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 from gomin_client import DEFAULT_URL
 from gomin_client.errors import UsageError
 from gomin_client.inference.checks import checked_rate, checked_wave, checked_waves
-from gomin_client.inference.steps import ChainStep, SteppedModel
+from gomin_client.inference.steps import SteppedModel
 from gomin_client.mel.features import Mel, MelBatch, MelConfig, Wave
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.base import Transport
@@ -115,22 +113,6 @@ class Vocoder(SteppedModel):
         items = checked[np.newaxis] if checked.ndim == 2 else checked
         return _joined(self.vocoded([items], seed), like=checked, ndim=2)
 
-    def synthesize_steps(self, mel: ArrayLike, seed: int | None = None, *, force: bool = False) -> Generator[ChainStep]:
-        """`synthesize` with a diffusion model that was exported with --stream, step by step, over gRPC or in-process.
-
-        The whole mel is one request. Close the generator to end the chain early and keep what there is.
-
-        Yields:
-            The predicted result after each step; the last is the result.
-
-        Raises:
-            UsageError, UnknownModelError: see `SteppedModel.stepped`; for others, and arguments, see `synthesize`.
-        """
-        checked = self.checked_mel(mel, force=force)
-        with closing(self.stepped(checked[np.newaxis] if checked.ndim == 2 else checked, seed)) as steps:
-            for step in steps:
-                yield step if checked.ndim == 3 else replace(step, audio=step.audio[0])
-
     def stream(
         self,
         mels: Iterable[ArrayLike],
@@ -174,15 +156,12 @@ class Vocoder(SteppedModel):
         """A recording turned into a mel spectrogram and back: float32, shaped like it, at the model's sample rate.
 
         Args:
-            wave: (samples,) or (channels, samples) waveform, full scale ±1.
-            sample_rate: sample rate of the waveform, in Hz.
+            wave: see `analyze`.
+            sample_rate: see `analyze`.
             trim: cut the result to the length of the recording; GOMIN's program leaves up to one hop more.
             seed: see `synthesize`.
             channels_last: the waveform is (samples, channels), and the result too.
-            force: take samples far beyond full scale.
-
-        Raises:
-            SuspiciousAudioError: samples far beyond full scale.
+            force: see `analyze`, also for errors.
         """
         checked = checked_wave(wave, channels_last=channels_last, force=force)
         parts = self.reconstructed([np.atleast_2d(checked)], checked_rate(sample_rate), trim=trim, seed=seed)

@@ -35,25 +35,34 @@ class ChainStep:
 class SteppedModel(PinnedModel):
     """A model whose sampling chain can be followed step by step."""
 
-    def stepped(self, mel: MelBatch, seed: int | None) -> Generator[ChainStep]:
-        """The steps of one chain; closing the generator ends it at its next step.
+    def synthesize_steps(self, mel: Any, seed: int | None = None, *, force: bool = False) -> Generator[ChainStep]:
+        """`Vocoder.synthesize`, with what each step predicts for the end of the chain, as soon as it is known.
+
+        It needs a diffusion model that was exported with --stream, over gRPC or in-process. The whole mel is one
+        request. Close the generator to end the chain at its next step and keep what there is.
 
         Args:
-            mel: (batch, n_mels, frames).
-            seed: of the noise; a fresh one if left out.
+            mel: (n_mels, frames), or (batch, n_mels, frames).
+            seed: seed of the noise; a fresh one if left out.
+            force: see `Vocoder.synthesize`, also for other errors.
+
+        Yields:
+            The predicted result after each step; the last is the result.
 
         Raises:
             UsageError: the model has no chain; there are more frames or items than one request may have; the server
                 cannot be reached in a way that has several answers.
             UnknownModelError: the repository has no model that streams.
         """
+        checked = self.checked_mel(mel, force=force)
         if not self.takes_seed:
             raise UsageError(f"model {self.model} has no sampling chain: it makes its audio in one step")
         if seed is None:
             seed = fresh_seed()
         else:
             self.check_seed(seed)
-        items, _, frames = mel.shape
+        batch: MelBatch = checked if checked.ndim == 3 else checked[np.newaxis]
+        items, _, frames = batch.shape
         name = f"{self.model}_stream"
         try:
             twin = self._transport.describe(name)
@@ -69,7 +78,7 @@ class SteppedModel(PinnedModel):
             raise UsageError(f"{items} mels: model {name} takes at most {twin.max_batch_size} in one request")
         described.check_frames(name, items, frames)
         inputs: dict[str, NDArray[Any]] = {
-            contract.MEL: mel,
+            contract.MEL: batch,
             contract.SEED: np.full((items, 1), seed, dtype=np.uint64),
             contract.FIRST_SAMPLE: np.zeros((items, 1), dtype=np.int64),
         }
@@ -79,7 +88,8 @@ class SteppedModel(PinnedModel):
         with closing(self._transport.infer_stream(name, self.version, inputs, deadline, parameters)) as answers:
             for answer in answers:
                 audio = self._checked_audio(answer, (items, 1, hop_length * frames))
-                yield ChainStep(_number(answer, contract.STEP), _number(answer, contract.STEPS), audio)
+                step, steps = _number(answer, contract.STEP), _number(answer, contract.STEPS)
+                yield ChainStep(step, steps, audio if checked.ndim == 3 else audio[0])
 
 
 def _number(answer: dict[str, NDArray[Any]], name: str) -> int:
