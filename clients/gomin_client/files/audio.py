@@ -7,7 +7,7 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +20,14 @@ from gomin_client.errors import FileError
 from gomin_client.files import formats
 from gomin_client.files.atomic import atomic_write
 from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, EncodingError
+from gomin_client.files.sections import Output, PipeSection, Section
 from gomin_client.mel.features import Wave, refuse_excess
 from gomin_client.mel.resampling import HIGHEST_RATE, LOWEST_RATE
 
 if TYPE_CHECKING:
     from gomin_client.files.layouts import Layout
-    from gomin_client.files.sections import PipeSection, Section
 
 _UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths into the header
-_SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM
 _MOST_OGG_CHANNELS = 255  # with more, libsndfile crashes
 BLOCK = 65536  # samples read and written at a time
 
@@ -319,6 +318,18 @@ def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str,
         EncodingError: the format does not take such audio.
         OSError: the file cannot be written, the disk is full, for example.
     """
+    with closing(Output(path)) as output:
+        try:
+            samples = _encode(output, waves, rate, encoding, comment)
+        except Exception:
+            output.raise_error()
+            raise
+        output.raise_error()
+    return samples
+
+
+def _encode(output: Output, waves: Iterable[Wave], rate: int, encoding: str, comment: str) -> int:
+    """See `write_soundfile`; errors of the system are kept by `output`."""
     file_format, _, name = encoding.partition(":")
     samples = 0
     with ExitStack() as stack:
@@ -329,25 +340,13 @@ def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str,
                 raise EncodingError(f"{name} with {channels} channels; .wav has no such limits")
             try:
                 if file is None:
-                    opened = soundfile.SoundFile(os.fsencode(path), "w", rate, channels, name, format=file_format)
+                    opened = soundfile.SoundFile(output, "w", rate, channels, name, format=file_format)
                     file = stack.enter_context(opened)
                     with suppress(soundfile.SoundFileError):  # of formats without comments
                         file.comment = comment
                 for first in range(0, wave.shape[1], BLOCK):  # one long write overflows the Vorbis encoder's stack
                     file.write(wave[:, first : first + BLOCK].T)
             except (soundfile.SoundFileError, ValueError) as error:
-                if getattr(error, "code", 0) == _SYSTEM_ERROR:
-                    _raise_system_error(path)
                 raise EncodingError(f"{name} with {channels} channels at {rate} Hz; .wav has no such limits") from error
             samples += wave.shape[1]
     return samples
-
-
-def _raise_system_error(path: Path) -> None:
-    """Write again what the system refused, since libsndfile does not pass its reason on.
-
-    Raises:
-        OSError: the reason.
-    """
-    with path.open("ab") as file:
-        file.write(bytes(BLOCK))

@@ -1,6 +1,7 @@
 """Audio files: reading, mixing down, writing."""
 
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -129,6 +130,23 @@ def test_audio_that_a_format_does_not_have_is_an_error(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.ogg", "x.mp3"])
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_file_without_room_for_its_end_is_an_error(tmp_path: Path, name: str, end: int) -> None:
+    """As on a full disk. libsndfile ignores such errors, above all those of the last bytes, at the end of a file."""
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 7200)).astype(np.float32)
+    audio.write(tmp_path / name, wave, 24000)
+    size = (tmp_path / name).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((size + end) % size, before[1]))
+        with pytest.raises(FileError, match=f"made.*{name}: cannot be written: File too large"):
+            audio.write(tmp_path / "made" / name, wave, 24000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "made").iterdir()) == []
+
+
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.wav")
 
