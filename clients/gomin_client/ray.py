@@ -7,7 +7,8 @@
 A batch is a dict from the names of columns to arrays, Ray's default format. Each row is processed as `gomin-client`
 processes a file, by the same functions. All columns are kept, and three are added or replaced: the result, `error` and
 `warning`. A row that fails does not stop the others: its result is empty, and `error` says why. `warning` says what is
-odd about a recording that was used. A server that cannot be reached, or is not ready, is an error of the whole batch.
+odd about a recording that was used. A server that cannot be reached, or is not ready, and a full disk are errors of the
+whole batch.
 
 If an actor dies, Ray processes its batch again. A row has no other effect than its result, or a file that is complete
 or absent, so that nothing is lost and nothing is doubled.
@@ -15,9 +16,8 @@ or absent, so that nothing is lost and nothing is doubled.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 
 from gomin_client import DEFAULT_URL
 from gomin_client.batch.outputs import ANALYZE, RECONSTRUCT, SYNTHESIZE, FileJob
+from gomin_client.batch.rows import ERROR, WARNING, Columns, refuse_faults, source_of, target_of
 from gomin_client.batch.run import Outcome, run_jobs
 from gomin_client.batch.tasks import BatchSettings
-from gomin_client.errors import FileError, ServerError, UsageError
+from gomin_client.errors import FileError, UsageError
 from gomin_client.files import audio, formats
+from gomin_client.files.atomic import temporary_directory, temporary_file_errors
 from gomin_client.inference.pinned import PinnedModel
 from gomin_client.mel.features import MelConfig
 from gomin_client.mel.scales import MelReading
@@ -41,7 +43,6 @@ from gomin_client.vocoder import Vocoder
 if find_spec("ray") is None or find_spec("pyarrow") is None:
     raise ModuleNotFoundError("gomin_client.ray needs the packages ray and pyarrow: pip install 'gomin-triton[ray]'")
 
-ERROR, WARNING = "error", "warning"  # columns of messages
 _OF_MODEL = ("version", "connection", "window", "sampling")  # options of `Vocoder`; the others are of `BatchSettings`
 
 Rows = Mapping[str, NDArray[Any]]  # a batch: column → one value for each row
@@ -90,51 +91,13 @@ class SynthesizerOptions(ModelOptions, total=False):
     reading: MelReading
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The names of columns, and the form of results.
-
-    Attributes:
-        column: what is read.
-        result: what is made.
-        target: paths to write to; None to put results into the column `result`.
-        extension: the format of results in that column, as bytes; None for arrays.
-    """
-
-    column: str
-    result: str
-    target: str | None
-    extension: str | None
-
-    def check(self, kind: str, subtype: str | None) -> None:
-        """Refuse what would make every row fail.
-
-        Raises:
-            UsageError: one name for two columns, or a format or subtype that cannot be written.
-        """
-        named = [name for name in (self.result, self.target, ERROR, WARNING) if name is not None]
-        if len(set(named)) < len(named):
-            raise UsageError(f"columns {', '.join(named)}: expected different names")
-        if self.extension is None and self.target is None and subtype is not None:
-            raise UsageError(f"subtype {subtype!r}: arrays have none")
-        if self.extension is None or self.target is not None:
-            return
-        known = formats.to_write(Path(f"x{self.extension}"))
-        if known is None or known.kind != kind:
-            expected = ", ".join(formats.writable(kind))
-            raise UsageError(f"extension {self.extension!r}: expected {expected}, or None for arrays")
-        known.require(Path(f"x{self.extension}"))
-        if subtype is not None and subtype not in known.subtypes:
-            raise UsageError(f"subtype {subtype!r}: {self.extension} has {', '.join(known.subtypes) or 'none'}")
-
-
 class _Processor:
     """What the three classes share: rows become the jobs of a small batch of files."""
 
     _vocoder: PinnedModel | None = None
     _config = MelConfig()
 
-    def __init__(self, task: str, columns: _Columns, settings: BatchSettings) -> None:
+    def __init__(self, task: str, columns: Columns, settings: BatchSettings) -> None:
         if not isinstance(settings.parallel, int) or settings.parallel < 1:
             raise UsageError(f"parallel {settings.parallel!r}: expected a whole number, 1 or more")
         kind = formats.MEL if task == ANALYZE else formats.AUDIO
@@ -147,10 +110,14 @@ class _Processor:
     def _open(self, url: str | list[str], model: str, options: Mapping[str, Any]) -> None:
         """Connect to the model, or open its repository."""
         vocoder = Vocoder(url, model, **{name: value for name, value in options.items() if name in _OF_MODEL})
-        if self._settings.seed is not None:
-            vocoder.check_seed(self._settings.seed)
-        elif vocoder.takes_seed:
-            raise UsageError(f"model {vocoder.model} draws noise: give a seed; a batch may be processed twice")
+        try:
+            if self._settings.seed is not None:
+                vocoder.check_seed(self._settings.seed)
+            elif vocoder.takes_seed:
+                raise UsageError(f"model {vocoder.model} draws noise: give a seed; a batch may be processed twice")
+        except UsageError:
+            vocoder.close()
+            raise
         self._vocoder, self._config = vocoder, vocoder.contract.mel
 
     def __call__(self, batch: Rows) -> dict[str, Any]:
@@ -164,23 +131,23 @@ class _Processor:
 
         Raises:
             UsageError: the batch has another format, or a column is missing.
-            ServerError: the server cannot be reached, or is not ready.
+            ServerError, FileError: see `rows.refuse_faults`.
         """
         sources = self._column(batch, self._columns.column)
         targets = None if self._columns.target is None else self._column(batch, self._columns.target)
         results, errors, warnings = (np.full(len(sources), "", object) for _ in range(3))
-        with tempfile.TemporaryDirectory(prefix="gomin_ray-") as folder:
+        with temporary_directory() as folder:
             jobs: dict[int, FileJob] = {}
-            for row, value in enumerate(sources):
-                try:
-                    target = Path(folder, f"{row}-made{self._extension}") if targets is None else _path(targets[row])
-                    jobs[row] = FileJob(self._source(value, Path(folder, f"{row}-given")), target, self._task)
-                except FileError as error:
-                    results[row], errors[row] = self._nothing(), str(error)
+            with temporary_file_errors():
+                for row, value in enumerate(sources):
+                    try:
+                        target = folder / f"{row}-made{self._extension}" if targets is None else target_of(targets[row])
+                        source = source_of(value, self._columns.column, self._task, folder / f"{row}-given")
+                        jobs[row] = FileJob(source, target, self._task)
+                    except FileError as error:
+                        results[row], errors[row] = self._nothing(), str(error)
             outcomes = run_jobs(list(jobs.values()), self._vocoder, self._config, self._settings)
-            for outcome in outcomes:
-                if isinstance(outcome.error, ServerError):
-                    raise outcome.error
+            refuse_faults(outcomes, folder)
             for row, outcome in zip(jobs, outcomes, strict=True):
                 results[row], errors[row] = self._finished(outcome, folder)
                 warnings[row] = self._named(outcome.warning, outcome, folder)
@@ -194,37 +161,7 @@ class _Processor:
             return batch[name]
         raise UsageError(f"there is no column {name!r}; there are {', '.join(map(repr, batch))}")
 
-    def _source(self, value: Any, given: Path) -> Path:
-        """The file of a row: the one that it names, or one with its content.
-
-        Args:
-            value: bytes, a path, a dict with either, or a mel.
-            given: where to write content, without extension.
-
-        Raises:
-            FileError: it is nothing of these.
-        """
-        if isinstance(value, Mapping):  # the audio column of a Hugging Face data set
-            value = value.get("path") if value.get("bytes") is None else value["bytes"]
-        if isinstance(value, str | Path):
-            return Path(value)
-        if isinstance(value, bytes | bytearray | memoryview):
-            if self._task == SYNTHESIZE:
-                given = given.with_suffix(".npz" if bytes(value[:2]) == b"PK" else ".npy")
-            given.write_bytes(value)
-            return given
-        if self._task == SYNTHESIZE and isinstance(value, np.ndarray | list):
-            given = given.with_suffix(".npy")
-            try:
-                np.save(given, _array(value), allow_pickle=False)
-            except ValueError as error:
-                raise FileError(f"{self._columns.column}: is not an array of numbers") from error
-            return given
-        what = "is null" if value is None else f"has a value of type {type(value).__name__}"
-        array = ", or an array" if self._task == SYNTHESIZE else ""
-        raise FileError(f"{self._columns.column}: {what}; expected bytes or a path{array}")
-
-    def _finished(self, outcome: Outcome, folder: str) -> tuple[Any, str]:
+    def _finished(self, outcome: Outcome, folder: Path) -> tuple[Any, str]:
         """Result and error of a row."""
         if outcome.error is None:
             try:
@@ -233,10 +170,10 @@ class _Processor:
                 return self._nothing(), str(error)
         return self._nothing(), self._named(outcome.reason, outcome, folder)
 
-    def _named(self, message: str, outcome: Outcome, folder: str) -> str:
+    def _named(self, message: str, outcome: Outcome, folder: Path) -> str:
         """A message with the names of columns instead of temporary files."""
         for path, name in ((outcome.job.source, self._columns.column), (outcome.job.target, self._columns.result)):
-            message = message.replace(str(path), name) if path.parent == Path(folder) else message
+            message = message.replace(str(path), name) if path.parent == folder else message
         return message
 
     def _result(self, made: Path) -> Any:
@@ -293,7 +230,7 @@ class Analyzer(_Processor):
         Raises:
             UsageError: options that make no sense.
         """
-        super().__init__(ANALYZE, _Columns(column, result, target, extension), _settings(FileOptions, options))
+        super().__init__(ANALYZE, Columns(column, result, target, extension), _settings(FileOptions, options))
         self._config = config or MelConfig()
 
 
@@ -328,7 +265,7 @@ class Reconstructor(_Processor):
             UsageError: options that make no sense, or a diffusion model without a seed.
             ServerError, ContractError: see `Vocoder`.
         """
-        columns = _Columns(column, result, target, extension)
+        columns = Columns(column, result, target, extension)
         super().__init__(RECONSTRUCT, columns, _settings(ReconstructorOptions, options))
         self._open(url, model, options)
 
@@ -361,7 +298,7 @@ class Synthesizer(_Processor):
         Raises:
             UsageError, ServerError, ContractError: see `Reconstructor`.
         """
-        columns = _Columns(column, result, target, extension)
+        columns = Columns(column, result, target, extension)
         super().__init__(SYNTHESIZE, columns, _settings(SynthesizerOptions, options))
         self._open(url, model, options)
 
@@ -377,24 +314,3 @@ def _settings(known: type, options: Mapping[str, Any]) -> BatchSettings:
         if name not in names:
             raise UsageError(f"option {name!r}: expected {', '.join(names)}")
     return BatchSettings(**{name: value for name, value in options.items() if name not in _OF_MODEL})
-
-
-def _path(value: Any) -> Path:
-    """A path to write to.
-
-    Raises:
-        FileError: it is no path.
-    """
-    if not isinstance(value, str | Path) or not str(value):
-        raise FileError(f"the path to write to is {value!r}; expected a string")
-    return Path(value)
-
-
-def _array(value: Any) -> NDArray[Any]:
-    """A mel as an array: Arrow's nested lists are arrays of arrays.
-
-    Raises:
-        ValueError: its rows have different lengths.
-    """
-    plain = isinstance(value, np.ndarray) and value.dtype != object
-    return value if plain else np.stack([np.asarray(item, np.float64) for item in value])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -22,6 +27,7 @@ import soundfile
 from gomin_client import (
     Connection,
     ContractError,
+    FileError,
     GominError,
     MockModel,
     MockTransport,
@@ -30,6 +36,7 @@ from gomin_client import (
     Vocoder,
 )
 from gomin_client.cli.main import app
+from gomin_client.files import atomic
 from gomin_client.mel.scales import MelReading
 from gomin_client.ray import Analyzer, Reconstructor, Synthesizer
 from tests.client.in_ray import KILLED_AT
@@ -38,6 +45,7 @@ from tests.soak import dataset
 from tests.support import ROOT, RunningServer, invoke, missing
 
 COUNT = 12
+TMP = re.escape(tempfile.gettempdir())
 BROKEN = "cannot be read as audio: its content is text"
 
 
@@ -296,12 +304,41 @@ def test_a_server_that_goes_away_is_no_error_of_a_row(recordings: Path, mock: Mo
     assert list(reconstructor(batch)["error"]) == ["bytes: an odd recording"]
 
 
-def test_a_diffusion_model_needs_a_seed(repository: Path) -> None:
+@pytest.mark.parametrize("extension", [".npz", ".npy", ".pt", ".wav", ".flac", ".ogg", ".mp3"])
+def test_a_full_disk_is_no_error_of_a_row(
+    extension: str, recordings: Path, tmp_path: Path, mock: MockTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporary files and results; the job ends with a message that says which disk."""
+    path = next(recordings.glob("part0/*.wav"))
+    batch = {"path": objects("no-such.wav", str(path)), "to": objects(*[str(tmp_path / f"made{extension}")] * 2)}
+    kind: Any = Analyzer if extension in (".npz", ".npy", ".pt") else partial(Reconstructor, mock)
+
+    def on_a_full_disk(part: Path) -> int:
+        part.symlink_to("/dev/full")
+        return os.open(part, os.O_WRONLY)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_create_file", on_a_full_disk)
+        with pytest.raises(FileError, match=f"^{TMP}: temporary files .*: No space left .* set TMPDIR"):
+            kind(column="path", extension=extension)(batch)
+        with pytest.raises(FileError, match=rf"^{tmp_path}/made{extension}: cannot be written: No space left"):
+            kind(column="path", target="to")(batch)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", MagicMock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(FileError, match=f"{TMP}: temporary files cannot be written there: No space left"):
+            kind()({"bytes": objects(b"?")})
+
+
+def test_a_diffusion_model_needs_a_seed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"local:{repository}"
-    with pytest.raises(UsageError, match="draws noise: give a seed"):
-        Reconstructor(url, "diffusion")
-    with pytest.raises(UsageError, match="draws no noise"):
-        Reconstructor(url, "gan", seed=1)
+    closed: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Vocoder, "close", lambda vocoder: closed.append(vocoder.model))
+        with pytest.raises(UsageError, match="draws noise: give a seed"):
+            Reconstructor(url, "diffusion")
+        with pytest.raises(UsageError, match="draws no noise"):
+            Reconstructor(url, "gan", seed=1)
+    assert len(closed) == 2
 
     batch = {"mel": objects(np.zeros((32, 20), np.float32))}
     made = [Synthesizer(url, "diffusion", seed=seed, extension=None)(batch) for seed in (1, 1, 2)]
