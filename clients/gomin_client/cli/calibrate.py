@@ -2,200 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gomin_client.cli import options as o
+from gomin_client.cli.calibrate_options import (
+    CalibratedModelOptions,
+    CalibrationReportOptions,
+    ChoiceOptions,
+    GridOptions,
+    SearchOptions,
+)
 from gomin_client.cli.console import echo, to_json
 from gomin_client.cli.records import with_records
-from gomin_client.errors import Interrupted, UsageError
+from gomin_client.errors import Interrupted
 
 if TYPE_CHECKING:
     from gomin_client.inference.pinned import PinnedModel
     from gomin_client.sampling.settings import SamplerSettings
-    from gomin_client.tools.calibration import MeasurementsFile, Recording
+    from gomin_client.tools.calibration import Meter
     from gomin_client.tools.chain_results import ChainResult
-
-_T = TypeVar("_T")
-_PERCENTAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
-
-
-@dataclass(frozen=True)
-class CalibratedModelOptions(o.RequestOptions):
-    """The diffusion model; its chains come from the grid."""
-
-    model: o.Model = "diffusion"
-    connection: o.ConnectionOptions = field(default_factory=o.ConnectionOptions)
-
-    def open(self) -> PinnedModel:
-        """Connect to the model.
-
-        Raises:
-            UsageError: it is not a diffusion model.
-            GominError: see `Vocoder`.
-        """
-        opened = self.connect(self.connection.build())
-        if opened.sampling is None:
-            opened.close()
-            raise UsageError(f"model {opened.model} has no sampling chain: choose a diffusion model with --model")
-        return opened
-
-
-@dataclass(frozen=True)
-class GridOptions:
-    """The chains that are measured."""
-
-    samplers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,NAME,…",
-            help="Samplers of the grid. Default: all. The full chain, ddpm, is always measured.",
-            show_default=False,
-        ),
-    ] = None
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER,NUMBER,…",
-            help="Numbers of steps, of samplers that take any number. Default: 5,10,15,20,25.",
-            show_default=False,
-        ),
-    ] = None
-    eta: Annotated[
-        str | None,
-        typer.Option(
-            metavar="0…1,0…1,…", help="Shares of fresh noise in each ddim step. Default: 0.", show_default=False
-        ),
-    ] = None
-
-    def chains(self, schedule: str, num_diffusion_steps: int) -> list[SamplerSettings]:
-        """The chains, the full one first; arguments: see `calibration.grid`.
-
-        Raises:
-            UsageError: a value that is not a number, or that no sampler takes.
-        """
-        from gomin_client.tools.calibration import grid
-
-        return grid(
-            _values("--samplers", self.samplers, str, "names"),
-            _values("--steps", self.steps, int, "whole numbers"),
-            _values("--eta", self.eta, float, "numbers"),
-            schedule,
-            num_diffusion_steps,
-        )
-
-
-@dataclass(frozen=True)
-class ChoiceOptions:
-    """Which chain is chosen, and what for."""
-
-    rtf_target: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FACTOR",
-            help="Choose the chain nearest to the full chain among those with at least FACTOR × real time.",
-            show_default=False,
-        ),
-    ] = None
-    within: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PERCENT%",
-            help="Choose the chain with the fewest steps whose mel distance to the full chain's result is at most this "
-            "share of the full chain's mel distance to the recordings, such as 5%.",
-            show_default=False,
-        ),
-    ] = None
-    apply: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="REPOSITORY",
-            help="Write the chosen chain into config.pbtxt in this model repository, as the model's default chain.",
-            show_default=False,
-        ),
-    ] = None
-
-    def check(self) -> None:
-        """Refuse choices that contradict each other.
-
-        Raises:
-            UsageError: they do, or a value is out of range.
-        """
-        if self.rtf_target is not None and self.within is not None:
-            raise UsageError("--rtf-target and --within are two ways to choose: give one of them")
-        if self.rtf_target is not None and not 0 < self.rtf_target < math.inf:
-            raise UsageError(f"--rtf-target {self.rtf_target:g}: expected a finite number above 0")
-        if self.apply is not None and self.rtf_target is None and self.within is None:
-            raise UsageError("--apply writes the chosen chain: give --rtf-target or --within too")
-        if self.within is not None:
-            _share(self.within)
-
-    def config(self, model: PinnedModel) -> Path | None:
-        """The config.pbtxt that --apply will write; None without --apply.
-
-        Raises:
-            UsageError: the repository does not have the model, or another one of that name.
-            FileError, ContractError: the file cannot be changed; see `with_default_chain`.
-        """
-        from gomin_client.contract.model import ModelContract
-        from gomin_client.contract.repository import CONFIG, read_config
-        from gomin_client.sampling.settings import SamplerSettings
-        from gomin_client.tools.default_chain import with_default_chain
-
-        if self.apply is None:
-            return None
-        config = self.apply / model.model / CONFIG
-        if not config.is_file():
-            raise UsageError(
-                f"--apply {self.apply}: has no {model.model}/{CONFIG}: expected the model repository, a folder"
-            )
-        there = ModelContract.from_parameters(model.model, read_config(config))
-        if not model.contract.same_model(there, model.version):
-            raise UsageError(
-                f"--apply {self.apply}: its {model.model} is not version {model.version} at {model.url}, which is "
-                "measured: give the repository that is served there"
-            )
-        with_default_chain(config, model.sampling or SamplerSettings())  # before hours of work, not after
-        return config
-
-    def choose(self, results: Sequence[ChainResult], full: SamplerSettings) -> ChainResult | None:
-        """The chosen chain; None without --rtf-target and --within.
-
-        Raises:
-            UsageError: no chain is fast enough.
-        """
-        from gomin_client.tools.chain_results import fastest_enough, shortest_within
-
-        if self.rtf_target is not None:
-            return fastest_enough(results, self.rtf_target)
-        if self.within is not None:
-            return shortest_within(results, full, _share(self.within))
-        return None
-
-
-@dataclass(frozen=True)
-class CalibrationReportOptions:
-    """Where results go."""
-
-    measurements: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",
-            help="Keep the measurements in FILE, in JSON Lines. What it contains is not measured again: the same "
-            "command continues after an interruption.",
-        ),
-    ] = Path("calibration.jsonl")
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw distances over speed into FILE.png.", show_default=False),
-    ] = None
-    as_json: o.Json = False
+    from gomin_client.tools.timestep_search import Found
 
 
 @with_records
@@ -204,6 +34,7 @@ def calibrate(
     inputs: o.AudioInputs,
     model: CalibratedModelOptions,
     grid: GridOptions,
+    search: SearchOptions,
     choice: ChoiceOptions,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of the noise that all chains start from.")] = 0,
     report: CalibrationReportOptions,
@@ -219,6 +50,8 @@ def calibrate(
     gomin-client calibrate recordings/ --url grpc://server:8001 --plot chains.png
 
     gomin-client calibrate recordings/ --samplers ddim,unipc --steps 5,10,20 --within 5% --apply model_repository
+
+    gomin-client calibrate recordings/ --samplers unipc --steps 6 --search 6 --rtf-target 10 --apply model_repository
     """
     from gomin_client.tools import calibration, calibration_plot
     from gomin_client.tools.chain_results import summarize, table
@@ -231,13 +64,25 @@ def calibrate(
     with model.open() as opened:
         opened.check_seed(seed)
         config = choice.config(opened)
-        chains = grid.chains(*_trained(opened))
+        schedule, timesteps = _trained(opened)
+        chains = grid.chains(schedule, timesteps, search.steps())
+        starts = search.starts(chains)
         about = _about(opened, seed, model)
         file = calibration.MeasurementsFile(report.measurements, about)
         opened.prepare()
         if not report.as_json:
             echo(f"{opened.model} {opened.version} at {opened.url}, seed {seed}")
-        _measure(opened, model.window, recordings, chains, file, seed=seed, quiet=report.as_json)
+        meter = calibration.Meter(
+            recordings,
+            chains[0],
+            opened.contract.mel,
+            calibration.synthesizer(opened, seed, model.window),
+            file,
+            keep_references=bool(starts),
+        )
+        _measure(meter, chains, quiet=report.as_json)
+        searches = _search(meter, starts, timesteps, search.search_chains, quiet=report.as_json)
+        chains += [one.chain for one in searches if one.chain not in chains]
     results = summarize(file.measured(chains, recordings))
     chosen: ChainResult | None = None
     applied = False
@@ -258,6 +103,7 @@ def calibrate(
                 "recordings": len(recordings),
                 "full_chain": chains[0].to_parameters(),
                 "chains": [one.to_dict() for one in results],
+                "searches": [one.to_dict() for one in searches],
                 "chosen": chosen and chosen.to_dict(),
                 "applied": str(config) if applied else None,
             }
@@ -289,36 +135,59 @@ def _about(model: PinnedModel, seed: int, options: CalibratedModelOptions) -> di
     }
 
 
-def _measure(
-    model: PinnedModel,
-    window: int | None,
-    recordings: Sequence[Recording],
-    chains: Sequence[SamplerSettings],
-    file: MeasurementsFile,
-    *,
-    seed: int,
-    quiet: bool,
-) -> None:
+def _measure(meter: Meter, chains: Sequence[SamplerSettings], *, quiet: bool) -> None:
     """Measure what is missing, with a progress bar."""
     from gomin_client.cli.progress import ProgressBar
-    from gomin_client.tools.calibration import measure, synthesizer
 
-    total = len(recordings) * len(chains)
-    missing = sum(len(file.missing(chains, recording)) for recording in recordings)
+    file, recordings = meter.file, len(meter.recordings)
+    total = recordings * len(chains)
+    missing = sum(len(file.missing(chains, recording)) for recording in meter.recordings)
     if not quiet:
         known = f"; {file.path} has {total - missing} of them" if missing < total else ""
-        count = f"{len(recordings)} {'recording' if len(recordings) == 1 else 'recordings'}"
+        count = f"{recordings} {'recording' if recordings == 1 else 'recordings'}"
         echo(f"{count}, {len(chains)} chains, {total} measurements{known}")
     done = total - missing
     try:
         with ProgressBar() as bar:
             bar.begin(missing)
-            for _ in measure(recordings, chains, model.contract.mel, synthesizer(model, seed, window), file):
+            for _ in meter.measure(chains):
                 done += 1
                 bar.advance()
     except Interrupted as interrupted:
         interrupted.so_far = f"{done} of {total} measurements are in {file.path}; the same command continues from here"
         raise
+
+
+def _search(
+    meter: Meter, starts: Sequence[SamplerSettings], num_diffusion_steps: int, most: int, *, quiet: bool
+) -> list[Found]:
+    """Search for timesteps from each of the chains, with a progress bar and a line for each."""
+    from gomin_client.cli.progress import ProgressBar
+    from gomin_client.tools.chain_results import chain_name, summarize
+    from gomin_client.tools.timestep_search import find_timesteps
+
+    found = []
+    try:
+        for start in starts:
+            with ProgressBar() as bar:
+                bar.begin(most)
+
+                def to_full_db(chain: SamplerSettings, bar: ProgressBar = bar) -> float:
+                    for _ in meter.measure([chain]):
+                        pass
+                    bar.advance()
+                    (result,) = summarize(meter.file.measured([chain], meter.recordings))
+                    return result.to_full_db
+
+                one = find_timesteps(start, num_diffusion_steps, to_full_db, most)
+            found.append(one)
+            if not quiet:
+                nearer = f"{one.start_to_full_db:.3f} to {one.to_full_db:.3f} dB from the full chain"
+                echo(f"search: {chain_name(start)}: {one.chains} chains, {nearer}")
+    except Interrupted as interrupted:
+        interrupted.so_far = f"all measurements so far are in {meter.file.path}; the same command continues from here"
+        raise
+    return found
 
 
 def _print_choice(chosen: ChainResult | None, config: Path | None, plot: Path | None) -> None:
@@ -330,32 +199,3 @@ def _print_choice(chosen: ChainResult | None, config: Path | None, plot: Path | 
         echo(f"chosen: {chosen.name}, {speed}, {to_full}: {options}")
     if config is not None:
         echo(f"{config}: has this default chain now; a running server uses it once it loads the model again")
-
-
-def _values(option: str, text: str | None, read: Callable[[str], _T], expected: str) -> list[_T] | None:
-    """The values of an option that takes several, with commas between them.
-
-    Raises:
-        UsageError: one cannot be read.
-    """
-    if text is None:
-        return None
-    try:
-        values = [read(part.strip()) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values:
-        raise UsageError(f"{option} {text}: expected {expected}, with commas between them")
-    return values
-
-
-def _share(percentage: str) -> float:
-    """0.05 of "5%".
-
-    Raises:
-        UsageError: it is not a percentage.
-    """
-    match = _PERCENTAGE.fullmatch(percentage.strip())
-    if match is None:
-        raise UsageError(f"--within {percentage}: expected a percentage, such as 5%")
-    return float(match[1]) / 100

@@ -91,27 +91,29 @@ def make_sampler(
     make = SAMPLERS[name].maker()
     options: dict[str, Any] = {}
     if eta is not None:
-        if not _takes(make, "eta"):
-            raise ValueError(f"eta {eta:g}: only sampler {one_of(_that_take('eta'))} has an eta, {name} has none")
+        if not takes(name, "eta"):
+            raise ValueError(f"eta {eta:g}: only sampler {one_of(that_take('eta'))} has an eta, {name} has none")
         options["eta"] = eta
     if timesteps is not None:
-        if not _takes(make, "timesteps"):
-            raise ValueError(f"timesteps: sampler {name} takes none; take {one_of(_that_take('timesteps'))}")
+        if not takes(name, "timesteps"):
+            raise ValueError(f"timesteps: sampler {name} takes none; take {one_of(that_take('timesteps'))}")
         if steps not in (None, len(timesteps)):
             raise ValueError(f"steps {steps}: there are {len(timesteps)} timesteps; leave out one of the two")
         options["timesteps"] = timesteps
     return make(schedule, steps, **options)
 
 
+def takes(sampler: str, option: str) -> bool:
+    """Whether a sampler, by its name, takes an option: "eta" or "timesteps"."""
+    return option in inspect.signature(SAMPLERS[sampler].maker()).parameters
+
+
+def that_take(option: str) -> list[str]:
+    """The names of the samplers that take an option; see `takes`."""
+    return [name for name in SAMPLERS if takes(name, option)]
+
+
 def one_of(names: Iterable[str]) -> str:
     """A list in words: "a, b or c"."""
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
-
-
-def _takes(make: Maker, option: str) -> bool:
-    return option in inspect.signature(make).parameters
-
-
-def _that_take(option: str) -> list[str]:
-    return [sampler.name for sampler in SAMPLERS.values() if _takes(sampler.maker(), option)]

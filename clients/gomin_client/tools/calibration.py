@@ -124,6 +124,8 @@ def grid(
     etas: Sequence[float] | None,
     schedule: str,
     num_diffusion_steps: int,
+    timesteps: Sequence[str] = (),
+    searched: Sequence[int] = (),
 ) -> list[SamplerSettings]:
     """The chains of a grid, the full one first, without those that a sampler does not have.
 
@@ -133,6 +135,8 @@ def grid(
         etas: shares of fresh noise, of samplers that have an eta. None for `DEFAULT_ETAS`.
         schedule: the noise schedule that the denoiser was trained with.
         num_diffusion_steps: timesteps that the denoiser was trained with.
+        timesteps: of more chains, of samplers that take explicit timesteps: see `SamplerSettings`.
+        searched: more numbers of steps, those of searches.
 
     Raises:
         UsageError: an unknown sampler, or a value that no sampler of the grid takes.
@@ -141,7 +145,7 @@ def grid(
     taken: set[str] = set()
 
     def accepted(name: str, sampler: str, values: Iterable[Any], *, asked: bool) -> list[dict[str, Any]]:
-        """Those values of one setting that the sampler takes, as settings; no setting if it takes none."""
+        """Those values of one setting that the sampler takes, as settings."""
         settings = []
         for value in values:
             try:
@@ -152,7 +156,7 @@ def grid(
             else:
                 taken.add(f"{name} {value}")
                 settings.append({name: value})
-        return settings or [{}]
+        return settings
 
     def resolved(sampler: str, **settings: Any) -> SamplerSettings:
         try:
@@ -162,11 +166,18 @@ def grid(
 
     chains = [resolved(FULL_SAMPLER)]
     for sampler in samplers or [name for name in registry.SAMPLERS if name != FULL_SAMPLER]:
-        numbers = accepted("steps", sampler, steps or DEFAULT_STEPS, asked=steps is not None)
+        numbers = [
+            *accepted("steps", sampler, steps or DEFAULT_STEPS, asked=steps is not None),
+            *accepted("steps", sampler, searched, asked=True),
+        ]
+        # no sampler of a default grid is there because of its name: those that take no timesteps are no mistake
+        may_take = samplers is not None or registry.takes(sampler, "timesteps")
+        explicit = accepted("timesteps", sampler, timesteps if may_take else (), asked=True)
         # always sent: a request without eta gets that of the model's default chain, if that has the same sampler
         shares = accepted("eta", sampler, etas or DEFAULT_ETAS, asked=etas is not None)
+        choices = itertools.product([*(numbers or [{}]), *explicit], shares or [{}])
         try:
-            chains += [resolved(sampler, **number, **share) for number, share in itertools.product(numbers, shares)]
+            chains += [resolved(sampler, **number, **share) for number, share in choices]
         except UsageError:  # of a model with few timesteps, fast has none
             if samplers is not None:
                 raise
@@ -252,52 +263,98 @@ def synthesizer(model: PinnedModel, seed: int, window: int | None) -> Synthesize
     return synthesize
 
 
-def measure(
-    recordings: Sequence[Recording],
-    chains: Sequence[SamplerSettings],
-    config: MelConfig,
-    synthesize: Synthesize,
-    file: MeasurementsFile,
-) -> Iterator[Measurement]:
-    """Measure what the file lacks; yields each measurement once it is in the file.
+@dataclass(frozen=True)
+class _Reference:
+    """What the chains are compared with on one recording.
 
-    Args:
-        recordings: at least one.
-        chains: the full chain first.
-        config: the model's mel settings.
-        synthesize: makes the audio of a mel with a chain, from one noise field for all chains.
-        file: the measurements so far.
-
-    Raises:
-        FileError: a recording cannot be read, or the measurements cannot be written.
+    Attributes:
+        wave: (samples,) the recording.
+        mel: its mel, (n_mels, frames).
+        full: (samples,) the result of the full chain.
+        full_s: seconds that it took.
     """
-    shortest = min(chains, key=lambda chain: chain.steps or 0)
-    for recording in recordings:
-        missing = file.missing(chains, recording)
-        if not missing:
-            continue
-        wave = read_mono(recording.path, config)
-        mel = mel_spectrogram(wave, config)
-        synthesize(mel, shortest)  # the first call with a new length may be slow
-        full, full_s = _cut(synthesize(mel, chains[0]), wave)
-        for chain in missing:
-            made, elapsed_s = (full, full_s) if chain == chains[0] else _cut(synthesize(mel, chain), wave)
-            to_recording = distance(wave, made, config)
-            measurement = Measurement(
-                chain,
-                recording.path.name,
-                recording.sha256,
-                len(wave) / config.sample_rate,
-                elapsed_s,
-                to_recording.log_mel_l1_db,
-                to_recording.log_magnitude_l1,
-                distance(full, made, config).log_mel_l1_db,
-            )
-            file.add(measurement)
-            yield measurement
+
+    wave: Wave
+    mel: Mel
+    full: Wave
+    full_s: float
 
 
-def _cut(synthesized: tuple[Wave, float], wave: Wave) -> tuple[Wave, float]:
-    """The audio of a mel, (hop_length · frames,), cut to the length of the recording."""
-    made, elapsed_s = synthesized
-    return made[: len(wave)], elapsed_s
+class Meter:
+    """Measures chains on recordings, and adds the measurements to their file."""
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        full: SamplerSettings,
+        config: MelConfig,
+        synthesize: Synthesize,
+        file: MeasurementsFile,
+        *,
+        keep_references: bool = False,
+    ) -> None:
+        """Prepare to measure.
+
+        Args:
+            recordings: at least one.
+            full: the full chain.
+            config: the model's mel settings.
+            synthesize: makes the audio of a mel with a chain, from one noise field for all chains.
+            file: the measurements so far.
+            keep_references: keep the full chain's results in memory for further calls of `measure`.
+        """
+        self.recordings = recordings
+        self.file = file
+        self._full = full
+        self._config = config
+        self._synthesize = synthesize
+        self._kept: dict[str, _Reference] | None = {} if keep_references else None
+
+    def measure(self, chains: Sequence[SamplerSettings]) -> Iterator[Measurement]:
+        """Measure what the file lacks of these chains; yields each measurement once it is in the file.
+
+        Raises:
+            FileError: a recording cannot be read, or the measurements cannot be written.
+        """
+        for recording in self.recordings:
+            missing = self.file.missing(chains, recording)
+            if not missing:
+                continue
+            reference = self._reference(recording, min(chains, key=lambda chain: chain.steps or 0))
+            for chain in missing:
+                measurement = self._measure(recording, reference, chain)
+                self.file.add(measurement)
+                yield measurement
+
+    def _reference(self, recording: Recording, shortest: SamplerSettings) -> _Reference:
+        if self._kept is not None and recording.sha256 in self._kept:
+            return self._kept[recording.sha256]
+        wave = read_mono(recording.path, self._config)
+        mel = mel_spectrogram(wave, self._config)
+        self._synthesize(mel, shortest)  # the first call with a new length may be slow
+        reference = _Reference(wave, mel, *self._made(mel, self._full, len(wave)))
+        if self._kept is not None:
+            self._kept[recording.sha256] = reference
+        return reference
+
+    def _measure(self, recording: Recording, reference: _Reference, chain: SamplerSettings) -> Measurement:
+        wave, full, config = reference.wave, reference.full, self._config
+        made, elapsed_s = full, reference.full_s
+        if chain != self._full:
+            made, elapsed_s = self._made(reference.mel, chain, len(wave))
+        to_recording = distance(wave, made, config)
+        return Measurement(
+            chain,
+            recording.path.name,
+            recording.sha256,
+            len(wave) / config.sample_rate,
+            elapsed_s,
+            to_recording.log_mel_l1_db,
+            to_recording.log_magnitude_l1,
+            distance(full, made, config).log_mel_l1_db,
+        )
+
+    def _made(self, mel: Mel, chain: SamplerSettings, samples: int) -> tuple[Wave, float]:
+        """The audio of a mel, (samples,), and the seconds that it took."""
+        made, elapsed_s = self._synthesize(mel, chain)
+        return made[:samples], elapsed_s

@@ -44,6 +44,9 @@ def save(path: Path, results: Sequence[ChainResult], chosen: ChainResult | None 
 
     figure = Figure(figsize=(12, 5), layout="constrained")
     FigureCanvasAgg(figure)
+    at_each_point = "number of steps"
+    if any(one.chain.timesteps is not None for one in results):
+        at_each_point += ", * with explicit timesteps"
     samplers = sorted({one.chain.sampler or "" for one in results})
     for axes, (measure, label) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         if measure == "to_full_db":  # of which, with the speed, the Pareto set is
@@ -55,7 +58,8 @@ def save(path: Path, results: Sequence[ChainResult], chosen: ChainResult | None 
             axes.scatter(speeds, distances, s=22, color=f"C{index % 10}", label=sampler, zorder=2)
             for one, x, y in zip(points, speeds, distances, strict=True):
                 eta = f" η {one.chain.eta:g}" if one.chain.eta else ""
-                axes.annotate(f"{one.chain.steps}{eta}", (x, y), (3, 3), textcoords="offset points", fontsize=7)
+                star = "" if one.chain.timesteps is None else "*"
+                axes.annotate(f"{one.chain.steps}{star}{eta}", (x, y), (3, 3), textcoords="offset points", fontsize=7)
         if chosen is not None:
             at = [chosen.times_real_time], [getattr(chosen, measure)]
             axes.scatter(*at, s=130, facecolors="none", edgecolors="black", label=f"chosen: {chosen.name}", zorder=3)
@@ -64,7 +68,7 @@ def save(path: Path, results: Sequence[ChainResult], chosen: ChainResult | None 
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("× real time; at each point: number of steps")
+        axes.set_xlabel(f"× real time; at each point: {at_each_point}")
         axes.set_ylabel(label)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=8)

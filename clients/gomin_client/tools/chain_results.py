@@ -32,16 +32,22 @@ class ChainResult:
     @property
     def name(self) -> str:
         """The chain in a few words: "ddim, 10 steps, eta 0.5"."""
-        eta = "" if self.chain.eta is None else f", eta {self.chain.eta:g}"
-        return f"{self.chain.sampler}, {self.chain.steps} {'step' if self.chain.steps == 1 else 'steps'}{eta}"
+        return chain_name(self.chain)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "chain": self.chain.to_parameters()}
 
 
+def chain_name(chain: SamplerSettings) -> str:
+    """A chain in a few words, without its schedule; see `ChainResult.name`."""
+    eta = "" if chain.eta is None else f", eta {chain.eta:g}"
+    timesteps = "" if chain.timesteps is None else f", timesteps {chain.timesteps}"
+    return f"{chain.sampler}, {chain.steps} {'step' if chain.steps == 1 else 'steps'}{eta}{timesteps}"
+
+
 def summarize(measurements: Sequence[Measurement]) -> list[ChainResult]:
-    """One result for each chain, by number of steps, sampler and eta.
+    """One result for each chain, by number of steps, sampler, eta and timesteps.
 
     Args:
         measurements: of all chains on the same recordings.
@@ -91,6 +97,8 @@ def table(results: Sequence[ChainResult]) -> str:
     """A line for each chain, with a star for those of the Pareto set."""
     width = max([len("sampler"), *(len(one.chain.sampler or "") for one in results)])
     head = f"  {'sampler':<{width}}  steps   eta  × real time  to full dB  mel L1 dB  log mag. L1"
+    if any(one.chain.timesteps is not None for one in results):
+        head += "  timesteps"
     return "\n".join(
         [
             head,
@@ -106,12 +114,12 @@ def _row(result: ChainResult, width: int) -> str:
     return (
         f"{'*' if result.is_optimal else ' '} {chain.sampler:<{width}}  {chain.steps:5}  {eta:>4}  "
         f"{result.times_real_time:11.2f}  {result.to_full_db:10.3f}  {result.log_mel_l1_db:9.3f}  "
-        f"{result.log_magnitude_l1:11.3f}"
+        f"{result.log_magnitude_l1:11.3f}{'' if chain.timesteps is None else f'  {chain.timesteps}'}"
     )
 
 
-def _order(chain: SamplerSettings) -> tuple[int, str, float]:
-    return chain.steps or 0, chain.sampler or "", -1.0 if chain.eta is None else chain.eta
+def _order(chain: SamplerSettings) -> tuple[int, str, float, str]:
+    return chain.steps or 0, chain.sampler or "", -1.0 if chain.eta is None else chain.eta, chain.timesteps or ""
 
 
 def _summary(chain: SamplerSettings, measurements: Sequence[Measurement]) -> ChainResult:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 
 import gomin_export.cli
+from gomin_client import Vocoder
 from gomin_client.cli.main import app
 from gomin_client.errors import Interrupted
 from gomin_client.tools import calibration
@@ -32,6 +34,20 @@ def home(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(folder / "in" / "a.wav", noise(0), RATE)
     shutil.copytree(repository, folder / "models")
     return folder
+
+
+def interrupted_after(measurements: int) -> Callable[..., Iterator[calibration.Measurement]]:
+    """`Meter.measure`, with a user who presses Ctrl-C then."""
+    measure = calibration.Meter.measure
+    counted = itertools.count(1)
+
+    def interrupted(*arguments: Any) -> Iterator[calibration.Measurement]:
+        for measurement in measure(*arguments):
+            yield measurement
+            if next(counted) == measurements:
+                raise Interrupted(signal.SIGINT)
+
+    return interrupted
 
 
 def calibrate(home: Path, url: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
@@ -102,17 +118,9 @@ def test_again_it_measures_nothing_and_agrees(
 def test_interrupted_it_continues(
     home: Path, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = calibration.measure
-
-    def interrupted(*arguments: Any) -> Iterator[calibration.Measurement]:
-        running = measure(*arguments)
-        yield next(running)
-        yield next(running)
-        raise Interrupted(signal.SIGINT)
-
     command = ("--measurements", tmp_path / "m.jsonl", "--samplers", "ddim,fast", "--steps", "2", "--eta", "0.5")
     with monkeypatch.context() as patch:
-        patch.setattr(calibration, "measure", interrupted)
+        patch.setattr(calibration.Meter, "measure", interrupted_after(2))
         first = calibrate(home, server.http, *command)
     lines = (tmp_path / "m.jsonl").read_text().splitlines()
     second = calibrate(home, server.http, *command)
@@ -127,9 +135,50 @@ def test_interrupted_it_continues(
     assert_fails(calibrate(home, server.http, *command, "--seed", "1"), 1, "has measurements with another seed")
 
 
+def test_a_search_finds_timesteps_and_continues_where_it_was_interrupted(
+    home: Path, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = ("--samplers", "ddim,fast", "--steps", "2", "--search", "2", "--search-chains", "8")
+    command = (*search, "--measurements", tmp_path / "m.jsonl", "--within", "1000%")
+    shutil.copytree(home / "models", tmp_path / "models")
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration.Meter, "measure", interrupted_after(5))  # 3 of the grid
+        first = calibrate(home, server.http, *command)
+    lines = (tmp_path / "m.jsonl").read_text().splitlines()
+    second = calibrate(home, server.http, *command, "--json", "--apply", tmp_path / "models")
+    monkeypatch.setattr(calibration, "synthesizer", lambda *_: pytest.fail)  # what would send requests
+    third = calibrate(home, server.http, *command)
+
+    assert_fails(first, 128 + signal.SIGINT, f"all measurements so far are in {tmp_path / 'm.jsonl'}; the same command")
+    assert (len(lines), (second.returncode, second.stderr)) == (6, (0, ""))
+    assert (tmp_path / "m.jsonl").read_text().splitlines()[:6] == lines
+    told: dict[str, Any] = json.loads(second.stdout)
+    (found,) = told["searches"]  # fast takes no timesteps
+    assert found["start"] == {"sampler": "ddim", "steps": 2, "schedule": "linear", "eta": 0}
+    assert found["chain"] == found["start"] | {"timesteps": found["chain"]["timesteps"]}
+    assert found["to_full_db"] < found["start_to_full_db"]
+    assert found["chains"] == 8
+    chains = [one["chain"] for one in told["chains"]]
+    assert (len(chains), found["start"] in chains, found["chain"] in chains) == (4, True, True)
+    assert told["chosen"]["chain"] == found["chain"]  # the nearest of those with the fewest steps
+    with Vocoder(f"local:{tmp_path / 'models'}", "diffusion") as vocoder:
+        assert vocoder.sampling is not None
+        assert vocoder.sampling.to_parameters() == found["chain"]
+
+    assert (third.returncode, third.stderr) == (0, "")
+    change = f"{found['start_to_full_db']:.3f} to {found['to_full_db']:.3f} dB from the full chain"
+    assert f"search: ddim, 2 steps, eta 0: 8 chains, {change}" in third.stdout.splitlines()
+    assert f"--timesteps {found['chain']['timesteps']}" in third.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--search", "6", "--samplers", "fast"], "--search 6: no sampler of the grid takes timesteps: add ddim, dpm"),
+        (["--search", "51"], "steps 51: no sampler of the grid takes it"),
+        (["--search", "x"], "--search x: expected whole numbers, with commas between them"),
+        (["--search", "6", "--search-chains", "1"], "--search-chains 1: expected 2 or more"),
+        (["--timesteps", "9,20"], "timesteps 9,20: no sampler of the grid takes it: timesteps: 20 follows 9"),
         (["--within", "5%", "--rtf-target", "1"], "give one of them"),
         (["--within", "5"], "--within 5: expected a percentage, such as 5%"),
         (["--rtf-target", "0"], "--rtf-target 0: expected a finite number above 0"),

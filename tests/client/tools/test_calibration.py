@@ -17,10 +17,10 @@ from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.tools.calibration import (
     Measurement,
     MeasurementsFile,
+    Meter,
     Recording,
     find_recordings,
     grid,
-    measure,
     synthesizer,
 )
 from gomin_client.tools.chain_results import summarize
@@ -43,6 +43,21 @@ class TestGrid:
             ("unipc", 10, None),
         ]
         assert {chain.schedule for chain in chains} == {"cosine"}
+
+    def test_explicit_timesteps_are_for_samplers_that_take_them(self) -> None:
+        chains = grid(["ddim", "fast", "unipc"], [2], [0.5], "linear", 50, ["49, 20", "49,9,0"])
+
+        assert [(chain.sampler, chain.steps, chain.eta, chain.timesteps) for chain in chains[1:]] == [
+            ("ddim", 2, 0.5, None),
+            ("ddim", 2, 0.5, "49,20"),
+            ("ddim", 3, 0.5, "49,9,0"),
+            ("fast", 6, None, None),
+            ("unipc", 2, None, None),
+            ("unipc", 2, None, "49,20"),
+            ("unipc", 3, None, "49,9,0"),
+        ]
+        with pytest.raises(UsageError, match=r"timesteps 0,9: no sampler of the grid takes it: timesteps: 9 follows 0"):
+            grid(["ddim"], [2], None, "linear", 50, ["0,9"])
 
     def test_the_default_grid_is_for_any_number_of_timesteps(self) -> None:
         assert {chain.sampler for chain in grid(None, None, None, "linear", 50)} == set(registry.SAMPLERS)
@@ -103,7 +118,15 @@ class TestMeasuring:
     def calls(self) -> list[SamplerSettings]:
         return []
 
-    def run(self, recordings: Sequence[Recording], path: Path, calls: list[SamplerSettings], most: int = 99) -> None:
+    def run(
+        self,
+        recordings: Sequence[Recording],
+        path: Path,
+        calls: list[SamplerSettings],
+        most: int = 99,
+        *,
+        keep: bool = False,
+    ) -> Meter:
         """Measure at most so many; with more steps, the sound is louder and takes longer."""
 
         def synthesize(mel: Mel, chain: SamplerSettings) -> tuple[Wave, float]:
@@ -111,11 +134,15 @@ class TestMeasuring:
             noise = np.random.default_rng(1).uniform(-1, 1, 256 * mel.shape[1]).astype(np.float32)
             return noise * np.float32((chain.steps or 0) / 60), 0.01 * (chain.steps or 0)
 
-        running = measure(recordings, CHAINS, MelConfig(), synthesize, MeasurementsFile(path, ABOUT))
+        meter = Meter(
+            recordings, CHAINS[0], MelConfig(), synthesize, MeasurementsFile(path, ABOUT), keep_references=keep
+        )
+        running = meter.measure(CHAINS)
         for number, _ in enumerate(running, 1):
             if number == most:
                 break
         running.close()
+        return meter
 
     def test_what_was_measured_is_not_measured_again(
         self, recordings: Sequence[Recording], calls: list[SamplerSettings], tmp_path: Path
@@ -138,6 +165,20 @@ class TestMeasuring:
         assert results[full].to_full_db == 0
         assert results[five].to_full_db > results[ten].to_full_db > 0
         assert results[five].times_real_time == pytest.approx(0.5 / 0.05)
+
+    def test_the_result_of_the_full_chain_is_kept_for_further_chains(
+        self, recordings: Sequence[Recording], calls: list[SamplerSettings], tmp_path: Path
+    ) -> None:
+        full, five, ten = CHAINS
+        other = SamplerSettings("ddim", 5, "linear", 0.0, "49,30,12,4,0")
+        meter = self.run(recordings, tmp_path / "m.jsonl", calls, keep=True)
+        assert calls == [five, full, five, ten]
+        calls.clear()
+
+        (measured,) = meter.measure([other])
+
+        assert calls == [other]
+        assert (measured.chain, measured.to_full_db) == (other, meter.file.measured([five], recordings)[0].to_full_db)
 
     def test_recordings_are_known_by_their_content(
         self, recordings: Sequence[Recording], calls: list[SamplerSettings], tmp_path: Path

@@ -74,3 +74,16 @@ def test_the_table_marks_the_pareto_set() -> None:
     assert [row[0] for row in rows] == ["*", "*", "*", "*", "*", " ", "*"]
     assert note.startswith("* Pareto set")
     assert results[0].name == "ddim, 5 steps, eta 0.5"
+
+
+def test_explicit_timesteps_have_a_column_of_their_own() -> None:
+    chain = SamplerSettings("ddim", 3, "linear", 0.0, "49,20,0")
+    results = summarize([*MEASURED, Measurement(chain, "a.wav", "00", 1.0, 0.1, 4.0, 1.0, 0.1)])
+
+    head, first, second, *_ = table(results).splitlines()
+
+    assert head.split()[-1] == "timesteps"
+    assert first.split()[-2:] == ["1.000", "49,20,0"]
+    assert second.split() == ["fast", "6", "-", "5.00", "1.000", "4.000", "1.000"]  # not in the Pareto set any more
+    assert results[0].name == "ddim, 3 steps, eta 0, timesteps 49,20,0"
+    assert shortest_within(results, FULL, 0.05).chain == chain
