@@ -9,7 +9,7 @@ import numpy as np
 
 from .base import Chain, NoiseSource, predicted_signal
 from .schedules import NoiseSchedule
-from .spacing import check_steps, check_timesteps, choose_spacing, trailing
+from .spacing import check_steps, check_timesteps, choose_spacing, steps_or_timesteps, trailing
 
 DEFAULT_STEPS = 25  # fewer if the model has fewer timesteps
 
@@ -79,6 +79,4 @@ def make(
     Raises:
         ValueError: see `DDIM`.
     """
-    if timesteps is not None:
-        return DDIM(schedule, timesteps, eta)
-    return DDIM(schedule, min(DEFAULT_STEPS, len(schedule)) if steps is None else steps, eta)
+    return DDIM(schedule, steps_or_timesteps(schedule, steps, timesteps, DEFAULT_STEPS), eta)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .base import Array, Chain, NoiseSource, half_log_snr, predicted_signal
+from .base import Array, Chain, NoiseSource, predicted_signal
+from .multistep import MultistepSolver
 from .schedules import NoiseSchedule
-from .spacing import solver_timesteps
+from .spacing import steps_or_timesteps
 
 DEFAULT_STEPS = 20  # fewer if the model has fewer timesteps
 
 
-class DPMSolver:
+class DPMSolver(MultistepSolver):
     """DPM-Solver++(2M): few steps, no fresh noise, second order (Lu et al. 2022, algorithm 2).
 
     Equal to diffusers' DPMSolverMultistepScheduler with the same betas and timestep_spacing, algorithm_type
@@ -21,31 +22,28 @@ class DPMSolver:
     default, is the clipping of the predicted signal to [-1, 1] that is done here.
     """
 
-    def __init__(self, schedule: NoiseSchedule, steps: int | Sequence[int], spacing: str = "trailing") -> None:
-        """A chain over some timesteps of a schedule; for steps, spacing and errors see `solver_timesteps`."""
-        self.schedule = schedule
-        self.timesteps = solver_timesteps(steps, schedule, spacing)
-        self.alphas_cumprod = schedule.at(self.timesteps)
-
     def chain(self, noise: NoiseSource) -> Chain:
         """See `Sampler.chain`."""
-        alphas_cumprod = self.alphas_cumprod
-        times = [half_log_snr(alpha_bar) for alpha_bar in alphas_cumprod]
+        times = self.times
         x = noise(0)
         before: Array | None = None  # predicted by the previous step
-        for step, alpha_bar in enumerate(alphas_cumprod):
+        for step, alpha_bar in enumerate(self.alphas_cumprod):
             epsilon = yield x, self.timesteps[step]
             x0 = predicted_signal(x, epsilon, alpha_bar)
-            if step + 1 == len(alphas_cumprod):
+            if step + 1 == len(times):
                 break
-            following = alphas_cumprod[step + 1]
-            h = times[step + 1] - times[step]
             target = x0
             if before is not None:
-                target = x0 + h / (times[step] - times[step - 1]) / 2 * (x0 - before)
-            x = math.sqrt((1 - following) / (1 - alpha_bar)) * x - math.sqrt(following) * math.expm1(-h) * target
+                target = x0 + (times[step + 1] - times[step]) / (times[step] - times[step - 1]) / 2 * (x0 - before)
+            x = self._advance(x, target, step, noise)
             before = x0
         return x0
+
+    def _advance(self, x: Array, target: Array, step: int, _noise: NoiseSource) -> Array:
+        """The signal after a step, (B, 1, N), if the predicted signal were `target` all along."""
+        alpha_bar, following = self.alphas_cumprod[step : step + 2]
+        h = self.times[step + 1] - self.times[step]
+        return math.sqrt((1 - following) / (1 - alpha_bar)) * x - math.sqrt(following) * math.expm1(-h) * target
 
 
 def make(schedule: NoiseSchedule, steps: int | None = None, timesteps: Sequence[int] | None = None) -> DPMSolver:
@@ -54,6 +52,4 @@ def make(schedule: NoiseSchedule, steps: int | None = None, timesteps: Sequence[
     Raises:
         ValueError: see `solver_timesteps`.
     """
-    if timesteps is not None:
-        return DPMSolver(schedule, timesteps)
-    return DPMSolver(schedule, min(DEFAULT_STEPS, len(schedule)) if steps is None else steps)
+    return DPMSolver(schedule, steps_or_timesteps(schedule, steps, timesteps, DEFAULT_STEPS))

@@ -43,6 +43,22 @@ def check_timesteps(timesteps: Sequence[int], schedule: NoiseSchedule) -> tuple[
     return tuple(float(timestep) for timestep in timesteps)
 
 
+def steps_or_timesteps(
+    schedule: NoiseSchedule, steps: int | None, timesteps: Sequence[int] | None, default: int
+) -> int | Sequence[int]:
+    """The explicit timesteps if there are any, or the number of steps.
+
+    Args:
+        schedule: the schedule that the model was trained with.
+        steps: the number of steps, if it is chosen.
+        timesteps: explicit timesteps, if they are chosen.
+        default: the number of steps otherwise; fewer if the schedule has fewer timesteps.
+    """
+    if timesteps is not None:
+        return timesteps
+    return min(default, len(schedule)) if steps is None else steps
+
+
 def solver_timesteps(steps: int | Sequence[int], schedule: NoiseSchedule, spacing: str) -> tuple[float, ...]:
     """The timesteps of a multistep solver.
 

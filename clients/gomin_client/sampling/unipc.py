@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .base import Array, Chain, NoiseSource, half_log_snr, predicted_signal
+from .base import Array, Chain, NoiseSource, predicted_signal
+from .multistep import MultistepSolver
 from .schedules import NoiseSchedule
-from .spacing import solver_timesteps
+from .spacing import steps_or_timesteps
 
 DEFAULT_STEPS = 10  # fewer if the model has fewer timesteps
 
 
-class UniPC:
+class UniPC(MultistepSolver):
     """UniPC of order 2 for predicted signals, with B(h) = exp(h) - 1, "bh2" (Zhao et al. 2023).
 
     Each prediction first corrects the sample of the step before, without another denoiser call, and then predicts the
@@ -22,16 +23,9 @@ class UniPC:
     the predicted signal to [-1, 1] that is done here.
     """
 
-    def __init__(self, schedule: NoiseSchedule, steps: int | Sequence[int], spacing: str = "trailing") -> None:
-        """A chain over some timesteps of a schedule; for steps, spacing and errors see `solver_timesteps`."""
-        self.schedule = schedule
-        self.timesteps = solver_timesteps(steps, schedule, spacing)
-        self.alphas_cumprod = schedule.at(self.timesteps)
-
     def chain(self, noise: NoiseSource) -> Chain:
         """See `Sampler.chain`."""
-        alphas_cumprod = self.alphas_cumprod
-        times = [half_log_snr(alpha_bar) for alpha_bar in alphas_cumprod]
+        alphas_cumprod, times = self.alphas_cumprod, self.times
         x = noise(0)
         corrected = x  # the sample of the previous step
         before: Array | None = None  # predicted by the previous step
@@ -83,6 +77,4 @@ def make(schedule: NoiseSchedule, steps: int | None = None, timesteps: Sequence[
     Raises:
         ValueError: see `solver_timesteps`.
     """
-    if timesteps is not None:
-        return UniPC(schedule, timesteps)
-    return UniPC(schedule, min(DEFAULT_STEPS, len(schedule)) if steps is None else steps)
+    return UniPC(schedule, steps_or_timesteps(schedule, steps, timesteps, DEFAULT_STEPS))

@@ -1,22 +1,15 @@
 // UniPC: a predictor of second order, corrected by the next prediction; see gomin_client/sampling/unipc.py.
-import { halfLogSnr, predictedSignal, scales } from "./base.js";
-import { solverTimesteps } from "./spacing.js";
+import { predictedSignal, scales } from "./base.js";
+import { MultistepSolver } from "./multistep.js";
 
 const { expm1, fround, sqrt } = Math;
 
 const DEFAULT_STEPS = 10; // fewer if the model has fewer timesteps
 
-export class UniPC {
-  // Throws a RangeError; see `solverTimesteps`.
-  constructor(schedule, steps, spacing = "trailing") {
-    this.schedule = schedule;
-    this.timesteps = solverTimesteps(steps, schedule, spacing);
-  }
-
+export class UniPC extends MultistepSolver {
   // See base.js.
   *chain(noise) {
-    const alphasCumprod = this.timesteps.map((timestep) => this.schedule.alphasCumprod[timestep]);
-    const times = alphasCumprod.map(halfLogSnr);
+    const { alphasCumprod, times } = this;
     const x = noise(0);
     const corrected = Float32Array.from(x); // the sample of the previous step
     const before = new Float32Array(x.length); // the signal that the previous step predicted
