@@ -101,7 +101,7 @@ def run_batch(
         try:
             vocoder, config = vocoding.open(stack) if jobs else (None, MelConfig())
             if vocoder is not None:
-                with suppress(GominError):  # the files report it
+                with suppress(ServerError):  # the first file reports it, and the others are not tried
                     vocoder.prepare()  # before the clock of the display starts
         except ServerError:
             _check_existence(jobs)

@@ -56,7 +56,8 @@ def test_the_library_is_the_described_one(installed: Path) -> None:
 def test_what_is_said_without_the_library_or_with_another_version(
     native_repository: Path, installed: Path, tmp_path: Path
 ) -> None:
-    arguments = ("reconstruct", EXAMPLES[0], "--url", f"local:{native_repository}", "-o", tmp_path / "a.wav")
+    """Once, before the first of several files."""
+    arguments = ("reconstruct", *EXAMPLES[:2], "--url", f"local:{native_repository}", "-o", tmp_path / "out")
 
     words = "model.onnx: needs the operators gomin 1, and this installation of gomin-triton has no library of them"
     assert_fails(invoke(app, *arguments), 2, words, "C++ compiler", "or export the checkpoint with --target cpu")
@@ -68,7 +69,7 @@ def test_what_is_said_without_the_library_or_with_another_version(
     put(installed, "gomin 2")
     words = "needs the operators gomin 1, and the library of this installation of gomin-triton has gomin 2: install the"
     assert_fails(invoke(app, *arguments), 2, words)
-    assert not (tmp_path / "a.wav").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])
