@@ -4,6 +4,7 @@ GominError
 ├── CheckpointError   6  the file is not a usable GOMIN checkpoint
 ├── ParityError       4  the exported model does not compute what the PyTorch network computes
 └── RepositoryError   1  the model repository cannot take the model
+    └── ContractConflictError   1  its versions of the model have other settings
 """
 
 from gomin_client.errors import GominError
@@ -25,3 +26,7 @@ class RepositoryError(GominError):
     """A model repository that cannot take a model: not writable, or its models have another contract."""
 
     exit_code = 1
+
+
+class ContractConflictError(RepositoryError):
+    """A model whose versions in the repository have another contract than a new one."""

@@ -20,6 +20,7 @@ from gomin_client.native.library import LIBRARY_FILE, OperatorLibrary
 from gomin_client.transports.local import LocalTransport
 from gomin_export.checkpoints import load_network
 from gomin_export.checkpoints.sources import CheckpointFile
+from gomin_export.errors import ContractConflictError
 from gomin_export.networks import registry
 from gomin_export.networks.registry import Architecture
 from gomin_export.networks.served import ServedModel
@@ -104,6 +105,17 @@ class Export:
             return self._run(self.plan)
 
     def _run(self, plan: ExportPlan) -> Exported:
+        """Carry out the plan; once more with another plan if another export places a front end of other settings."""
+        try:
+            return self._carry_out(plan)
+        except ContractConflictError:
+            self.plan = self._make_plan(plan.repository)  # refuses what another name does not solve
+            other = next(model.name for model in self.plan.models if model.served.is_shared)
+            self._say("another export has placed a mel front end with other settings since this one began:")
+            self._say(f"exporting again, with the front end {other}")
+            return self._carry_out(self.plan)
+
+    def _carry_out(self, plan: ExportPlan) -> Exported:
         if plan.exists:
             self._say(f"version {plan.version} was made by the same recipe: nothing to export{plan.newer}")
             self._say("the recorded results of its export:")
@@ -143,17 +155,28 @@ class Export:
                         copy_tree(placed, home / placed.name)
                         (home / CONFIG).write_text(texts[model.name], encoding="utf-8")
                     continue
+                self._check_contracts()
                 files = home / str(model.version)
                 files.mkdir()
                 (home / CONFIG).write_text(texts[model.name], encoding="utf-8")
                 self._write(model, files)
                 reference = "librosa" if model.served.is_shared else "PyTorch"
+                self._check_contracts()
                 self._say(f"comparing {model.name} with {reference}")
                 report = self._test(transport, model, files)
                 report.require("Nothing was placed in the repository")
                 record.write_report(files, report)
                 reports.append(report)
         return reports
+
+    def _check_contracts(self) -> None:
+        """Refuse, before work that takes time, what `place_models` would refuse after it.
+
+        Raises:
+            ContractConflictError: another export has placed a model with other settings since this one was planned.
+        """
+        for model in self.plan.models:
+            place.check_contract(self.plan.repository, model.name, model.contract, overwrite=model.config is not None)
 
     def _write(self, model: PlannedModel, files: Path) -> None:
         """Write the files of a version directory that Triton serves."""

@@ -21,7 +21,7 @@ from gomin_client.contract.model import FP32, ModelContract, Provenance
 from gomin_client.contract.repository import CONFIG, read_config, versions
 from gomin_client.errors import ContractError, GominError, UsageError
 from gomin_client.native.library import LIBRARY_FILE
-from gomin_export.errors import RepositoryError
+from gomin_export.errors import ContractConflictError, RepositoryError
 from gomin_export.parity.record import read_provenance
 from gomin_export.repository.config import Deployment, conflicts, names_library, tensorrt_precision, with_provenance
 from gomin_export.repository.staging import is_mount_point, locked, sync
@@ -254,7 +254,8 @@ def check_contract(repository: Path, name: str, described: ModelContract, overwr
     """Refuse a model whose older versions in the repository have another contract.
 
     Raises:
-        RepositoryError: the contracts differ; or the existing model is not a GOMIN model, and `overwrite` is not set.
+        ContractConflictError: the contracts differ.
+        RepositoryError: the existing model is not a GOMIN model, and `overwrite` is not set.
     """
     existing = repository / name / CONFIG
     if not existing.exists():
@@ -270,7 +271,7 @@ def check_contract(repository: Path, name: str, described: ModelContract, overwr
         ) from error
     for parameter, value in described.to_parameters().items():
         if old.get(parameter) != value:
-            raise RepositoryError(
+            raise ContractConflictError(
                 f"{existing.parent}: its versions have {parameter} {old.get(parameter)}, the new one has {value}; "
                 "versions of one model must agree for clients: choose another --repository, or remove the model"
             )

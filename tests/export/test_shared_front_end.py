@@ -96,6 +96,15 @@ def test_settings_of_one_network_do_not_change_it(home: Path) -> None:
     assert 'max_frames" value: { string_value: "99"' in plan.config_texts()["gomin_reconstruct"]
 
 
+def with_other_bands(config: Path) -> str:
+    """Give a model 80 mel bands; returns the text of its config.pbtxt."""
+    text = config.read_text()
+    edited = text.replace('n_mels" value: { string_value: "128"', 'n_mels" value: { string_value: "80"')
+    assert edited != text
+    config.write_text(edited)
+    return edited
+
+
 class TestOtherSettings:
     def test_get_a_front_end_with_the_networks_name(self, both: Path, tmp_path: Path) -> None:
         assert front_end(planned(DIFFUSION, tmp_path / "empty")) == ("gomin_mel", 1, False)
@@ -108,6 +117,37 @@ class TestOtherSettings:
         shutil.rmtree(both / "gomin_mel")
 
         assert front_end(planned(DIFFUSION, both)) == ("gomin_mel_diffusion", 1, True)
+
+    def test_of_an_export_that_ended_in_the_meantime(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two exports at the same time: the one that ends later is made again with another name."""
+        use_model(monkeypatch, home / "gomin_gan/1/model.onnx")
+        shutil.rmtree(home / "gomin_reconstruct")
+        (home / "gomin_mel").rename(home.parent / "gomin_mel")
+        said: list[str] = []
+        export = pipeline.Export(registry.GAN, TINY, home, PLAIN, said.append)
+        assert front_end(export.plan) == ("gomin_mel", 1, False)
+        (home.parent / "gomin_mel").rename(home / "gomin_mel")
+        placed = with_other_bands(home / "gomin_mel/config.pbtxt")
+
+        exported = export.run()
+
+        assert front_end(exported.plan) == ("gomin_mel_gan", 1, False)
+        assert "exporting again, with the front end gomin_mel_gan" in said
+        assert sum(line.startswith("comparing gomin_gan with") for line in said) == 1  # not known late
+        steps = parse_steps(home / "gomin_reconstruct/config.pbtxt")
+        assert [step.model for step in steps] == ["gomin_mel_gan", "gomin_gan"]
+        assert (home / "gomin_mel/config.pbtxt").read_text() == placed
+
+    def test_of_an_export_of_the_same_network_are_refused(self, home: Path) -> None:
+        export = pipeline.Export(registry.GAN, TINY, home, PLAIN)
+        with_other_bands(home / "gomin_gan/config.pbtxt")
+        before = sorted(home.rglob("*"))
+
+        with pytest.raises(
+            RepositoryError, match=r"gomin_gan: its versions have gomin\.n_mels 80, the new one has 128"
+        ):
+            export.run()
+        assert sorted(home.rglob("*")) == before
 
     def test_that_have_no_name_left_are_refused(self, both: Path) -> None:
         config = both / "gomin_mel_diffusion/config.pbtxt"
