@@ -151,18 +151,24 @@ class Batch:
             expected_s: its duration in seconds, if it is known.
         """
         settings, vocoder, rate = self.settings, self.required_vocoder(), self.config.sample_rate
-        waves = self._followed(self.until_aborted(waves), expected_s)
+        written = Tally(self.until_aborted(waves))
+        waves = self.followed(written, written, expected_s)
         if settings.live:
             return stdio.write_stream(waves, rate, settings.extension, settings.subtype) / rate
         with _target(job, settings.extension) as target:
             return audio.write_blocks(target, waves, rate, settings.subtype, vocoder.comment(settings.seed)) / rate
 
-    def _followed(self, waves: Iterable[Wave], expected_s: float | None) -> Iterator[Wave]:
-        samples = 0
-        for wave in waves:
-            samples += wave.shape[-1]
-            self.progress(samples / self.config.sample_rate, expected_s)
-            yield wave
+    def followed(self, blocks: Iterable[Block], passed: Tally, expected_s: float | None) -> Iterator[Block]:
+        """The blocks; for each, progress is reported.
+
+        Args:
+            blocks: what is made.
+            passed: audio at the model's sample rate, of which as much has passed as is done.
+            expected_s: its duration in seconds, if it is known.
+        """
+        for block in blocks:
+            self.progress(passed.samples / self.config.sample_rate, expected_s)
+            yield block
 
 
 def analyze(job: FileJob, batch: Batch) -> Made:
@@ -170,7 +176,8 @@ def analyze(job: FileJob, batch: Batch) -> Made:
     config = batch.config
     with batch.recording(job) as reader, _target(job, batch.settings.extension) as target:
         kept = Tally(resample_blocks(batch.channels(job, reader), reader.rate, config.sample_rate))
-        mel_files.write_blocks(target, mel_blocks(kept, config), config)
+        mels = batch.followed(mel_blocks(kept, config), kept, reader.seconds)
+        mel_files.write_blocks(target, mels, config)
     return Made(kept.samples / config.sample_rate, reader.warning)
 
 
