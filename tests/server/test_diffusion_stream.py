@@ -89,6 +89,7 @@ class TestStream:
         assert [(step.number, step.steps) for step in steps] == [
             (number, len(made.timesteps)) for number in range(1, len(made.timesteps) + 1)
         ]
+        assert [step.timestep for step in steps] == pytest.approx(made.timesteps, rel=1e-6)
         assert np.array_equal(steps[-1].audio, whole)
         for step, predicted in zip(steps[:-1], expected[:-1], strict=True):
             assert step.audio == pytest.approx(predicted[0, 0], abs=1e-4)  # in tiles of 10 frames here

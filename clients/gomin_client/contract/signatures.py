@@ -155,6 +155,7 @@ _PREDICTED = replace(
 )
 _STEP = Tensor(contract.STEP, "INT32", (VALUE,), "none, from 1", "number of the step after which this answer was sent")
 _STEPS = Tensor(contract.STEPS, "INT32", (VALUE,), "none", "number of steps of the chain")
+_TIMESTEP_OF_STEP = replace(_TIMESTEP, meaning="how much noise the signal contained before the step")
 
 _RECORDING = Tensor(
     contract.AUDIO,
@@ -185,7 +186,7 @@ SIGNATURES: Mapping[str, Signature] = {
     contract.DIFFUSION_STREAM: Signature(
         "mel spectrogram to waveform, by a chain of denoiser steps, with an answer after each",
         (_MEL, _SEED, _FIRST_SAMPLE),
-        (_PREDICTED, _STEP, _STEPS),
+        (_PREDICTED, _STEP, _STEPS, _TIMESTEP_OF_STEP),
     ),
     contract.FRONT_END: Signature("waveform to mel spectrogram", (_RECORDING,), (_MEL_OF_RECORDING,)),
     contract.RECONSTRUCT: Signature(

@@ -23,12 +23,14 @@ class ChainStep:
     Attributes:
         number: its number, from 1.
         steps: number of steps of the chain.
+        timestep: the denoiser's timestep: how much noise the signal contained before the step. Fractions occur.
         audio: (hop_length · frames,) float32, or (batch, hop_length · frames): the signal that this step predicts for
             the end of the chain, clipped to ±1; of the last step, the result.
     """
 
     number: int
     steps: int
+    timestep: float
     audio: Wave
 
 
@@ -88,17 +90,18 @@ class SteppedModel(PinnedModel):
         with closing(self._transport.infer_stream(name, self.version, inputs, deadline, parameters)) as answers:
             for answer in answers:
                 audio = self._checked_audio(answer, (items, 1, hop_length * frames))
-                step, steps = _number(answer, contract.STEP), _number(answer, contract.STEPS)
-                yield ChainStep(step, steps, audio if checked.ndim == 3 else audio[0])
+                step, steps = (int(_number(answer, name, np.int32)) for name in (contract.STEP, contract.STEPS))
+                timestep = float(_number(answer, contract.TIMESTEP, np.float32))
+                yield ChainStep(step, steps, timestep, audio if checked.ndim == 3 else audio[0])
 
 
-def _number(answer: dict[str, NDArray[Any]], name: str) -> int:
+def _number(answer: dict[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> Any:
     """A number that is the same for all items.
 
     Raises:
         ContractError: the answer has none.
     """
     found = answer.get(name)
-    if found is None or found.size == 0 or found.dtype != np.int32:
-        raise ContractError(f"the answer of a chain has no {name}")
-    return int(found.flat[0])
+    if found is None or found.size == 0 or found.dtype != dtype:
+        raise ContractError(f"the answer of a chain has no {name} in {np.dtype(dtype)}")
+    return found.flat[0]

@@ -170,7 +170,6 @@ class DiffusionModel:
         first_samples: NDArray[np.integer[Any]] | None,
         parameters: Mapping[str, object],
         is_cancelled: Callable[[], bool] = lambda: False,
-        on_step: Callable[[int, Array], None] | None = None,
     ) -> SamplingJob:
         """A request as a job.
 
@@ -180,7 +179,6 @@ class DiffusionModel:
             first_samples: (B, 1) absolute index of each item's first sample; None for 0.
             parameters: request parameters; see `SamplerSettings`.
             is_cancelled: whether the requester has stopped waiting.
-            on_step: see `SamplingJob`.
 
         Raises:
             ValueError: an input or a parameter is not valid, or the request is longer than `max_frames`.
@@ -198,4 +196,4 @@ class DiffusionModel:
             raise ValueError("mel contains NaN or infinite values")
         first = np.zeros(len(seeds), np.int64) if first_samples is None else first_samples[:, 0]
         noise = NoiseField(seeds[:, 0].tolist(), self.tiling.hop_length * frames, first.tolist())
-        return SamplingJob(mel, noise, sampler, is_cancelled, on_step)
+        return SamplingJob(mel, noise, sampler, is_cancelled)

@@ -184,7 +184,8 @@ class LocalTransport(Transport):
             is_cancelled=ended.is_set,
             on_step=lambda step, signal: found.put((step, signal)),
         )
-        steps, chain = len(job.sampler.timesteps), opened.chain
+        timesteps, chain = job.sampler.timesteps, opened.chain
+        steps = len(timesteps)
 
         def run() -> None:
             try:
@@ -202,10 +203,12 @@ class LocalTransport(Transport):
                     if isinstance(answer, BaseException):
                         raise answer
                 step, signal = answer
-                numbers = {contract.STEP: step, contract.STEPS: steps}
+                shape = (len(signal), 1)
                 yield {
                     contract.AUDIO: signal,
-                    **{name: np.full((len(signal), 1), number, np.int32) for name, number in numbers.items()},
+                    contract.STEP: np.full(shape, step, np.int32),
+                    contract.STEPS: np.full(shape, steps, np.int32),
+                    contract.TIMESTEP: np.full(shape, timesteps[step - 1], np.float32),
                 }
         finally:
             ended.set()  # the thread ends after the step that it computes

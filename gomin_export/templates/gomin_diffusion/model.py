@@ -12,17 +12,66 @@ Runs on Python 3.10.
 
 import functools
 import json
+from dataclasses import replace
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from sampling.jobs import DiffusionModel, sample_jobs, side_by_side
 
 DENOISER = "gomin_denoiser"
-SENT = object()  # in place of the response to a request that has been answered
+
+
+class SingleAnswer:
+    """The answer to a request that has one."""
+
+    def __init__(self, request):
+        self.is_cancelled = request.is_cancelled
+        self.response = None
+
+    @property
+    def is_complete(self):
+        """Whether nothing more can be sent."""
+        return self.response is not None
+
+    def end(self, response):
+        """Answer the request."""
+        self.response = response
+
+
+class AnswerStream:
+    """The answers to a request that has several. If one cannot be sent, the request ends, and the others go on."""
+
+    def __init__(self, request, name):
+        self.sender = request.get_response_sender()
+        self.name = name
+        self.is_complete = False
+
+    def is_cancelled(self):
+        """Whether nobody waits for more."""
+        return self.is_complete or self.sender.is_cancelled()
+
+    def send(self, response):
+        """Send an answer."""
+        try:
+            self.sender.send(response)
+        except Exception as error:  # for example no shared memory for the answer
+            text = f"{self.name}: an answer could not be sent: {error}"
+            self.end(pb_utils.InferenceResponse(error=pb_utils.TritonError(text)))
+
+    def end(self, error_response=None):
+        """Send that there are no more answers. Not together with the last one: a sender that failed then is closed."""
+        self.is_complete = True
+        try:
+            self.sender.send(error_response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception as error:  # one that leaves execute() would end all requests of the call
+            pb_utils.Logger.log_error(f"{self.name}: the end of a stream could not be sent: {error}")
 
 
 class TritonPythonModel:
-    """mel (B, M, T), seed (B, 1), first_sample (B, 1) -> audio (B, 1, hop_length·T); a stream: step, steps (B, 1)."""
+    """mel (B, M, T), seed (B, 1), first_sample (B, 1) -> audio (B, 1, hop_length·T).
+
+    A stream's answers also have step, steps and timestep, (B, 1) each.
+    """
 
     def initialize(self, args):
         """Read the settings that the export wrote into config.pbtxt.
@@ -43,92 +92,63 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Answer every request. A bad request gets an error and does not affect the others."""
-        if self.streams:
-            self._stream(requests)
-            return None
-        responses = [None] * len(requests)
+        answers = [AnswerStream(each, self.name) if self.streams else SingleAnswer(each) for each in requests]
         jobs = {}
-        for index, request in enumerate(requests):
-            self._prepare(index, request, request.is_cancelled, None, jobs, responses)
-        self._answer(jobs, responses)
-        return responses
+        for index, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+            try:
+                jobs[index] = self._job(request, answer)
+            except ValueError as error:
+                answer.end(self._error(str(error), pb_utils.TritonError.INVALID_ARG))
+            except Exception as error:  # one that leaves execute() would fail all requests of the call
+                answer.end(self._error(repr(error)))
+        frames = {index: len(job.mel) * job.mel.shape[-1] for index, job in jobs.items()}
+        for group in side_by_side(frames, self.model.max_frames):
+            self._run([(answers[index], jobs[index]) for index in group])
+        return None if self.streams else [answer.response for answer in answers]
 
-    def _stream(self, requests):
-        """Send the predicted signal after each step. A chain that ends is answered before longer ones go on."""
-        senders = [request.get_response_sender() for request in requests]
-        responses = [None] * len(requests)
-        jobs = {}
-        for index, (request, sender) in enumerate(zip(requests, senders, strict=True)):
-            on_step = functools.partial(self._send_step, sender, index, jobs, responses)
-            self._prepare(index, request, sender.is_cancelled, on_step, jobs, responses)
-            if responses[index] is not None:
-                self._send_last(sender, index, responses)
-        self._answer(jobs, responses)
-        for index, sender in enumerate(senders):
-            if responses[index] is not SENT:
-                self._send_last(sender, index, responses)
+    def _job(self, request, answer):
+        tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in ("mel", "seed", "first_sample")}
+        arrays = {name: None if tensor is None else tensor.as_numpy() for name, tensor in tensors.items()}
+        parameters = json.loads(request.parameters() or "{}")
+        job = self.model.job(arrays["mel"], arrays["seed"], arrays["first_sample"], parameters, answer.is_cancelled)
+        return replace(job, on_step=functools.partial(self._send_step, answer, job)) if self.streams else job
 
-    def _send_last(self, sender, index, responses):
-        response, responses[index] = responses[index], SENT
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-    def _send_step(self, sender, index, jobs, responses, step, signal):
-        response = self._response(signal, jobs[index], step)
-        if step < len(jobs[index].sampler.timesteps):
-            sender.send(response)
-        else:
-            responses[index] = response
-            self._send_last(sender, index, responses)
+    def _send_step(self, answer, job, step, signal):
+        """Send the predicted signal after a step. A chain that ends is answered before longer ones go on."""
+        answer.send(self._response(signal, job, step))
+        if step == len(job.sampler.timesteps) and not answer.is_complete:
+            answer.end()
 
     def _response(self, signal, job, step):
         tensors = [pb_utils.Tensor("audio", signal)]
         if self.streams:
-            steps = len(job.sampler.timesteps)
-            for name, value in (("step", step), ("steps", steps)):
-                tensors.append(pb_utils.Tensor(name, np.full((len(signal), 1), value, np.int32)))
+            timesteps, shape = job.sampler.timesteps, (len(signal), 1)
+            tensors += [
+                pb_utils.Tensor("step", np.full(shape, step, np.int32)),
+                pb_utils.Tensor("steps", np.full(shape, len(timesteps), np.int32)),
+                pb_utils.Tensor("timestep", np.full(shape, timesteps[step - 1], np.float32)),
+            ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
-    def _prepare(self, index, request, is_cancelled, on_step, jobs, responses):
-        """Read a request: a job, or an error as its response."""
-        try:
-            jobs[index] = self._job(request, is_cancelled, on_step)
-        except ValueError as error:
-            responses[index] = self._error(str(error), pb_utils.TritonError.INVALID_ARG)
-        except Exception as error:  # an exception that leaves execute() would fail all requests of the call
-            responses[index] = self._error(repr(error))
-
-    def _answer(self, jobs, responses):
-        """Run all jobs."""
-        frames = {index: len(job.mel) * job.mel.shape[-1] for index, job in jobs.items()}
-        for group in side_by_side(frames, self.model.max_frames):
-            self._run({index: jobs[index] for index in group}, responses)
-
-    def _job(self, request, is_cancelled, on_step):
-        tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in ("mel", "seed", "first_sample")}
-        arrays = {name: None if tensor is None else tensor.as_numpy() for name, tensor in tensors.items()}
-        parameters = json.loads(request.parameters() or "{}")
-        return self.model.job(arrays["mel"], arrays["seed"], arrays["first_sample"], parameters, is_cancelled, on_step)
-
-    def _run(self, jobs, responses):
+    def _run(self, chains):
         """Run jobs together; if that fails, one by one, so that a bad one fails alone."""
         try:
-            signals = sample_jobs(self._denoise, list(jobs.values()), self.model.tiling)
+            signals = sample_jobs(self._denoise, [job for _, job in chains], self.model.tiling)
         except Exception as error:
-            unanswered = {index: job for index, job in jobs.items() if responses[index] is not SENT}
-            if len(jobs) > 1:
-                for index, job in unanswered.items():
-                    self._run({index: job}, responses)
-            elif unanswered:
-                responses[next(iter(jobs))] = self._error(str(error) or repr(error))
+            waiting = [(answer, job) for answer, job in chains if not answer.is_complete]
+            if len(chains) > 1:
+                for chain in waiting:
+                    self._run([chain])
+            elif waiting:
+                waiting[0][0].end(self._error(str(error) or repr(error)))
             return
-        for index, signal in zip(jobs, signals, strict=True):
-            if responses[index] is SENT:
+        for (answer, job), signal in zip(chains, signals, strict=True):
+            if answer.is_complete:
                 continue
             if signal is None:
-                responses[index] = self._error("cancelled", pb_utils.TritonError.CANCELLED)
+                answer.end(self._error("cancelled", pb_utils.TritonError.CANCELLED))
             else:
-                job = jobs[index]
-                responses[index] = self._response(signal, job, len(job.sampler.timesteps))
+                answer.end(self._response(signal, job, len(job.sampler.timesteps)))
 
     def _denoise(self, signal, timestep, mel):
         """(B, 1, N), (B,), (B, M, T) -> (B, 1, N): one call of the denoiser model."""
