@@ -72,11 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.restarts,
             _probed(listeners, [*closed, *others]) if options.helper_timeout else None,
             options.helper_timeout,
+            options.start_timeout if processes.counts_use() else 0.0,
             NO_GPU_LINES if spared and "--log-file" not in given else (),
         )
         if task.probed is None and options.helper_timeout:
             reason = "HTTP listens on no port" if processes.counts_use() else "this kernel has no /proc/PID/schedstat"
             _say(f"{reason}: a helper process that runs but never answers is not noticed")
+        if options.start_timeout and not task.start_timeout_s:
+            _say("this kernel has no /proc/PID/schedstat: a server that hangs while it starts is not noticed")
         return run(task, _say)
     except SetupError as error:
         _say(str(error))
@@ -141,6 +144,14 @@ def _parser() -> argparse.ArgumentParser:
         help="The server is restarted if a helper process of a model is idle for this time while a small inference "
         "waits for its answer. A helper process that computes is left alone. 0: this is not checked. "
         "(default: %(default)g)",
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=_seconds,
+        default=600.0,
+        metavar="SECONDS",
+        help="The server is restarted if all its processes are idle for this time before it is ready. A server that "
+        "loads models is not idle. 0: this is not checked. (default: %(default)g)",
     )
     parser.add_argument(
         "--version",

@@ -1,4 +1,4 @@
-"""What the server writes, without some lines.
+"""What the server writes: lines that are not shown, and lines that are kept for `starting`.
 
 On a machine without a GPU, tritonserver complains twice about CUDA, and no option of its own prevents that.
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
+
+from gomin_server import line_filter
 
 NO_GPU_LINES = (
     "CudaDriverHelper has not been initialized",
@@ -26,10 +29,18 @@ class Stderr:
     Attributes:
         pipe: For `subprocess`; None: the stderr of this process.
         process: Reads the pipe; None: there is none.
+        memory: A file in memory with the lines that are kept; None: there is none.
     """
 
     pipe: IO[bytes] | None = None
     process: subprocess.Popen[bytes] | None = None
+    memory: int | None = None
+
+    def kept_lines(self) -> str:
+        """The lines that are kept, as far as the server has written them."""
+        if self.memory is None:
+            return ""
+        return os.pread(self.memory, os.fstat(self.memory).st_size, 0).decode(errors="replace")
 
     def wait(self) -> None:
         """Wait until all that an ended server wrote is shown."""
@@ -40,35 +51,33 @@ class Stderr:
         except subprocess.TimeoutExpired:  # a process that the server left holds the pipe
             self.process.kill()
             self.process.wait()
+        if self.memory is not None:
+            os.close(self.memory)
 
 
 @contextlib.contextmanager
-def without_lines(texts: Sequence[str]) -> Iterator[Stderr]:
-    """A stderr for a server that is started within the block; the console does not show lines with these texts.
+def filtered(hidden: Sequence[str], kept: Sequence[str] = ()) -> Iterator[Stderr]:
+    """A stderr for a server that is started within the block; `Stderr.wait` is called when it has ended.
 
-    The lines are dropped by a separate process. It outlives this one, so that a server whose launcher is stopped or
-    killed can still write.
+    Args:
+        hidden: Texts of lines that the console does not show.
+        kept: Texts of lines that `Stderr.kept_lines` gives.
     """
-    command = ["grep", "--line-buffered", "--text", "--invert-match", "--fixed-strings"]
-    command += [f"--regexp={text}" for text in texts]
-    try:
-        # its own session: Ctrl-C at the terminal does not end it before the server has written its last lines
-        process = (
-            subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=2,
-                env={**os.environ, "LC_ALL": "C"},
-                start_new_session=True,
-            )
-            if texts
-            else None
-        )
-    except FileNotFoundError:  # no grep: all lines are shown
-        process = None
-    if process is None:
+    if not hidden and not kept:
         yield Stderr()
         return
+    memory = os.memfd_create("gomin-server")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-I", "-S", line_filter.__file__, str(memory)),
+            *(line_filter.HIDE + text for text in hidden),
+            *(line_filter.KEEP + text for text in kept),
+        ],
+        stdin=subprocess.PIPE,
+        # its own session: Ctrl-C at the terminal does not end it before the server has written its last lines
+        start_new_session=True,
+        pass_fds=[memory],
+    )
     assert process.stdin is not None
     with process.stdin:  # the server has it then; when it ends, the reader finds the end of the pipe
-        yield Stderr(process.stdin, process)
+        yield Stderr(process.stdin, process, memory)

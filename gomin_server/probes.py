@@ -27,10 +27,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from gomin_server.processes import Served, Used, has_clients, used, waits_for_disk
+from gomin_server.processes import IdleTime, Served, has_clients, used, waits_for_disk
 
-RUNNING_SHARE = 0.02
-READY_SHARE = 0.5
 CHECKS = 10  # within the time limit
 SHORTEST_TIMEOUT_S = 2.0
 LARGEST_INPUT = 100_000  # elements; a model that needs more gets no small inferences
@@ -39,7 +37,6 @@ REPLY_TIMEOUT_S = 1.0
 WAITING = (b"queue size", b"timeout expired")
 JSON_TYPES = {"TYPE_BOOL": False, "TYPE_STRING": ""}  # of other types: 0
 HOP_LENGTH = "gomin.hop_length"
-NOTHING = Used(0.0, 0.0)
 SIGNAL = "signal"  # a tensor with that many samples for each frame of the mel
 
 
@@ -61,14 +58,12 @@ class Service:
 
 
 @dataclass
-class _Watch:
-    """One version of a model.
+class _Watch(IdleTime):
+    """One version of a model, with the idle time of the processes that count.
 
     Attributes:
         pids: Its helper processes.
         config: The model's configuration, once it is known.
-        used: What the processes that count had used when they were last seen to work.
-        idle_s: The time for which they have been idle since, while they were observed.
         probe: The connection of a small inference that waits for its answer.
         queue_full: Whether the last one was refused because the model's queue does not move.
         completed: What the model had completed when the first of them was sent.
@@ -76,22 +71,9 @@ class _Watch:
 
     pids: frozenset[int]
     config: Mapping[str, Any] | None = None
-    used: Used = NOTHING
-    idle_s: float = 0.0
     probe: http.client.HTTPConnection | None = field(default=None, repr=False)
     queue_full: bool = False
     completed: int | None = None
-
-    def restart(self, used: Used) -> None:
-        """Begin to count idle time anew."""
-        self.used, self.idle_s = used, 0.0
-
-    def was_idle(self, used: Used) -> bool:
-        """Whether the processes have done next to nothing since; `used`: by now."""
-        ran, waited = used.ran_s - self.used.ran_s, used.waited_s - self.used.waited_s
-        if ran < 0 or waited < 0:  # a thread has ended
-            return False
-        return ran <= RUNNING_SHARE * self.idle_s and ran + waited <= READY_SHARE * self.idle_s
 
     def close(self) -> None:
         if self.probe is not None:

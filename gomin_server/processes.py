@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 HELPER = "triton_python_backend_stub"[:15]  # the kernel cuts names
+RUNNING_SHARE = 0.02
+READY_SHARE = 0.5
 _PROC = Path("/proc")
 _ESTABLISHED = "01"  # TCP_ESTABLISHED of the kernel
 
@@ -55,6 +57,36 @@ class Used(NamedTuple):
 
     ran_s: float
     waited_s: float
+
+
+_NOTHING = Used(0.0, 0.0)
+
+
+@dataclass(kw_only=True)
+class IdleTime:
+    """For how long processes have done next to nothing.
+
+    Idle means that they had a CPU for less than 2 % of the time, and a CPU or a place in the queue for one for less
+    than half of the time.
+
+    Attributes:
+        used: What they had used when they were last seen to work.
+        idle_s: The time for which they have been idle since, while they were observed.
+    """
+
+    used: Used = _NOTHING
+    idle_s: float = 0.0
+
+    def restart(self, used: Used) -> None:
+        """Begin to count idle time anew."""
+        self.used, self.idle_s = used, 0.0
+
+    def was_idle(self, used: Used) -> bool:
+        """Whether the processes have done next to nothing since; `used`: by now."""
+        ran, waited = used.ran_s - self.used.ran_s, used.waited_s - self.used.waited_s
+        if ran < 0 or waited < 0:  # a thread has ended
+            return False
+        return ran <= RUNNING_SHARE * self.idle_s and ran + waited <= READY_SHARE * self.idle_s
 
 
 def used(processes: Iterable[int]) -> Used:

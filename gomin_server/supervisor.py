@@ -20,12 +20,13 @@ from pathlib import Path
 
 from gomin_server import predecessors
 from gomin_server.arguments import values
-from gomin_server.console import without_lines
+from gomin_server.console import filtered
 from gomin_server.health import Health
 from gomin_server.installation import NativeServer, PipServer
 from gomin_server.ports import Address, is_listening
 from gomin_server.probes import Prober, Service
 from gomin_server.restarts import Restarts
+from gomin_server.starting import LOG_TEXTS, StartWatch
 from gomin_server.workspace import Workspace, workspace
 
 CHECK_INTERVAL_S = 0.5
@@ -51,6 +52,7 @@ class Task:
         restarts: The number of restarts within a minute after which there is no other.
         probed: Where small inferences are sent that find a stuck helper process; None: there are none.
         helper_timeout_s: The time after which a helper process that does not answer them is stuck.
+        start_timeout_s: The time for which a server that is not ready yet may be idle; 0: any time.
         hidden: Texts of lines that the server writes and the console does not show.
     """
 
@@ -61,6 +63,7 @@ class Task:
     restarts: int
     probed: Service | None = None
     helper_timeout_s: float = 0.0
+    start_timeout_s: float = 0.0
     hidden: Sequence[str] = ()
 
     @property
@@ -93,7 +96,7 @@ def run(task: Task, say: Callable[[str], None]) -> int:
     """Run a server until it ends by itself or this process receives SIGTERM, SIGINT or SIGHUP.
 
     On such a signal the server receives SIGTERM; it completes the requests in flight and exits. A server that crashes
-    after it was ready, or one of whose processes no longer works, is restarted.
+    after it was ready, that hangs while it starts, or one of whose processes no longer works, is restarted.
 
     Args:
         task: What to serve and how.
@@ -136,7 +139,7 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
         *task.arguments,
     ]
     # its own session: Ctrl-C at the terminal reaches the server once, through this process, and its helpers never
-    with without_lines(task.hidden) as stderr:
+    with filtered(task.hidden, LOG_TEXTS if task.start_timeout_s else ()) as stderr:
         process = subprocess.Popen(
             command,
             env=_environment(task.server, space),
@@ -145,6 +148,7 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
             stderr=stderr.pipe,
         )
     health = Health(process.pid, Prober(task.probed, task.helper_timeout_s) if task.probed else None)
+    start = StartWatch(process.pid, task.start_timeout_s, stderr.kept_lines) if task.start_timeout_s else None
     problem, ready, requested = None, False, False
     end_by = math.inf
     try:
@@ -165,6 +169,8 @@ def _run_once(task: Task, space: Workspace, say: Callable[[str], None], again: b
                 if again:
                     say("the server is ready again")
             problem = None if requested else health.problem(ready)
+            if start is not None and not (problem or ready or requested):
+                problem = start.problem()
             if problem:
                 # not SIGTERM: with a dead helper the server would take half a minute to end, and answer meanwhile
                 # that its models do not exist; after a lost connection, clients repeat their requests

@@ -1,15 +1,17 @@
 """Lines that the console does not show."""
 
 import subprocess
+import sys
 
 import pytest
 
 from gomin_server import console
+from tests.support import ROOT
 
 
 def written(program: str, texts: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     """What the console shows of a shell program's stderr."""
-    with console.without_lines(texts) as stderr:
+    with console.filtered(texts) as stderr:
         process = subprocess.Popen(["sh", "-c", program], stderr=stderr.pipe)
     process.wait()
     stderr.wait()
@@ -19,24 +21,57 @@ def written(program: str, texts: list[str], capfd: pytest.CaptureFixture[str]) -
 def test_lines_with_a_text_are_left_out(capfd: pytest.CaptureFixture[str]) -> None:
     program = r"printf 'first\nno [GPU] here\nbytes \377\nlast' >&2"
 
-    assert written(program, ["[GPU]", "absent"], capfd) == "first\nbytes \udcff\nlast\n".replace("\udcff", "�")
+    assert written(program, ["[GPU]", "absent"], capfd) == "first\nbytes \udcff\nlast".replace("\udcff", "�")
 
 
 def test_without_texts_nothing_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
     assert written("echo one >&2", [], capfd) == "one\n"
 
 
-def test_without_grep_nothing_is_left_out(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with console.without_lines(["text"]) as stderr:
-        assert stderr == console.Stderr()
+def test_lines_that_are_kept_are_shown_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with console.filtered(["/hidden."], ["loading: ", "[done]"]) as stderr:
+        program = r"printf 'loading: a\nother\n/hidden. loading: b\n/hiddenx\n\377 [done]\nd\n' >&2"
+        process = subprocess.Popen(["sh", "-c", program], stderr=stderr.pipe)
+    process.wait()
+    assert stderr.process is not None
+    stderr.process.wait(60)
+
+    assert stderr.kept_lines() == "loading: a\n/hidden. loading: b\n\ufffd [done]\n"
+    assert capfd.readouterr().err == "loading: a\nother\n/hiddenx\n\ufffd [done]\nd\n"
+    stderr.wait()
+
+
+def test_a_server_goes_on_when_its_console_is_closed() -> None:
+    """The process that reads its lines goes on as well, and keeps them."""
+    program = "from gomin_server import console; import os, subprocess\n"
+    program += "with console.filtered([], ['kept']) as stderr:\n"
+    program += "    server = subprocess.Popen(['sh', '-c', 'read go; echo kept 1 >&2; echo kept 2 >&2; exit 7'],"
+    program += " stdin=0, stderr=stderr.pipe)\n"
+    program += "status = server.wait(); stderr.process.wait(); print(status, stderr.kept_lines().split())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stderr is not None
+    assert process.stdin is not None
+    process.stderr.close()
+    process.stdin.write("go\n")
+    process.stdin.close()
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.read() == "7 ['kept', '1', 'kept', '2']\n"
+    assert process.wait(60) == 0
 
 
 def test_a_process_that_keeps_the_pipe_is_not_waited_for(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "_LAST_LINES_S", 0.2)
-    with console.without_lines(["text"]) as stderr:
+    with console.filtered(["text"]) as stderr:
         process = subprocess.Popen(["sleep", "600"], stderr=stderr.pipe)
     try:
         stderr.wait()

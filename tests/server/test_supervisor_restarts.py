@@ -27,6 +27,9 @@ number = len(open(starts).readlines())
 first, later = os.environ["ENDS"].split(",")
 port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--http-port="))
 end = first if number == 1 else later
+if end == "hang":
+    print('"loading: gomin_mel:1"\\n"loading: gomin_gan:1"\\n"successfully loaded \\'gomin_mel\\'"', file=sys.stderr)
+    time.sleep(600)
 if end != "status 3":
     listener = socket.create_server(("127.0.0.1", port))
     listener.accept()  # gomin-server has seen that it is ready
@@ -45,7 +48,7 @@ sys.exit(int(end.removeprefix("status ")))
 class TestPolicy:
     """With an imitation of tritonserver that ends as it is told."""
 
-    def start(self, home: Path, ends: str, restarts: int) -> subprocess.Popen[bytes]:
+    def start(self, home: Path, ends: str, restarts: int, *options: str) -> subprocess.Popen[bytes]:
         """Start gomin-server; `ends`: how the imitation ends at first, and how later."""
         native = native_server(home / "tritonserver", IMITATION)
         (home / "models").mkdir()
@@ -56,7 +59,7 @@ class TestPolicy:
             "ENDS": ends,
         }
         services = [f"--http-port={free_ports(1)[0]}", "--allow-grpc=false", "--allow-metrics=false"]
-        services.append("--exit-timeout-secs=1")
+        services += ["--exit-timeout-secs=1", *options]
         command = [BIN / "gomin-server", "--model-repository", home / "models", "--restarts", str(restarts), *services]
         with (home / "log").open("w") as log:
             return subprocess.Popen(command, env=environment, stderr=log)
@@ -114,6 +117,17 @@ class TestPolicy:
 
         assert process.returncode == 0
         assert self.starts(tmp_path) == 1
+
+    def test_a_server_that_hangs_while_it_starts_is_restarted(self, tmp_path: Path) -> None:
+        process = self.start(tmp_path, "hang,serve", 10, "--start-timeout=2")
+        self.wait_for(tmp_path, "ready again")
+
+        process.terminate()
+        process.wait(timeout=60)
+
+        assert process.returncode == 0
+        reason = "the server hangs while it loads model gomin_gan: all its processes were idle for 2 s"
+        assert f"gomin-server: {reason}; restarting the server in 0.5 s" in (tmp_path / "log").read_text()
 
     @pytest.mark.slow
     def test_a_server_that_does_not_end_is_killed(self, tmp_path: Path) -> None:
