@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
@@ -102,7 +103,9 @@ def workspace(
     """
     token = secrets.token_hex(6)
     unsafe = [path for path in repositories if not is_safe(path)]
-    library = _usable_library(server, say)
+    library, problem = _usable_library(server)
+    if problem:
+        say(f"{problem}; until then, models that were exported with --target native cannot be loaded")
     environment: dict[str, str] = {}
     if library is not None and isinstance(server, NativeServer):
         # config.pbtxt has the library's name; the directory is the last one that is searched
@@ -111,7 +114,10 @@ def workspace(
     if isinstance(server, NativeServer) and not unsafe:
         yield Workspace(token, tuple(f"--model-repository={path}" for path in repositories), environment)
         return
-    directory, lock, changed = _make(token, server, library, say)
+    files = {} if library is None else library.files
+    if problem:
+        files = {operators.DESCRIPTION_FILE: json.dumps({"problem": problem}).encode()}
+    directory, lock, changed = _make(token, server, files, say)
     try:
         arguments = [f"--backend-directory={directory}"] if isinstance(server, PipServer) else []
         for number, path in enumerate(repositories):
@@ -127,8 +133,8 @@ def workspace(
         os.close(lock)
 
 
-def _usable_library(server: PipServer | NativeServer, say: Callable[[str], None]) -> operators.OperatorLibrary | None:
-    """The operator library, if the server can be given it."""
+def _usable_library(server: PipServer | NativeServer) -> tuple[operators.OperatorLibrary | None, str]:
+    """The operator library, if the server can be given it; why one that is there cannot be used, or ""."""
     try:
         library = operators.find_library()
         if library is not None and isinstance(server, NativeServer) and set(SEPARATORS) & set(str(library.directory)):
@@ -137,15 +143,17 @@ def _usable_library(server: PipServer | NativeServer, say: Callable[[str], None]
                 "install into another directory"
             )
     except SetupError as problem:
-        say(f"{problem}; until then, models that were exported with --target native cannot be loaded")
-        return None
-    return library
+        return None, str(problem)
+    return library, ""
 
 
 def _make(
-    token: str, server: PipServer | NativeServer, library: operators.OperatorLibrary | None, say: Callable[[str], None]
+    token: str, server: PipServer | NativeServer, files: Mapping[str, bytes], say: Callable[[str], None]
 ) -> tuple[Path, int, dict[str, str]]:
-    """Make and lock the private directory, in the first temporary directory that can be used."""
+    """Make and lock the private directory, in the first temporary directory that can be used.
+
+    `files` are put beside our onnxruntime backend, by name.
+    """
     reasons: list[str] = []
     for name, parent in temporary_directories():
         directory = Path(parent) / predecessors.directory_name(token)
@@ -156,7 +164,7 @@ def _make(
             directory.mkdir(mode=0o700)
             lock = predecessors.hold_lock(directory)
             if isinstance(server, PipServer):
-                _copy_backends(server, library, directory)
+                _copy_backends(server, files, directory)
         except (OSError, _UnusableError) as error:
             shutil.rmtree(directory, ignore_errors=True)
             if lock is not None:
@@ -183,8 +191,8 @@ def temporary_directories() -> Iterator[tuple[str, str]]:
                 yield (f"{variable}={shown(path)}" if variable else path), absolute
 
 
-def _copy_backends(server: PipServer, library: operators.OperatorLibrary | None, directory: Path) -> None:
-    """Copy the Python backend and our Python-based onnxruntime backend, with the operator library, to a directory.
+def _copy_backends(server: PipServer, files: Mapping[str, bytes], directory: Path) -> None:
+    """Copy the Python backend and our Python-based onnxruntime backend, with these files, to a directory.
 
     Copies, because the server refuses symbolic links that lead out of the backend directory.
 
@@ -197,7 +205,7 @@ def _copy_backends(server: PipServer, library: operators.OperatorLibrary | None,
         for file in source.iterdir():
             if file.is_file():
                 shutil.copyfile(file, directory / source.name / file.name)
-    for name, content in ({} if library is None else library.files).items():
+    for name, content in files.items():
         (directory / "onnxruntime" / name).write_bytes(content)
     stub = directory / "python" / server.stub.name
     shutil.copyfile(server.stub, stub)

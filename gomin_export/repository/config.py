@@ -41,7 +41,6 @@ _OPERATORS_LINES = f"""\
 # NVIDIA's native backend searches this library on the server's library path: docs/export.md. gomin-server has its own
 model_operations {{ op_library_filename: "{LIBRARY_FILE}" }}
 """
-_MODEL_OPERATIONS = re.compile(r"^\s*model_operations\b", re.MULTILINE)
 
 # setting → its value in a parsed config.pbtxt
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
@@ -258,11 +257,14 @@ def config_text(model: ServedModel, described: ModelContract, deployment: Deploy
 def with_provenance(text: str, provenance: Mapping[int, Provenance]) -> str:
     """A config.pbtxt with the provenance of these versions only, and the operator library if one of them needs it.
 
-    A line that names the library and was edited stays as it is.
+    Edited `model_operations` stay as they are.
+
+    Raises:
+        ContractError: a version needs the library, and the text is not a Triton model configuration.
     """
     lines = [parameter_lines(made.to_parameters(version)) for version, made in sorted(provenance.items())]
     text = without_provenance(text)
-    if any(made.operators for made in provenance.values()) and not _MODEL_OPERATIONS.search(text):
+    if any(made.operators for made in provenance.values()) and not parse(text).HasField("model_operations"):
         lines.append(_OPERATORS_LINES)
     return text + "".join(lines)
 
@@ -273,9 +275,10 @@ def names_library(text: str) -> bool:
     Raises:
         ContractError: the text is not a Triton model configuration.
     """
-    names = parse(text).model_operations.op_library_filename
+    config = parse(text)
+    names = config.model_operations.op_library_filename
     is_named = any(PurePosixPath(name).name == LIBRARY_FILE for name in names)
-    return is_named or not _MODEL_OPERATIONS.search(text)
+    return is_named or not config.HasField("model_operations")
 
 
 def without_provenance(text: str) -> str:

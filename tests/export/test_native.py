@@ -88,7 +88,7 @@ def test_the_same_export_is_found_unless_the_library_is_another(
 
 def test_config_names_the_library_while_a_version_needs_it() -> None:
     plain, own = Provenance("aa"), Provenance("aa", operators="gomin 1", operators_sha256="bb")
-    text = "settings\n"
+    text = 'name: "m"\n'
 
     both = with_provenance(text, {1: plain, 2: own})
 
@@ -99,6 +99,8 @@ def test_config_names_the_library_while_a_version_needs_it() -> None:
     edited = both.replace("libgomin_ops.so", "/opt/ops/libgomin_ops.so")
     assert with_provenance(edited, {2: own}).count("model_operations") == 1
     assert "/opt/ops/libgomin_ops.so" in with_provenance(edited, {2: own})
+    in_one_line = 'name: "m", model_operations { op_library_filename: "/opt/ops/libgomin_ops.so" }\n'
+    assert with_provenance(in_one_line, {2: own}).count("model_operations") == 1
 
 
 def test_a_config_with_other_libraries_must_name_this_one_too(native_repository: Path, tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """The operator library of the wheel, built with the machine's compiler."""
 
+import importlib.util
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +24,14 @@ def library(wheel_with_library: Path, tmp_path_factory: pytest.TempPathFactory) 
     """libgomin_ops.so from the wheel."""
     with zipfile.ZipFile(wheel_with_library) as archive:
         return Path(archive.extract("gomin_client/native/libgomin_ops.so", tmp_path_factory.mktemp("library")))
+
+
+@pytest.fixture(scope="session")
+def builder() -> ModuleType:
+    """native/build.py."""
+    spec = importlib.util.spec_from_file_location("gomin_native_build", ROOT / "native" / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,6 +1,5 @@
 """Random sizes and values under AddressSanitizer: the kernels touch nothing beyond their arrays."""
 
-import importlib.util
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -11,16 +10,6 @@ from tests.support import ROOT
 
 SANITIZED = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 SECONDS = "1"
-
-
-@pytest.fixture
-def builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gomin_native_build", ROOT / "native" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -35,6 +37,19 @@ def test_the_library_needs_the_c_library_alone(library: Path) -> None:
     assert defined == ["RegisterCustomOps"]
     assert "GLIBCXX" not in symbols
     assert max(tuple(map(int, version.split("."))) for version in versions) <= (2, 35)
+
+
+def test_a_source_distribution_has_all_that_a_build_needs(builder: ModuleType, tmp_path: Path) -> None:
+    """And a build compiles every file: a part that it left out would leave an operator undefined."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+
+    with tarfile.open(*tmp_path.iterdir()) as archive:
+        packed = {Path(name).name for name in archive.getnames() if Path(name).parts[1:2] == ("native",)}
+    sources = {path.name for path in (ROOT / "native").iterdir() if path.is_file()}
+
+    assert sources <= packed
+    assert {"kernels.cpp", *builder.PARTS} == {name for name in sources if name.endswith(".cpp")}
 
 
 def test_without_a_compiler_the_wheel_is_pure_and_works(tmp_path: Path) -> None:

@@ -42,6 +42,31 @@ def put(home: Path, content: bytes = b"library", digest: str = "") -> None:
     (home / operators.DESCRIPTION_FILE).write_text(json.dumps(described))
 
 
+class Options:
+    """In the place of session options: what was registered."""
+
+    failure = ""
+
+    def __init__(self) -> None:
+        self.registered: list[str] = []
+
+    def register_custom_ops_library(self, path: str) -> None:
+        if self.failure:
+            raise RuntimeError(self.failure)
+        self.registered.append(path)
+
+
+def backend_model(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The model "m" of the backend in a directory, without a server; Triton's module has only what is used."""
+    triton: Any = ModuleType("triton_python_backend_utils")
+    triton.TritonModelException = ValueError
+    triton.Logger = type("Logger", (), {"log_info": print})
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)
+    model = runpy.run_path(str(home / "model.py"))["TritonPythonModel"]()
+    model.name = "m"
+    return model
+
+
 def test_the_library_is_the_installed_one(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/lib/other")
     native = NativeServer(tmp_path / "tritonserver", tmp_path)
@@ -100,30 +125,24 @@ def test_the_backend_gets_a_copy(package: Path, tmp_path: Path, monkeypatch: pyt
             package / operators.DESCRIPTION_FILE
         ).read_bytes()
 
-
-class Options:
-    """In the place of session options: what was registered."""
-
-    failure = ""
-
-    def __init__(self) -> None:
-        self.registered: list[str] = []
-
-    def register_custom_ops_library(self, path: str) -> None:
-        if self.failure:
-            raise RuntimeError(self.failure)
-        self.registered.append(path)
+    put(package, digest="0" * 64)
+    said: list[str] = []
+    with workspace(server, [str(tmp_path)], said.append) as space:
+        backend = Path(space.arguments[0].partition("=")[2]) / "onnxruntime"
+        assert not (backend / operators.LIBRARY_FILE).exists()
+        (reason,) = json.loads((backend / operators.DESCRIPTION_FILE).read_bytes()).values()
+        monkeypatch.setattr(Options, "failure", "no library may be registered")
+        with pytest.raises(ValueError, match="model m: it needs the operators gomin 1") as refused:
+            backend_model(backend, monkeypatch)._register_operators({}, "gomin 1", Options())
+    assert str(refused.value).endswith(reason)
+    library = package / operators.LIBRARY_FILE
+    assert reason == f"{library}: is not the library that this installation was built with: reinstall gomin-triton"
+    assert said[0].startswith(reason)
 
 
 def test_what_the_backend_loads_and_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a server; Triton's module has only what is used."""
-    triton: Any = ModuleType("triton_python_backend_utils")
-    triton.TritonModelException = ValueError
-    triton.Logger = type("Logger", (), {"log_info": print})
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)
     shutil.copy(ROOT / "gomin_server/backends/onnxruntime/model.py", tmp_path)
-    model = runpy.run_path(str(tmp_path / "model.py"))["TritonPythonModel"]()
-    model.name = "m"
+    model = backend_model(tmp_path, monkeypatch)
 
     def register(needed: str | None, *named: str) -> list[str]:
         options = Options()

@@ -232,13 +232,16 @@ class TritonPythonModel:
         home = os.path.dirname(os.path.abspath(__file__))
         try:
             with open(os.path.join(home, DESCRIPTION), encoding="utf-8") as file:
-                present = json.load(file)["operators"]
+                described = json.load(file)
         except FileNotFoundError:
             raise self._refusal(
                 f"it needs the operators {needed}, and the installation of gomin-triton that runs this server has no "
                 "library of them: install gomin-triton from its wheel for Linux on x86-64, or reinstall it where a C++ "
                 "compiler (g++ or clang++) is found; or export the checkpoint with --target cpu"
             ) from None
+        if "problem" in described:  # written by gomin-server, in place of a library that cannot be used
+            raise self._refusal(f"it needs the operators {needed}: {described['problem']}")
+        present = described["operators"]
         if present != needed:
             raise self._refusal(
                 f"it needs the operators {needed}, and the library of the installation of gomin-triton that runs this "
