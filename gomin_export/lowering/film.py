@@ -107,7 +107,20 @@ def _response(convs: Sequence[nn.ConvTranspose1d], impulses: Tensor, place: int)
     """(N, M) in one of 5 frames -> (N, S, C, 5)."""
     x = F.pad(impulses[:, :, None], (place, 4 - place))
     for conv in convs:
-        bias = None if conv.bias is None else conv.bias.double()
-        (stride,), padding = conv.stride, conv.padding[0]
-        x = F.conv_transpose1d(x, conv.weight.double(), bias, stride, int(padding))
+        x = _transposed(x, conv)
     return torch.unflatten(x, 2, (5, -1)).permute(0, 3, 1, 2)
+
+
+def _transposed(x: Tensor, conv: nn.ConvTranspose1d) -> Tensor:
+    """(N, C, T) -> (N, D, stride·T): a transposed convolution in float64, with a kernel of twice its stride.
+
+    All items and frames as one matrix product: PyTorch multiplies item by item, which reads the weights each time.
+    """
+    (stride,), padding = conv.stride, int(conv.padding[0])
+    items, _, frames = x.shape
+    products = x.transpose(1, 2).flatten(0, 1) @ conv.weight.double().flatten(1)
+    products = products.unflatten(0, (items, frames)).unflatten(2, (-1, 2, stride))  # (N, T, D, halves, stride)
+    # the second half of a frame's kernel overlaps the first half of the next one's
+    sums = F.pad(products[:, :, :, 0], (0, 0, 0, 0, 0, 1)) + F.pad(products[:, :, :, 1], (0, 0, 0, 0, 1, 0))
+    made = sums.transpose(1, 2).flatten(2)[..., padding : stride * (frames + 1) - padding]
+    return made if conv.bias is None else made + conv.bias.double()[:, None]

@@ -57,7 +57,9 @@ def test_the_configs_threads_are_used(home: Path, threads: str) -> None:
     config = home / "gomin_gan/config.pbtxt"
     config.write_text(config.read_text().replace(f'{INTRA_OP}"0"', f'{INTRA_OP}"{threads}"'))
     with LocalTransport(home) as transport:
-        assert transport._open("gomin_gan", 1).session.get_session_options().intra_op_num_threads == int(threads)
+        options = transport._open("gomin_gan", 1).session.get_session_options()
+        assert options.intra_op_num_threads == int(threads)
+        assert options.get_session_config_entry(local.SPIN_DURATION) == "100"
 
     config.write_text(config.read_text().replace(f'{INTRA_OP}"{threads}"', f'{INTRA_OP}"many"'))
     with LocalTransport(home) as transport, pytest.raises(ContractError, match="'many', not a number"):

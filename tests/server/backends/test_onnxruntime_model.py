@@ -170,6 +170,7 @@ def test_parameters_are_applied_and_reported(variants: RunningServer) -> None:
 
     assert "session: intra_op_num_threads 1, inter_op_num_threads 1, ORT_PARALLEL" in log
     assert "enable_cpu_mem_arena False, enable_mem_pattern False, ORT_ENABLE_BASIC" in log
+    assert "session.intra_op.spin_duration_us 100" in log
     assert re.findall(r"unknown parameter '(.*?)'", log) == ["intra_op_threads"]
 
 
