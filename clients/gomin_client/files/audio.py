@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,12 @@ from gomin_client.errors import FileError
 from gomin_client.files import formats
 from gomin_client.files.atomic import atomic_write
 from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, EncodingError
-from gomin_client.files.sections import Output, PipeSection, Section
 from gomin_client.mel.features import Wave, refuse_excess
 from gomin_client.mel.resampling import HIGHEST_RATE, LOWEST_RATE
 
 if TYPE_CHECKING:
     from gomin_client.files.layouts import Layout
+    from gomin_client.files.sections import PipeSection, Section
 
 _UNKNOWN_LENGTH = 0x7FFF0000  # programs that write into a pipe put such lengths into the header
 _MOST_OGG_CHANNELS = 255  # with more, libsndfile crashes
@@ -301,6 +302,29 @@ def write_blocks(path: Path, waves: Iterable[Wave], rate: int, subtype: str | No
     return samples
 
 
+class _Output(io.FileIO):
+    """A file that libsndfile writes through these methods.
+
+    Errors in them would be lost, and libsndfile itself ignores errors at the end of a file: a file on a full disk would
+    look complete.
+
+    Attributes:
+        error: the first error of a write, if there was one.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """As of files, but all of the data; 0 after an error."""
+        rest = memoryview(data)
+        try:
+            while self.error is None and rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return 0 if self.error else len(data)
+
+
 def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str, comment: str) -> int:
     """Write an audio file with libsndfile.
 
@@ -318,18 +342,19 @@ def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str,
         EncodingError: the format does not take such audio.
         OSError: the file cannot be written, the disk is full, for example.
     """
-    with closing(Output(path)) as output:
+    with _Output(path, "wb") as output:
         try:
             samples = _encode(output, waves, rate, encoding, comment)
         except Exception:
-            output.raise_error()
-            raise
-        output.raise_error()
+            if output.error is None:
+                raise
+        if output.error is not None:
+            raise output.error
     return samples
 
 
-def _encode(output: Output, waves: Iterable[Wave], rate: int, encoding: str, comment: str) -> int:
-    """See `write_soundfile`; errors of the system are kept by `output`."""
+def _encode(output: _Output, waves: Iterable[Wave], rate: int, encoding: str, comment: str) -> int:
+    """See `write_soundfile`; the system's errors are in `output`."""
     file_format, _, name = encoding.partition(":")
     samples = 0
     with ExitStack() as stack:

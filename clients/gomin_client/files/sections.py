@@ -1,4 +1,4 @@
-"""Parts of files and pipes, and outputs, in the form of files that audio libraries take."""
+"""Parts of files and pipes, in the form of files that audio libraries take."""
 
 from __future__ import annotations
 
@@ -60,54 +60,6 @@ class Section:
     def close(self) -> None:
         """As of files."""
         self._file.close()
-
-
-class Output:
-    """A file to write.
-
-    libsndfile calls these methods. Errors in them would be lost, and libsndfile itself ignores errors at the end of a
-    file: a file on a full disk would look complete. The first error is kept for `raise_error`.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open the file.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
-        self._file = path.open("wb", buffering=0)
-        self._error: OSError | None = None
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of files."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """As of files."""
-        return self._file.tell()
-
-    def write(self, data: bytes) -> int:
-        """As of files; 0 after an error."""
-        rest = memoryview(data)
-        try:
-            while self._error is None and rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self._error = error
-        return 0 if self._error else len(data)
-
-    def close(self) -> None:
-        """As of files."""
-        self._file.close()
-
-    def raise_error(self) -> None:
-        """Raise the error that a write had, if one had.
-
-        Raises:
-            OSError: the disk is full, for example.
-        """
-        if self._error is not None:
-            raise self._error
 
 
 class Pipe:
