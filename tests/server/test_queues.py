@@ -21,7 +21,7 @@ from tests.support import UNPROBED, RunningServer, serving
 pytestmark = [pytest.mark.server, pytest.mark.long]
 
 FRAMES = 100
-SLOW = 600  # frames of requests that keep the model busy
+SLOW = 400  # frames of requests that keep the model busy
 MEL = np.random.default_rng(0).uniform(0, 1, (128, FRAMES)).astype(np.float32)
 
 
@@ -103,7 +103,7 @@ def test_a_client_that_may_not_try_again_says_that_the_server_is_overloaded(
         refusal = None
         while refusal is None:
             assert time.monotonic() < deadline
-            flood = Flood(queues, "short", 10, 5 * SLOW)
+            flood = Flood(queues, "short", 10, 3 * SLOW)
             while not flood.errors:
                 time.sleep(0.01)
             try:

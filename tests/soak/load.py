@@ -73,12 +73,14 @@ class Load:
     Args:
         cases: what they send.
         urls: the server's URL for each client.
+        pause_s: what each client waits between two requests, in seconds.
     """
 
-    def __init__(self, cases: Sequence[Case], urls: Sequence[str]) -> None:
+    def __init__(self, cases: Sequence[Case], urls: Sequence[str], pause_s: float = 0.0) -> None:
         self.counts = Counts()
         self._cases = cases
         self._urls = urls
+        self._pause_s = pause_s
         self._lock = threading.Lock()
         self._rounds = 0
 
@@ -132,6 +134,7 @@ class Load:
                         self._with_deadline(impatient, case)
                     else:
                         self._request(vocoders[case.model], case, kind)
+                    stopped.wait(self._pause_s)
         except GominError as error:  # a request that its client gave up
             self._fault(f"{url}: lost: {type(error).__name__}: {error}")
 

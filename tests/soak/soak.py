@@ -25,10 +25,17 @@ MIN_SAMPLES = 4  # a first and a last half of two each
 
 @dataclass(frozen=True)
 class Settings:
-    """How long, in seconds: the whole soak, and the load before each sample and around each fault."""
+    """How long, in seconds.
+
+    Attributes:
+        seconds: the whole soak.
+        round_s: the load before each sample and around each fault.
+        pause_s: each client's pause between two requests; 0: as much load as there can be.
+    """
 
     seconds: float
     round_s: float = 15.0
+    pause_s: float = 0.0
 
 
 @dataclass
@@ -70,13 +77,15 @@ class Deployment:
     def start(self) -> None:
         log = self._home / f"server-{len(self.servers)}.log"
         # under constant load, a server that is told to end answers until this time is over (30 s by default)
-        self._context = serving(self._repository, log, "--exit-timeout-secs=5", ports=self.ports)
+        self._context = serving(self._repository, log, "--exit-timeout-secs=1", ports=self.ports)
         self.servers.append(self._context.__enter__())
 
     def stop(self) -> None:
         """Stop the server; what it ran is checked by `debris`."""
         self.note_processes()
         if self._context is not None:
+            if self.server.process.poll() is None:
+                self.server.stop()
             self._context.__exit__(None, None, None)
             self._context = None
 
@@ -120,7 +129,7 @@ def soak(repository: Path, home: Path, settings: Settings, say: Callable[[str], 
     requests = cases(repository)
     with _running(deployment):
         grpc, http = deployment.server.grpc, deployment.server.http
-        load = Load(requests, [grpc, grpc, http])
+        load = Load(requests, [grpc, grpc, http], settings.pause_s)
         result.counts = load.counts
         started = time.monotonic()
         say("without faults")

@@ -17,7 +17,7 @@ FLAT = Sample(100, 10, 20, 1000, 30, 40, 64)
 @pytest.mark.server
 @pytest.mark.slow
 def test_some_seconds(vocoder_repository: Path, tmp_path: Path) -> None:
-    result = soak(vocoder_repository, tmp_path, Settings(seconds=0, round_s=0.3), print)
+    result = soak(vocoder_repository, tmp_path, Settings(seconds=0, round_s=0.3, pause_s=0.1), print)
 
     assert result.problems == []
     assert result.faults == dict.fromkeys(FAULTS, 1)

@@ -21,7 +21,7 @@ HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 NAME = "gomin-fleet"
 # Four callers, each with a mel of its own, until the standard input ends. In a process whose hosts file has the name.
 CALLERS = """
-import json, sys, threading
+import json, sys, threading, time
 import numpy as np
 from gomin_client import Vocoder
 
@@ -35,6 +35,7 @@ def call(caller):
         while not ended.is_set() or count == 0:
             difference = max(difference, float(np.abs(vocoder.synthesize(mel) - expected).max()))
             count += 1
+            time.sleep(0.03)
             if count == 3:
                 print("started", flush=True)
     results[caller] = (count, difference)
@@ -97,6 +98,7 @@ def test_a_rolling_restart_loses_nothing(gan_repository: Path, tmp_path: Path) -
         for index, host in enumerate(HOSTS):
             inner, server = servers[index]
             assert completed(server) > 0  # every server has its share
+            server.stop()
             inner.close()
             servers[index] = started(host)
             wait_for_work(servers[index][1])
