@@ -228,7 +228,10 @@ def opened(url: str, models: Sequence[str]) -> Iterator[tuple[dict[str, Reconstr
                 vocoders[f"diffusion, {sampler}, {steps} steps"] = vocoder
         settings = {vocoder.contract.mel for vocoder in vocoders.values()}
         if len(settings) > 1:
-            raise UsageError(f"the models at {url} have different mel settings: measure them one by one, with --models")
+            raise UsageError(
+                f"the models at {url} have different mel settings: measure them one by one, with --models, or with one "
+                "checkpoint at a time"
+            )
         (config,) = settings
         reconstructs = {name: by_model(vocoder) for name, vocoder in vocoders.items()}
         yield {**reconstructs, f"Griffin-Lim, {ITERATIONS} iterations": by_griffin_lim(config)}, config

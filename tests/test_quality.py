@@ -154,4 +154,5 @@ def test_models_with_different_mels(repository: Path, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         quality.main([str(EXAMPLES[0]), "--url", f"local:{repository}"])
 
-    assert "have different mel settings: measure them one by one, with --models" in capsys.readouterr().err
+    words = "have different mel settings: measure them one by one, with --models, or with one checkpoint at a time"
+    assert words in capsys.readouterr().err
