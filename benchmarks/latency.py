@@ -1,120 +1,197 @@
 """Latency of small requests, and what it consists of: python -m benchmarks.latency [REPOSITORY] [--requests N].
 
-Sends requests of one window, one after the other, to the models of a repository, in-process and through a real Triton
-server, and prints tables: quantiles of the latency, how many requests took half a second longer than the median, the
-server's own account of its part, and what the client asks for before a request that follows a pause. A chain of a
-diffusion model is compared in-process and through gRPC, in turn. Without a repository, exports the demo models. Takes
-about two minutes on two quiet cores.
+Sends requests one after the other, in-process and through a real Triton server, and prints tables: quantiles of the
+latency of a window, of the first sound of a stream and of a chain, and where the time goes; how many requests took half
+a second longer than the median; and what the client asks for before a request that follows a pause. Without a
+repository, exports the demo models.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.machine import processes
 from gomin_client import Vocoder
 from gomin_client.contract.model import DENOISER_MODEL, DIFFUSION_MODEL, GAN_MODEL
 from gomin_client.transports.base import Transport
 from gomin_client.transports.registry import connect
 from gomin_client.transports.statistics import Statistics
-from tests.support import DEMO_CHECKPOINT, run, serving
+from tests.support import DEMO_CHECKPOINT, UNPROBED, run, serving
 
 DEMO_DIFFUSION = DEMO_CHECKPOINT.with_name("demo_diffusion.pt")
 FRAMES = (64, 16, 1)
+STREAM_FRAMES = 160
 STEPS = 10
 CHAIN_FRAMES = 24
 STALL_S = 0.45  # Triton's batcher looks again after half a second: docs/performance.md
+WARM_UP = 2
+PARTS = "client | network | queue | copies | model"
 
 
-def timed(call: Callable[[], object], count: int) -> NDArray[np.float64]:
-    """Seconds of each of some calls, after two to warm up."""
-    seconds = []
-    for turn in range(count + 2):
-        started = time.perf_counter()
-        call()
-        if turn >= 2:
-            seconds.append(time.perf_counter() - started)
-    return np.array(seconds)
+@dataclass(frozen=True)
+class Threads:
+    """What the threads of some processes did so far, in seconds: see proc(5), schedstat.
+
+    Attributes:
+        running: CPU time.
+        waiting: the time for which they could have run, but a processor was not free.
+    """
+
+    running: float
+    waiting: float
+
+    @classmethod
+    def of(cls, pids: Sequence[int]) -> Threads:
+        """The sum over all threads of these processes."""
+        total = np.zeros(2)
+        for pid in pids:
+            for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                with suppress(OSError):  # the thread has ended
+                    total += [int(field) for field in file.read_text().split()[:2]]
+        return cls(total[0] / 1e9, total[1] / 1e9)
 
 
-def row(name: str, seconds: NDArray[np.float64], server: Sequence[float] = ()) -> str:
-    """A line of a table: the quantiles in milliseconds, the stalls, and the server's milliseconds of a request."""
-    half, most = np.percentile(seconds, (50, 95)) * 1000
+def timed(calls: Mapping[str, Callable[[], object]], count: int) -> dict[str, NDArray[np.float64]]:
+    """Seconds of each of some calls, in turn, after two of each to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(count + WARM_UP):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if turn >= WARM_UP:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: np.array(taken) for name, taken in seconds.items()}
+
+
+def quantiles(seconds: NDArray[np.float64]) -> str:
+    """Median and 95 % quantile in milliseconds, as cells of a table."""
+    return " | ".join(f"{1000 * value:.2f}" for value in np.percentile(seconds, (50, 95)))
+
+
+def row(name: str, seconds: NDArray[np.float64], parts: Sequence[float] = ()) -> str:
+    """A line of a table: the quantiles, the stalls, and the mean milliseconds of parts of a request."""
     stalls = int((seconds > np.median(seconds) + STALL_S).sum())
-    cells = " | ".join(f"{1000 * part:.2f}" for part in server) or "– | – | –"
-    return f"| {name} | {half:.2f} | {most:.2f} | {stalls} of {len(seconds)} | {cells} |"
+    cells = " | ".join("–" if np.isnan(part) else f"{1000 * part:.2f}" for part in parts)
+    return f"| {name} | {quantiles(seconds)} | {stalls} of {len(seconds)} | {cells or '– | – | – | – | –'} |"
 
 
 def per_request(before: Statistics | None, after: Statistics | None) -> tuple[float, ...]:
-    """Mean seconds of a request in the queue, in the model, and for the copies of its tensors, by the server."""
+    """Mean seconds of a request in the queue, for the copies of its tensors, and in the model, by the server."""
     if before is None or after is None or after.requests == before.requests:
         return ()
     count = after.requests - before.requests
     copies = after.compute_input_s + after.compute_output_s - before.compute_input_s - before.compute_output_s
-    return (after.queue_s - before.queue_s) / count, (after.compute_s - before.compute_s) / count, copies / count
+    return (after.queue_s - before.queue_s) / count, copies / count, (after.compute_s - before.compute_s) / count
 
 
-def requests(transports: Mapping[str, Transport], count: int) -> list[str]:
-    """The table of single windows of the GAN: the whole of `Vocoder.synthesize`, and the request in it."""
-    lines = ["| | p50, ms | p95, ms | stalls | queue | model | copies |", "|---|---|---|---|---|---|---|"]
+def _mel(vocoder: Vocoder, frames: int) -> NDArray[np.float32]:
+    """(n_mels, frames) for this model."""
+    return np.random.default_rng(0).random((vocoder.contract.mel.n_mels, frames), np.float32)
+
+
+def windows(transports: Mapping[str, Transport], count: int) -> list[str]:
+    """The table of `Vocoder.synthesize` of one window of the GAN.
+
+    *client* is what `synthesize` takes longer than the request in it, a median; *network* what the request takes longer
+    than the server says: protocol, connection, Triton's front end. This and the server's parts are means. In-process
+    all of a request is *model*.
+    """
+    lines = [f"| one window | p50, ms | p95, ms | stalls | {PARTS} |", "|---|---|---|---|---|---|---|---|---|"]
     for frames in FRAMES:
-        mel = np.random.default_rng(0).random((128, frames), np.float32)
         for name, transport in transports.items():
             vocoder = Vocoder(transport, GAN_MODEL)
             version = vocoder.version
+            mel = _mel(vocoder, frames)
             request = {"mel": mel[np.newaxis]}
             before = transport.statistics(GAN_MODEL, version)
-            sent = timed(lambda: transport.infer(GAN_MODEL, version, request), count)  # noqa: B023
-            parts = per_request(before, transport.statistics(GAN_MODEL, version))
-            lines.append(row(f"{frames} frames, {name}, request", sent, parts))
-            whole = timed(lambda: vocoder.synthesize(mel), count)  # noqa: B023
-            lines.append(row(f"{frames} frames, {name}, `synthesize`", whole))
+            calls = {
+                "request": lambda: transport.infer(GAN_MODEL, version, request),  # noqa: B023
+                "whole": lambda: vocoder.synthesize(mel),  # noqa: B023
+            }
+            taken = timed(calls, count)
+            served = per_request(before, transport.statistics(GAN_MODEL, version))
+            sent = taken["request"].mean()
+            rest = (sent - sum(served), *served) if served else (np.nan, np.nan, np.nan, sent)
+            client = float(np.median(taken["whole"] - taken["request"]))
+            lines.append(row(f"{frames} frames, {name}", taken["whole"], (client, *rest)))
     return lines
+
+
+def first_sounds(transports: Mapping[str, Transport], count: int) -> list[str]:
+    """The table of the first sound of a stream whose mel arrives faster than it is synthesized."""
+    lines = ["| first sound of a stream | p50, ms | p95, ms |", "|---|---|---|"]
+
+    def first(vocoder: Vocoder) -> float:
+        mel = _mel(vocoder, STREAM_FRAMES)
+        started = time.perf_counter()
+        with closing(vocoder.stream(np.split(mel, 10, axis=1), first_window=vocoder.first_window)) as stream:
+            next(stream)
+            return time.perf_counter() - started
+
+    vocoders = {name: Vocoder(transport, GAN_MODEL) for name, transport in transports.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in transports}
+    for turn in range(count + WARM_UP):
+        for name, vocoder in vocoders.items():
+            taken = first(vocoder)
+            if turn >= WARM_UP:
+                seconds[name].append(taken)
+    return [*lines, *(f"| {name} | {quantiles(np.array(taken))} |" for name, taken in seconds.items())]
 
 
 def questions(transports: Mapping[str, Transport], count: int) -> list[str]:
     """The table of the description of a model, which a client asks for at first and after a pause."""
     lines = ["| description of a model | p50, ms | p95, ms |", "|---|---|---|"]
-    for name, transport in transports.items():
-        half, most = np.percentile(timed(lambda: transport.describe(GAN_MODEL), count), (50, 95)) * 1000  # noqa: B023
-        lines.append(f"| {name} | {half:.2f} | {most:.2f} |")
-    return lines
+    calls = {name: lambda transport=transport: transport.describe(GAN_MODEL) for name, transport in transports.items()}
+    return [*lines, *(f"| {name} | {quantiles(seconds)} |" for name, seconds in timed(calls, count).items())]
 
 
-def chains(local: Transport, remote: Transport, rounds: int) -> list[str]:
-    """What a chain takes through gRPC, relative to the same one in-process, in turn."""
-    version = remote.describe(DIFFUSION_MODEL).versions[-1]
-    mel = np.random.default_rng(0).random((1, 128, CHAIN_FRAMES), np.float32)
+def chains(transports: Mapping[str, Transport], pids: Sequence[int], rounds: int) -> list[str]:
+    """The table of a chain, and of its mean step.
+
+    Args:
+        transports: in-process first; each of the others is compared with it, round by round.
+        pids: processes of the server.
+        rounds: number of chains of each.
+    """
+    vocoder = Vocoder(next(iter(transports.values())), DIFFUSION_MODEL)
+    version = vocoder.version
+    mel = _mel(vocoder, CHAIN_FRAMES)[np.newaxis]
     inputs: dict[str, NDArray[Any]] = {"mel": mel, "seed": np.array([[1]], np.uint64)}
-    seconds: dict[Transport, list[float]] = {local: [], remote: []}
-    before = remote.statistics(DENOISER_MODEL, version)
+    seconds: dict[str, list[float]] = {name: [] for name in transports}
+    parts: dict[str, list[tuple[float, ...]]] = {name: [] for name in transports}
     for turn in range(rounds + 1):
-        for transport, taken in seconds.items():
+        for name, transport in transports.items():
+            before, threads = transport.statistics(DENOISER_MODEL, version), Threads.of([*pids, os.getpid()])
             started = time.perf_counter()
             transport.infer(DIFFUSION_MODEL, version, inputs, parameters={"sampler": "ddim", "steps": STEPS})
+            taken = time.perf_counter() - started
+            after = Threads.of([*pids, os.getpid()])
+            served = per_request(before, transport.statistics(DENOISER_MODEL, version))
             if turn:
-                taken.append(time.perf_counter() - started)
-    parts = per_request(before, remote.statistics(DENOISER_MODEL, version))
-    ratios = [there / here for here, there in zip(seconds[local], seconds[remote], strict=True)]
-    extra = [there - here for here, there in zip(seconds[local], seconds[remote], strict=True)]
-    return [
-        f"A chain of {STEPS} steps, {CHAIN_FRAMES} frames ({rounds} rounds): in-process "
-        f"{statistics.median(seconds[local]):.3f} s, through gRPC {statistics.median(seconds[remote]):.3f} s, "
-        f"{statistics.median(ratios):.3f} times as long ({min(ratios):.3f} – {max(ratios):.3f}), "
-        f"{1000 * statistics.median(extra) / STEPS:.2f} ms more for a step.",
-        "The denoiser's part of a step, by the server: "
-        + ", ".join(f"{1000 * part:.2f} ms" for part in parts)
-        + " in its queue, in the model, and for copies.",
-    ]
+                seconds[name].append(taken)
+                own = (taken / STEPS - sum(served), *served) if served else (np.nan,) * 4
+                used = (after.running - threads.running, after.waiting - threads.waiting)
+                parts[name].append((*own, used[0] / STEPS, used[1] / STEPS))
+    names = "× in-process | of a step, ms: chain, call | queue | copies | denoiser | CPU time | waits for a core"
+    lines = [f"| {STEPS} steps, {CHAIN_FRAMES} frames | p50, ms | p95, ms | {names} |", "|---|---|---|" + "---|" * 7]
+    base = np.array(next(iter(seconds.values())))
+    for name, taken_s in seconds.items():
+        ratio = float(np.median(np.array(taken_s) / base))
+        means = np.array(parts[name]).mean(axis=0)
+        cells = " | ".join("–" if np.isnan(part) else f"{1000 * part:.2f}" for part in means)
+        lines.append(f"| {name} | {quantiles(np.array(taken_s))} | {ratio:.3f} | {cells} |")
+    return lines
 
 
 def measure(repository: Path, log: Path, count: int, rounds: int) -> list[str]:
@@ -127,18 +204,23 @@ def measure(repository: Path, log: Path, count: int, rounds: int) -> list[str]:
         rounds: number of chains.
     """
     with ExitStack() as stack:
-        server = stack.enter_context(serving(repository, log))
+        server = stack.enter_context(serving(repository, log, UNPROBED))
         urls = {"in-process": f"local:{repository}", "gRPC": server.grpc, "HTTP": server.http}
         transports = {name: stack.enter_context(connect(url)) for name, url in urls.items()}
-        lines = [*requests(transports, count), "", *questions(transports, count), ""]
-        return [*lines, *chains(transports["in-process"], transports["gRPC"], rounds)]
+        tables = (
+            windows(transports, count),
+            first_sounds(transports, count),
+            questions(transports, count),
+            chains({name: transports[name] for name in ("in-process", "gRPC")}, processes(server), rounds),
+        )
+        return "\n\n".join("\n".join(table) for table in tables).splitlines()
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency")
     parser.add_argument("repository", nargs="?", type=Path, help="with a GAN and a diffusion model; default: the demo")
-    parser.add_argument("--requests", type=int, default=100, help="of each kind (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=30, help="of each kind (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="number of chains (default: %(default)s)")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

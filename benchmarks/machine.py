@@ -61,14 +61,23 @@ def cores(count: int, allowed: Set[int] | None = None, system: Path = Path("/sys
 
 def peak_of_server(server: RunningServer) -> float:
     """Peak memory of the server and its model processes so far in MB: the sum of each process's own peak."""
-    pids, total = [server.process.pid], 0.0
-    while pids:
-        pid = pids.pop()
+    total = 0.0
+    for pid in processes(server):
         with suppress(OSError, LookupError):  # it has ended
-            for thread in Path(f"/proc/{pid}/task").iterdir():
-                pids += [int(child) for child in (thread / "children").read_text().split()]
             total += peak_mb(pid)
     return total
+
+
+def processes(server: RunningServer) -> list[int]:
+    """Ids of the processes of a server: the launcher, tritonserver, and the helper processes of its models."""
+    found: list[int] = []
+    waiting = [server.process.pid]
+    while waiting:
+        found.append(waiting.pop())
+        with suppress(OSError):  # it has ended
+            for thread in Path(f"/proc/{found[-1]}/task").iterdir():
+                waiting += [int(child) for child in (thread / "children").read_text().split()]
+    return found
 
 
 def _version(package: str) -> str | None:

@@ -67,18 +67,37 @@ def test_what_a_run_of_the_client_costs() -> None:
 
 def test_latency(repository: Path, server: RunningServer) -> None:
     with connect(f"local:{repository}") as local, connect(server.grpc) as remote:
-        table = latency.requests({"in-process": local, "gRPC": remote}, count=2)
+        transports = {"in-process": local, "gRPC": remote}
+        table = latency.windows(transports, count=2)
+        streams = latency.first_sounds(transports, count=2)
         asked = latency.questions({"gRPC": remote}, count=2)
 
-    assert len(table) == 2 + 2 * 2 * len(latency.FRAMES)
-    request, whole, through_server, _ = (line.split(" | ") for line in table[2:6])
-    assert request[0] == "| 64 frames, in-process, request"
-    assert request[-3:] == ["–", "–", "– |"]  # counted by servers only
-    assert float(through_server[-2]) > 0  # seconds in the model
-    assert float(whole[1]) > 0
-    assert len(asked) == 3
+    assert len(table) == 2 + 2 * len(latency.FRAMES)
+    within, through = (line.strip("| ").split(" | ") for line in table[2:4])
+    assert within[0] == "64 frames, in-process"
+    assert within[5:8] == ["–", "–", "–"]  # counted by servers only
+    assert float(within[8]) > 0
+    network, queue, copies, model = map(float, through[5:])
+    assert min(copies, model) > 0
+    assert queue >= 0
+    assert network + queue + copies + model > 0  # means; their sum is that of the requests
+    for line in streams[2:]:
+        assert all(float(cell) > 0 for cell in line.strip("| ").split(" | ")[1:])
+    assert (len(streams), len(asked)) == (4, 3)
     seconds = np.array([0.1] * 9 + [0.7])
-    assert latency.row("A", seconds, (0.001, 0.002, 0.003)) == "| A | 100.00 | 430.00 | 1 of 10 | 1.00 | 2.00 | 3.00 |"
+    expected = "| A | 100.00 | 430.00 | 1 of 10 | 1.00 | – | 3.00 |"
+    assert latency.row("A", seconds, (0.001, np.nan, 0.003)) == expected
+
+
+def test_latency_of_chains(repository: Path, server: RunningServer) -> None:
+    with connect(f"local:{repository}") as local, connect(server.grpc) as remote:
+        pids = machine.processes(server)
+        *_, within, through = latency.chains({"in-process": local, "gRPC": remote}, pids, rounds=1)
+
+    cells = within.strip("| ").split(" | ")
+    assert (cells[0], cells[3], cells[4]) == ("in-process", "1.000", "–")
+    assert all(float(cell) > 0 for cell in through.strip("| ").split(" | ")[4:8:2])
+    assert float(cells[8]) > 0  # CPU time
 
 
 def test_ratios_are_of_the_same_round() -> None:

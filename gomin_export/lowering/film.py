@@ -119,7 +119,7 @@ def _transposed(x: Tensor, conv: nn.ConvTranspose1d) -> Tensor:
     (stride,), padding = conv.stride, int(conv.padding[0])
     items, _, frames = x.shape
     products = x.transpose(1, 2).flatten(0, 1) @ conv.weight.double().flatten(1)
-    products = products.unflatten(0, (items, frames)).unflatten(2, (-1, 2, stride))  # (N, T, D, halves, stride)
+    products = products.reshape(items, frames, -1, 2, stride)  # (N, T, D, halves, stride)
     # the second half of a frame's kernel overlaps the first half of the next one's
     sums = F.pad(products[:, :, :, 0], (0, 0, 0, 0, 0, 1)) + F.pad(products[:, :, :, 1], (0, 0, 0, 0, 1, 0))
     made = sums.transpose(1, 2).flatten(2)[..., padding : stride * (frames + 1) - padding]
