@@ -27,6 +27,7 @@ def small_ray() -> Iterator[None]:
         print(f"cannot make a network namespace: {error}; run this as root", file=sys.stderr)
         sys.exit(NO_NAMESPACE)
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    os.environ["RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"] = "1"  # of 32 processes, with which it begins to read any file
     import ray
     import ray.data
 

@@ -75,12 +75,15 @@ def run_with_a_kill(url: str) -> dict[str, Any]:
 
 
 def run_examples(url: str) -> list[Any]:
-    """The programs in docs/datasets.md, one after the other; what each leaves in `failed`."""
+    """The programs in docs/datasets.md, one after the other, with one actor each; what each leaves in `failed`."""
     text = (ROOT / "docs" / "datasets.md").read_text()
     found = []
     for example in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         names: dict[str, Any] = {}
-        exec(compile(example.replace("grpc://triton:8001", url), "docs/datasets.md", "exec"), names)
+        # a process of Ray takes seconds to start
+        program, count = re.subn(r"ActorPoolStrategy\(size=2\)", "ActorPoolStrategy(size=1)", example)
+        assert count == 1
+        exec(compile(program.replace("grpc://triton:8001", url), "docs/datasets.md", "exec"), names)
         found.append([row["error"] for row in names["failed"]])
     return found
 
