@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gomin_client.cli.console import Version, run
-from gomin_client.cli.options import ConnectionOptions
+from gomin_client.cli.model_options import ConnectionOptions
 from gomin_client.cli.records import with_records
 from gomin_client.contract.model import SHORT_NAMES
 from gomin_client.errors import GominError, ServerError, UsageError

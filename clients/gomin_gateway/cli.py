@@ -9,8 +9,8 @@ from typing import Any
 import typer
 
 from gomin_client import DEFAULT_URL
-from gomin_client.cli import options as o
 from gomin_client.cli.console import Version, echo, run
+from gomin_client.cli.model_options import Url
 from gomin_client.cli.records import with_records
 from gomin_client.errors import UsageError
 from gomin_gateway.options import (
@@ -37,7 +37,7 @@ app = typer.Typer(name="gomin-gateway", pretty_exceptions_enable=False, rich_mar
 @with_records
 def serve(
     *,
-    url: o.Url = None,
+    url: Url = None,
     address: AddressOptions,
     callers: CallerOptions,
     limits: LimitOptions,

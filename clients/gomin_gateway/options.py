@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gomin_client.cli.options import ConnectionOptions
+from gomin_client.cli.model_options import ConnectionOptions
 from gomin_gateway.settings import ApiKeys, Limits
 
 RETRY_FOR_S = 5.0

@@ -8,6 +8,7 @@ import typer
 
 from gomin_client.cli import options as o
 from gomin_client.cli.console import echo, to_json
+from gomin_client.cli.model_options import ModelOptions
 from gomin_client.cli.records import with_records
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import Interrupted
@@ -43,7 +44,7 @@ Duration = Annotated[
 @with_records
 def bench(
     *,
-    model: o.ModelOptions,
+    model: ModelOptions,
     concurrency: Concurrency = None,
     audio: AudioSeconds = 2.0,
     duration: Duration = 10.0,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from gomin_client.cli import options as o
+from gomin_client.cli.model_options import ConnectionOptions, Model, RequestOptions
 from gomin_client.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ _PERCENTAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 
 
 @dataclass(frozen=True)
-class CalibratedModelOptions(o.RequestOptions):
+class CalibratedModelOptions(RequestOptions):
     """The diffusion model; its chains come from the grid."""
 
-    model: o.Model = "diffusion"
-    connection: o.ConnectionOptions = field(default_factory=o.ConnectionOptions)
+    model: Model = "diffusion"
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
 
     def open(self) -> PinnedModel:
         """Connect to the model.

@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 from gomin_client import DEFAULT_URL
 from gomin_client.cli import options as o
 from gomin_client.cli.mel_options import MelReadingOptions, MelSettingsOptions
+from gomin_client.cli.model_options import ModelOptions, Seed
 from gomin_client.cli.records import with_records
 from gomin_client.cli.run import Vocoding, run_batch
 from gomin_client.errors import UsageError
@@ -84,7 +85,7 @@ class GominOptions:
 
 
 @dataclass(frozen=True)
-class ConvertModelOptions(o.ModelOptions):
+class ConvertModelOptions(ModelOptions):
     """The model; it is not needed if all that is made are mels."""
 
     url: Annotated[
@@ -105,7 +106,7 @@ class ConvertAudioOptions(o.RecordingOptions):
     """How audio is read, made and written."""
 
     subtype: o.Subtype = None
-    seed: o.Seed = None
+    seed: Seed = None
 
 
 @with_records

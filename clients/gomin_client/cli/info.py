@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gomin_client import DEFAULT_URL
-from gomin_client.cli import options as o
 from gomin_client.cli.console import echo, to_json
+from gomin_client.cli.model_options import ConnectionOptions, Url
 from gomin_client.cli.records import with_records
 from gomin_client.errors import ServerError
 
@@ -24,9 +24,9 @@ _FEW = 8  # values that an example request spells out
 @with_records
 def info(
     *,
-    url: o.Url = None,
+    url: Url = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: docs/client.md describes the fields.")] = False,
-    connection: o.ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Describe the models of a server or repository: tensors, settings, limits, versions, and an example request.
 

@@ -14,6 +14,7 @@ from gomin_client.cli.console import Version, echo, run, to_json
 from gomin_client.cli.convert import ListsOfFiles, convert
 from gomin_client.cli.info import info
 from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelReadingOptions, MelSettingsOptions
+from gomin_client.cli.model_options import ModelOptions, Seed
 from gomin_client.cli.records import with_records
 from gomin_client.cli.results import results
 from gomin_client.cli.run import Vocoding, run_batch
@@ -75,8 +76,8 @@ def synthesize(
     *,
     inputs: o.MelInputs,
     output: o.AudioOutputOptions,
-    model: o.ModelOptions,
-    seed: o.Seed = None,
+    model: ModelOptions,
+    seed: Seed = None,
     mels: MelReadingOptions,
     batch: o.BatchOptions,
     report: o.ReportOptions,
@@ -114,8 +115,8 @@ def reconstruct(
     *,
     inputs: o.AudioInputs,
     output: o.AudioOutputOptions,
-    model: o.ModelOptions,
-    seed: o.Seed = None,
+    model: ModelOptions,
+    seed: Seed = None,
     recording: o.ReconstructionOptions,
     plot: o.Plot = None,
     batch: o.BatchOptions,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gomin_client.cli.options import FORMAT_HELP, ConnectionOptions, ModelOptions, Output
+from gomin_client.cli.model_options import ConnectionOptions, ModelOptions
+from gomin_client.cli.options import FORMAT_HELP, Output
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 

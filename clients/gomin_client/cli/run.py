@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from gomin_client.cli.console import keep_what_is_loaded
-from gomin_client.cli.options import ModelOptions, QuietReportOptions, ReportOptions
+from gomin_client.cli.model_options import ModelOptions
+from gomin_client.cli.options import QuietReportOptions, ReportOptions
 from gomin_client.errors import FileError, GominError, ServerError, UsageError
 
 if TYPE_CHECKING:

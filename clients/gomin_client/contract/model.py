@@ -135,6 +135,32 @@ class ModelContract:
     max_frames: int | None = None
     provenance: Mapping[int, Provenance] = field(default_factory=dict)
 
+    def check_kind(self, model: str) -> None:
+        """Refuse a model that does not make audio from a mel in one answer.
+
+        Args:
+            model: its name, for messages.
+
+        Raises:
+            ContractError: says what the model does, and which to choose.
+        """
+        if self.kind in ENSEMBLE_KINDS:
+            vocoder = "gan" if self.kind == RECONSTRUCT else "diffusion"
+            raise ContractError(
+                f"model {model} takes audio and computes the mel on the Triton server. It is for programs that send "
+                "audio to Triton themselves. A model that takes a mel is needed here, because the mel is computed "
+                f"before: choose {vocoder}"
+            )
+        if self.kind == DIFFUSION_STREAM:
+            raise ContractError(
+                f"model {model} sends several answers: choose diffusion, and `Vocoder.synthesize_steps` calls it"
+            )
+        if self.kind not in VOCODER_KINDS:
+            raise ContractError(
+                f"model {model} is of kind {self.kind}: it does not make audio from a mel; models that do are of kind "
+                f"{' or '.join(VOCODER_KINDS)}"
+            )
+
     def check_mel(self, model: str, given: MelConfig) -> None:
         """Refuse a mel with settings that differ from the model's.
 

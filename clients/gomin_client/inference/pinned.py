@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.contract import model as contract
-from gomin_client.contract.model import SHORT_NAMES, VOCODER_KINDS, ModelContract
+from gomin_client.contract.model import SHORT_NAMES, ModelContract
 from gomin_client.errors import ContractError, GominError, InferenceError, UnknownModelError, UsageError
 from gomin_client.inference.checks import Blocks, checked_mel, refuse_suspicion
 from gomin_client.inference.stream import Tally, Workers, trimmed, vocode
@@ -96,22 +96,7 @@ class PinnedModel:
         self.version = described.versions[-1] if version is None else int(version)
         self._max_batch_size = described.max_batch_size
         self.contract = ModelContract.from_parameters(self.model, described.parameters)
-        if self.contract.kind in contract.ENSEMBLE_KINDS:
-            vocoder = "gan" if self.contract.kind == contract.RECONSTRUCT else "diffusion"
-            raise ContractError(
-                f"model {self.model} takes audio and computes the mel on the Triton server. It is for programs that "
-                "send audio to Triton themselves. A model that takes a mel is needed here, because the mel is "
-                f"computed before: choose {vocoder}"
-            )
-        if self.contract.kind == contract.DIFFUSION_STREAM:
-            raise ContractError(
-                f"model {self.model} sends several answers: choose diffusion, and `Vocoder.synthesize_steps` calls it"
-            )
-        if self.contract.kind not in VOCODER_KINDS:
-            raise ContractError(
-                f"model {self.model} is of kind {self.contract.kind}: it does not make audio from a mel; "
-                f"models that do are of kind {' or '.join(VOCODER_KINDS)}"
-            )
+        self.contract.check_kind(self.model)
         self._described = described
         self.sample_rate = self.contract.mel.sample_rate
         self.takes_seed = self.contract.kind == contract.DIFFUSION

@@ -1,0 +1,206 @@
+"""The options of a model: where it runs, how it is reached, its sampling chain; in records, see `records`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gomin_client import DEFAULT_URL
+from gomin_client.contract.choices import SAMPLERS, SCHEDULES
+from gomin_client.transports.connection import Connection, parse_headers
+
+if TYPE_CHECKING:
+    from gomin_client.inference.pinned import PinnedModel
+    from gomin_client.sampling.settings import SamplerSettings
+
+Url = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="GOMIN_URL",
+        metavar="URL",
+        help="Address of the model: grpc://HOST:PORT, http://HOST:PORT, HOST:PORT (gRPC), or local:DIRECTORY for a "
+        "model repository that is run in-process; grpcs:// and https:// for TLS; dns:///NAME:PORT for all addresses of "
+        f"a name. Several gRPC servers share the work. Default: {DEFAULT_URL}.",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", envvar="GOMIN_MODEL", metavar="NAME", help="gan, diffusion, or a model's name.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="Seed of a diffusion model's noise. Default: a fresh seed, which is printed.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """How a server is reached; see `Connection`."""
+
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Time to wait for the server and its model to become ready, in seconds."
+        ),
+    ] = Connection.wait_s
+    retry_for: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Time to keep retrying when a server goes away or is unavailable, in seconds; 0: no retries.",
+        ),
+    ] = Connection.retry_for_s
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Deadline of one request, in seconds. Default: one minute, plus one minute per second of audio and "
+            "denoiser step.",
+            show_default=False,
+        ),
+    ] = None
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME: VALUE'",
+            help="Header of every request (HTTP header, gRPC metadata), repeatable; @FILE reads one header per line.",
+            show_default=False,
+        ),
+    ] = None
+    ssl: Annotated[
+        bool, typer.Option("--ssl", help="Use TLS for gRPC URLs whose scheme does not say so, such as dns:///.")
+    ] = False
+    ssl_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM file of the authorities that sign the servers' certificates."),
+    ] = None
+    ssl_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file of this client's certificate.")] = None
+    ssl_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file of the private key of --ssl-cert.")] = (
+        None
+    )
+
+    def build(self) -> Connection:
+        """The connection settings.
+
+        Raises:
+            UsageError: see `Connection` and `parse_headers`.
+        """
+        return Connection(
+            wait_s=self.wait,
+            retry_for_s=self.retry_for,
+            timeout_s=self.timeout,
+            headers=parse_headers(self.header or []),
+            tls=self.ssl,
+            ca=self.ssl_ca,
+            certificate=self.ssl_cert,
+            key=self.ssl_key,
+        )
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """The sampling chain of a diffusion model; the model decides about the settings that are not given."""
+
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Sampler of a diffusion model: {SAMPLERS}. Default: the model's (ddpm as released).",
+            show_default=False,
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Denoiser steps, of samplers that take any number. Default: the sampler's own.",
+            show_default=False,
+        ),
+    ] = None
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Noise schedule that the model was trained with: {', '.join(SCHEDULES)}. Default: the model's "
+            "(linear as released).",
+            show_default=False,
+        ),
+    ] = None
+    eta: Annotated[
+        float | None,
+        typer.Option(metavar="0…1", help="Share of fresh noise in each ddim step. Default: 0.", show_default=False),
+    ] = None
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T1,T2,…",
+            help="The timestep of each denoiser step, such as 49,30,12,0, of samplers that take any number of steps. "
+            "Default: evenly spaced.",
+            show_default=False,
+        ),
+    ] = None
+
+    def build(self) -> SamplerSettings | None:
+        """The choices; None if there are none."""
+        if self == SamplingOptions():
+            return None
+        from gomin_client.sampling.settings import SamplerSettings
+
+        return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """A model, and the requests to it; see `Vocoder`."""
+
+    url: Url = None
+    model: Model = "gan"
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="FRAMES",
+            help="Mel frames per request; the result does not depend on it. Default: 512, or 10 times the model's halo "
+            "if that is more.",
+            show_default=False,
+        ),
+    ] = None
+    in_flight: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, max=64, help="Number of windows of one file that are in flight.")
+    ] = 2
+
+    def connect(self, connection: Connection, sampling: SamplerSettings | None = None) -> PinnedModel:
+        """Connect to the model.
+
+        Raises:
+            GominError: see `Vocoder`.
+        """
+        from gomin_client.inference.pinned import PinnedModel
+        from gomin_client.transports.registry import connect
+
+        transport = connect(self.url or DEFAULT_URL, connection)
+        return PinnedModel(transport, self.model, sampling, connection, self.window, self.in_flight)
+
+
+@dataclass(frozen=True)
+class ModelOptions(RequestOptions):
+    """The model that vocodes; see `Vocoder`."""
+
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
+
+    def open(self) -> PinnedModel:
+        """Connect to the model.
+
+        Raises:
+            GominError: see `Vocoder`.
+        """
+        return self.connect(self.connection.build(), self.sampling.build())
