@@ -309,20 +309,20 @@ class _Output(io.FileIO):
     look complete.
 
     Attributes:
-        error: the first error of a write, if there was one.
+        error: the first error of a write, if there was one; or an interrupt.
     """
 
-    error: OSError | None = None
+    error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         """As of files, but all of the data; 0 after an error."""
-        rest = memoryview(data)
         try:
+            rest = memoryview(data)
             while self.error is None and rest:
                 rest = rest[super().write(rest) :]
-        except OSError as error:
+        except BaseException as error:
             self.error = error
-        return 0 if self.error else len(data)
+        return len(data) if self.error is None else 0
 
 
 def write_soundfile(path: Path, waves: Iterable[Wave], rate: int, encoding: str, comment: str) -> int:

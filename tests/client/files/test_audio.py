@@ -147,6 +147,24 @@ def test_a_file_without_room_for_its_end_is_an_error(tmp_path: Path, name: str, 
     assert list((tmp_path / "made").iterdir()) == []
 
 
+def test_an_interrupt_while_libsndfile_writes_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    writes = iter([memoryview, memoryview])
+
+    def interrupted(data: bytes) -> memoryview:
+        try:
+            return next(writes)(data)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(audio, "memoryview", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        audio.write(tmp_path / "x.flac", np.zeros((1, 72000), np.float32), 24000)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""
+
+
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.wav")
 
