@@ -131,7 +131,7 @@ class Call {
 struct Kernel {
   const ort::Api& api;
   const Kernels& kernels;
-  int64_t dilation, left, right, first_left, first_right;
+  int64_t dilation, left, right, first_left, first_right, phases, trim;
 };
 
 // Whether a tensor has the taps of an anti-aliasing filter for each channel.

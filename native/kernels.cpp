@@ -13,6 +13,7 @@
 namespace {
 
 using gomin::FilterRows;
+using gomin::Interleaved;
 using gomin::kBlock;
 using gomin::kTaps;
 using gomin::Row;
@@ -326,6 +327,42 @@ void chain(const Stage& stage, const RowFilter& filter, const FilterRows& rows, 
   row_filter(filter, last, first, count);
 }
 
+// PHASES = 0: any number of them
+template <int PHASES>
+void put_in_order(const Interleaved& row, size_t column, size_t count, float* samples) {
+  const size_t phases = PHASES > 0 ? static_cast<size_t>(PHASES) : row.phases;
+  const float* x = row.x + column;
+  for (size_t j = 0; j < count; ++j) {
+    for (size_t p = 0; p < phases; ++p) samples[phases * j + p] = x[p * row.stride + j];
+  }
+}
+
+void interleave(const Interleaved& row, size_t first, size_t count) {
+  float samples[kBlock + 2 * gomin::kMostPhases];
+  const size_t column = (first + row.trim) / row.phases, skipped = (first + row.trim) % row.phases;
+  const size_t columns = (skipped + count + row.phases - 1) / row.phases;
+  switch (row.phases) {
+    case 2: put_in_order<2>(row, column, columns, samples); break;
+    case 4: put_in_order<4>(row, column, columns, samples); break;
+    default: put_in_order<0>(row, column, columns, samples); break;
+  }
+  const float* x = samples + skipped;
+  float* y = row.y + first;
+  if (row.scale == nullptr) {
+    memcpy(y, x, count * sizeof(float));
+    return;
+  }
+  const float *scale = row.scale + first, *shift = row.shift + first;
+  const Vector one = all(1.0f);
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(y + i, fma(one + load(scale + i), load(x + i), load(shift + i)));
+  if (i < count) {
+    const size_t rest = count - i;
+    const Vector factor = one + load_part(scale + i, rest);
+    store_part(y + i, fma(factor, load_part(x + i, rest), load_part(shift + i, rest)), rest);
+  }
+}
+
 }  // namespace
 
 #include "residual.h"
@@ -341,7 +378,7 @@ const Kernels kNeon = {"neon",
 #else
 const Kernels kScalar = {"scalar",
 #endif
-                         snake_row, AntiAliasedSnake<1>::compute, row_filter, chain, residual_block,
-                         modulation_block};
+                         snake_row, AntiAliasedSnake<1>::compute, row_filter, chain, interleave,
+                         residual_block, modulation_block};
 
 }  // namespace gomin

@@ -56,6 +56,17 @@ struct Stage {
   size_t columns;
 };
 
+constexpr size_t kMostPhases = 64;
+// A row whose samples are in phases: sample phases·j + p at x[p·stride + j]. y is the samples from `trim` on, and
+// becomes (1 + scale)·y + shift if these are not null.
+struct Interleaved {
+  const float* x;
+  const float* scale;
+  const float* shift;
+  float* y;
+  size_t phases, stride, trim;
+};
+
 constexpr size_t kResidualColumns = 64;  // of one block of a residual layer; four samples each
 constexpr size_t kRowGroup = 6;          // rows of a matrix product that are computed together
 
@@ -101,6 +112,8 @@ struct Kernels {
   void (*row_filter)(const RowFilter& filter, const FilterRows& rows, size_t first, size_t count);
   // the same of the values that `stage` makes from x; count ≤ kChainBlock
   void (*chain)(const Stage& stage, const RowFilter& filter, const FilterRows& rows, size_t first, size_t count);
+  // samples first … first + count - 1 of y; count ≤ kBlock
+  void (*interleave)(const Interleaved& row, size_t first, size_t count);
   void (*residual_block)(const ResidualLayer& layer, const ResidualBlock& block);
   // FiLM: x = scale·x + shift, the two halves of the projection, of a layer that has nothing but the projection and
   // its bias; its dilation is kResidualColumns. The output may be the state.

@@ -11,6 +11,9 @@
 //                                               then a RowFilter
 //   RowFilterPair(x, first, weight) -> y        a RowFilter with the attributes first_left and first_right, v + sin²v,
 //                                               then a RowFilter
+//   Interleave(x[, modulation]) -> y            x (B, phases·C, J), rows p·C + c for phase p of channel c: the samples
+//                                               in order without `trim` at either end, y (B, C, N); times 1 + scale
+//                                               plus shift, modulation (B, 2C, N)
 //   ResidualLayer(state, step, conditioner, dilated, bias, projection, output, output_bias) -> y
 //                                               a layer of the denoiser, of R channels with the attribute dilation:
 //                                               state (B, 2R, N), the signal x and the sum of the skips; step (B, R);
@@ -19,9 +22,9 @@
 //                                               FiLM: x of the state becomes scale·x + shift, the two halves of the
 //                                               projection; the skips stay
 //
-// y has the shape of the first input, except for filters over rows. The environment variable GOMIN_OPS_ISA (avx512,
-// avx2, neon, scalar) selects the instruction set, instead of the best one that the processor has; it is read when a
-// session is created.
+// y has the shape of the first input, except for filters over rows and Interleave. The environment variable
+// GOMIN_OPS_ISA (avx512, avx2, neon, scalar) selects the instruction set, instead of the best one that the processor
+// has; it is read when a session is created.
 
 #include <atomic>
 #include <cstdint>
@@ -101,10 +104,15 @@ ort::Status* create(const ort::CustomOp* op, const ort::Api* api, const ort::Ker
       return api->create_status(ort::kInvalidArgument, "gomin: a filter has more than 1048576 columns of padding");
     }
   }
+  const int64_t phases = attribute(*api, info, "phases", 1), trim = attribute(*api, info, "trim", 0);
+  if (phases < 1 || phases > static_cast<int64_t>(kMostPhases) || trim < 0 || trim > kMostPadding) {
+    return api->create_status(ort::kInvalidArgument, "gomin Interleave: phases must be 1 to 64, trim 0 to 1048576");
+  }
   void* memory = std::malloc(sizeof(Instance));
   if (memory == nullptr) return api->create_status(ort::kFail, "gomin: out of memory");
   *instance = new (memory)
-      Instance{{*api, *kernels, dilation, paddings[0], paddings[1], paddings[2], paddings[3]}, described(op)};
+      Instance{{*api, *kernels, dilation, paddings[0], paddings[1], paddings[2], paddings[3], phases, trim},
+               described(op)};
   return nullptr;
 }
 
@@ -179,6 +187,7 @@ const Operator kOperators[] = {
     {custom_op(may_overwrite<2>, false), "RowFilter", 3, 2, compute_row_filter},
     {custom_op(nullptr, false), "SnakeFilter", 4, 4, compute_snake_filter},
     {custom_op(nullptr, false), "RowFilterPair", 3, 3, compute_filter_pair},
+    {custom_op(nullptr, false), "Interleave", 2, 1, compute_interleave},
     {custom_op(nullptr), "ResidualLayer", 8, 8, compute_residual_layer},
     {custom_op(may_overwrite<0>), "Modulation", 4, 4, compute_modulation},
 };

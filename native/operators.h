@@ -14,6 +14,9 @@ void compute_row_filter(const Kernel& kernel, Call& call);
 void compute_snake_filter(const Kernel& kernel, Call& call);
 void compute_filter_pair(const Kernel& kernel, Call& call);
 
+// interleave.cpp
+void compute_interleave(const Kernel& kernel, Call& call);
+
 // denoiser.cpp
 void compute_residual_layer(const Kernel& kernel, Call& call);
 void compute_modulation(const Kernel& kernel, Call& call);

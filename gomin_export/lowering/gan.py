@@ -139,8 +139,11 @@ class LoweredGAN(nn.Module):
         stages = zip(self.snake_ups, self.ups, self.films, self.film_generator.convs, strict=True)
         for i, (snake, up, film, conv) in enumerate(stages):
             modulations = conv(mel, *edges) if isinstance(conv, ComposedModulation) else conv(modulations)
-            factor, summand = film(modulations)
-            x = factor * up(snake(x)) + summand
+            if isinstance(up, nn.ConvTranspose1d):
+                factor, summand = film(modulations)
+                x = factor * up(snake(x)) + summand
+            else:  # `NativeUpsampling`, which includes FiLM
+                x = up(snake(x), modulations)
             first = i * self.blocks_per_stage
             x = _in_parallel(self.resblocks[first : first + self.blocks_per_stage], x)
             if self.mean != 1:

@@ -1,4 +1,4 @@
-"""Activations, and filters on phases, as operators of our own library for ONNX Runtime: `--target native`.
+"""Activations, filters on phases and upsampling as operators of our own library for ONNX Runtime: `--target native`.
 
 Each operator is defined here as a PyTorch operator, `torch.ops.gomin.…`, with an implementation that says what it
 computes; `gomin_export.onnx.operators` names the node of domain gomin that it becomes, and `native/` at the top of the
@@ -25,6 +25,8 @@ from gomin_export.lowering.polyphase import (
     to_phases,
 )
 from gomin_export.networks.gan import LPF_TAPS
+
+MOST_PHASES = 64  # kMostPhases in native/kernels.h
 
 
 @torch.library.custom_op("gomin::snake", mutates_args=())
@@ -106,6 +108,27 @@ def row_filter_pair(x: Tensor, first: Tensor, weight: Tensor, paddings: Sequence
     return _filtered(snake(_filtered(x, first, *paddings[:2])), weight, *paddings[2:])
 
 
+@torch.library.custom_op("gomin::interleave", mutates_args=())
+def interleave(x: Tensor, modulation: Tensor | None, phases: int, trim: int) -> Tensor:
+    """Phases put in order, and FiLM.
+
+    Args:
+        x: (B, phases·C, J), rows p·C + c for phase p of channel c.
+        modulation: (B, 2·C, N), the scales, around 0, and the shifts.
+        phases: samples of a column.
+        trim: samples to remove at either end.
+
+    Returns:
+        (B, C, N), N = phases·J - 2·trim: times 1 + scale, plus the shift.
+    """
+    y = torch.unflatten(x, 1, (phases, -1)).permute(0, 2, 3, 1).flatten(2)
+    y = y[..., trim : y.shape[-1] - trim]
+    if modulation is None:
+        return y.clone()
+    scale, shift = modulation.chunk(2, dim=1)
+    return (1 + scale) * y + shift
+
+
 def _filtered(x: Tensor, weight: Tensor, left: int, right: int) -> Tensor:
     return F.conv3d(F.pad(x, (left, right)), weight[:, :, None, None])
 
@@ -121,6 +144,11 @@ def _row_filter_shape(x: Tensor, weight: Tensor, left: int, right: int) -> Tenso
 
 row_filter.register_fake(lambda x, weight, _, left, right: _row_filter_shape(x, weight, left, right))
 snake_filter.register_fake(lambda x, *given: _row_filter_shape(x, *given[2:]))
+
+
+@interleave.register_fake
+def _(x: Tensor, _: Tensor | None, phases: int, trim: int) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[1] // phases, phases * x.shape[2] - 2 * trim))
 
 
 @row_filter_pair.register_fake
@@ -207,6 +235,35 @@ class NativePhasedResBlock(nn.Module):
         return x
 
 
+class NativeUpsampling(nn.Module):
+    """A transposed convolution, whose kernel is twice its stride, then FiLM.
+
+    Every sample is a sum over two neighbouring inputs. Those between two inputs, from half a stride after the first to
+    half a stride after the second, are the columns of one convolution of two taps, as `WinogradConv` over an image of
+    height 1. ONNX Runtime would add the products of a ConvTranspose to the samples on one thread.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, conv: nn.ConvTranspose1d) -> None:
+        super().__init__()
+        (kernel,), (stride,) = conv.kernel_size, conv.stride
+        if kernel != 2 * stride or conv.padding != (stride // 2,) or stride % 2:
+            raise ValueError(f"kernel {kernel}, stride {stride}, padding {conv.padding}: expected 2s, s, s/2; s even")
+        self.stride = stride
+        # tap p of the later input and tap s + p of the earlier one make sample p of a column
+        later, earlier = torch.tensor_split(conv.weight.detach(), 2, dim=2)  # (C, C', s) each
+        weight = torch.stack((earlier, later), dim=-1).permute(2, 1, 0, 3)  # (s, C', C, 2)
+        self.register_buffer("weight", weight.flatten(0, 1).unsqueeze(2).contiguous())
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().repeat(stride))
+
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """(B, C, T), and for FiLM (B, 2·C', s·T) -> (B, C', s·T)."""
+        columns = F.conv2d(x.unsqueeze(2), self.weight, self.bias, padding=(0, 1)).squeeze(2)  # (B, s·C', T + 1)
+        return interleave(columns, modulation, self.stride, self.stride // 2)  # type: ignore[no-any-return]
+
+
 def with_operators(module: nn.Module) -> nn.Module:
     """Replace what our operators compute, in place; returns the module."""
     for name, child in module.named_children():
@@ -228,4 +285,6 @@ def _replacement(module: nn.Module) -> nn.Module | None:
         return NativeSnake()
     if isinstance(module, HalfFoldedSnake):
         return NativeSnake(module.gain[:, 0])
+    if isinstance(module, nn.ConvTranspose1d) and module.stride[0] <= MOST_PHASES:
+        return NativeUpsampling(module)
     return None

@@ -18,7 +18,7 @@ VERSION = 1  # raised if an operator changes its meaning; the library has the ve
 OPERATORS = f"{DOMAIN} {VERSION}"
 
 _FLOAT = ("T", ["tensor(float)"], "float32")
-_OUTPUT = OpSchema.FormalParameter("y", "T", "like the first input, except for filters over rows")
+_OUTPUT = OpSchema.FormalParameter("y", "T", "like the first input, except for filters over rows and Interleave")
 
 
 def _register(name: str, description: str, attributes: Mapping[str, int] = {}, **inputs: str) -> None:
@@ -86,6 +86,13 @@ _register(
     weight="(R″, R', K')",
 )
 _register(
+    "Interleave",
+    "phases in order, times 1 + scale, plus the shift",
+    {"phases": 1, "trim": 0},
+    x="(B, phases·C, J), rows p·C + c for phase p of channel c",
+    modulation_="(B, 2·C, N), scales and shifts",
+)
+_register(
     "ResidualLayer",
     "a layer of the denoiser; weights in groups of six rows",
     {"dilation": 1},
@@ -127,6 +134,11 @@ def _row_filter_pair(x: Any, first: Any, weight: Any, paddings: Sequence[int]) -
     return _opset.RowFilterPair(x, first, weight, **dict(zip(names, paddings, strict=True)))
 
 
+def _interleave(x: Any, modulation: Any, phases: int, trim: int) -> Any:
+    given = (x,) if modulation is None else (x, modulation)
+    return _opset.Interleave(*given, phases=phases, trim=trim)
+
+
 def _residual_layer(state: Any, step: Any, conditioner: Any, weights: Sequence[Any], dilation: int) -> Any:
     return _opset.ResidualLayer(state, step, conditioner, *weights, dilation=dilation)
 
@@ -138,6 +150,7 @@ TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.gomin.row_filter.default: _row_filter,
     torch.ops.gomin.snake_filter.default: _snake_filter,
     torch.ops.gomin.row_filter_pair.default: _row_filter_pair,
+    torch.ops.gomin.interleave.default: _interleave,
     torch.ops.gomin.residual_layer.default: _residual_layer,
     torch.ops.gomin.modulation.default: _opset.Modulation,
 }

@@ -84,6 +84,17 @@ void filter(const gomin::Kernels& kernels) {
   }
 }
 
+void interleaved(const gomin::Kernels& kernels) {
+  const size_t phases = 1 + below(below(8) == 0 ? gomin::kMostPhases : 6), columns = 1 + length(gomin::kBlock) / phases;
+  const size_t trim = below(phases * columns / 2 + 1), samples = phases * columns - 2 * trim;
+  auto x = values(phases * columns), y = values(samples), scale = values(samples), shift = values(samples);
+  gomin::Interleaved row{x.get(), scale.get(), shift.get(), y.get(), phases, columns, trim};
+  if (below(2) == 0) row.scale = row.shift = nullptr;
+  for (size_t first = 0; first < samples; first += gomin::kBlock) {
+    kernels.interleave(row, first, samples - first < gomin::kBlock ? samples - first : gomin::kBlock);
+  }
+}
+
 void residual(const gomin::Kernels& kernels) {
   gomin::ResidualLayer layer{};
   layer.channels = 1 + below(14);
@@ -148,6 +159,7 @@ int main(int, char** arguments) {
       rows(*kernels);
       anti_aliased(*kernels);
       filter(*kernels);
+      interleaved(*kernels);
       residual(*kernels);
       chained(*kernels);
     }

@@ -214,6 +214,29 @@ def test_row_filter(library: Path, instruction_set: str, left: int, right: int) 
         np.testing.assert_array_equal(sums[1], sums[0])
 
 
+@pytest.mark.parametrize(("phases", "trim"), [(2, 1), (4, 2), (6, 3), (1, 0), (64, 70)])
+def test_interleave(library: Path, instruction_set: str, phases: int, trim: int) -> None:
+    operators = [Operator(library, "Interleave", 2, threads, phases=phases, trim=trim) for threads in (1, 2)]
+    plain = Operator(library, "Interleave", 1, phases=phases, trim=trim)
+
+    for columns in [*range(3, 201), 511, 514, 5000]:
+        x = noise(2, phases * 3, columns)
+        ordered = x.reshape(2, phases, 3, columns).transpose(0, 2, 3, 1).reshape(2, 3, -1)
+        ordered = ordered[..., trim : phases * columns - trim]
+        np.testing.assert_array_equal(plain(x), ordered, err_msg=f"{columns} columns")
+        modulation = noise(2, 6, ordered.shape[-1])
+        scale, shift = modulation.astype(np.float64).reshape(2, 2, 3, -1).transpose(1, 0, 2, 3)
+        actual = operators[0](x, modulation)
+        np.testing.assert_allclose(actual, (1 + scale) * ordered + shift, rtol=0, atol=4e-6)
+        if columns == 5000:
+            np.testing.assert_array_equal(operators[1](x, modulation), actual)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (1, 0, 3), (2, 4, 1)])
+def test_interleave_of_no_samples(library: Path, shape: tuple[int, int, int]) -> None:
+    assert Operator(library, "Interleave", 1, phases=2, trim=1)(noise(*shape)).size == 0
+
+
 def test_lengths_stay_unknown_or_keep_their_name(library: Path) -> None:
     node = helper.make_node("Snake", ["u"], ["y"], domain="gomin")
 
@@ -254,6 +277,8 @@ def test_memory_that_is_still_needed_is_not_overwritten(library: Path) -> None:
         ("RowFilter", [(1, 4, 1, 3, 9), (7, 4)], r"expected filters \(R', R, K\)"),
         ("SnakeFilter", [(1, 3, 1, 3, 9), (3, 12), (3, 12), (4, 4, 1)], r"expected x \(B, 4, 1, C, J\)"),
         ("SnakeFilter", [(1, 4, 1, 3, 9), (3, 12), (2, 12), (4, 4, 1)], r"expected up and down of shape \(C, 12\)"),
+        ("Interleave", [(1, 3)], r"expected x \(B, phases \* C, J\)"),
+        ("Interleave", [(1, 3, 9), (1, 5, 9)], r"expected a modulation \(B, 2C, N\) for y \(B, C, N\)"),
         ("RowFilterPair", [(1, 4, 1, 3, 9), (7, 4, 2), (4, 5, 2)], "the filter is for another number of rows"),
         ("RowFilterPair", [(1, 4, 1, 3, 9), (7, 4, 11), (4, 7, 2)], "the filter"),
         ("RowFilter", [(1, 4, 1, 3, 9), (2, 4, 11)], "the filter is longer than x with its padding"),
@@ -272,6 +297,22 @@ def test_wrong_shapes_are_refused(library: Path, name: str, shapes: list[tuple[i
 def test_padding_beyond_every_signal_is_refused(library: Path, paddings: dict[str, int]) -> None:
     with pytest.raises(Exception, match="gomin: a filter has more than 1048576 columns of padding"):
         Operator(library, "RowFilterPair", 3, **paddings)
+
+
+@pytest.mark.parametrize("attributes", [{"phases": 0}, {"phases": 65}, {"trim": -1}, {"trim": 2**40}])
+def test_phases_beyond_every_signal_are_refused(library: Path, attributes: dict[str, int]) -> None:
+    with pytest.raises(Exception, match="gomin Interleave: phases must be 1 to 64, trim 0 to 1048576"):
+        Operator(library, "Interleave", 1, **attributes)
+
+
+def test_samples_that_are_not_there_cannot_be_trimmed(library: Path) -> None:
+    with pytest.raises(Exception, match="gomin Interleave: x has fewer samples than are trimmed"):
+        Operator(library, "Interleave", 1, phases=3, trim=5)(noise(1, 3, 3))
+
+
+def test_phases_must_divide_the_rows(library: Path) -> None:
+    with pytest.raises(Exception, match="gomin Interleave: expected x"):
+        Operator(library, "Interleave", 1, phases=3)(noise(1, 4, 3))
 
 
 def test_an_optional_input_without_a_name_is_refused(library: Path) -> None:

@@ -18,6 +18,7 @@ from gomin_export.lowering.native import (
     NativeAntiAliasedSnake,
     NativePhasedResBlock,
     NativeSnake,
+    NativeUpsampling,
     with_operators,
 )
 from gomin_export.lowering.polyphase import PhasedResBlock, from_phases, to_phases
@@ -47,6 +48,26 @@ def test_a_block_on_phases(length: int, kernel: int) -> None:
     made = NativePhasedResBlock(PhasedResBlock(original))
 
     close(from_phases(made(to_phases(signal(length)))), original(signal(length)), 1e-11)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 6])
+@pytest.mark.parametrize("bias", [True, False])
+def test_upsampling_with_film(stride: int, bias: bool) -> None:
+    torch.manual_seed(stride)
+    conv = torch.nn.ConvTranspose1d(5, 3, 2 * stride, stride, padding=stride // 2, bias=bias).double()
+    made = NativeUpsampling(conv)
+
+    for length in (1, 2, 7):
+        x = torch.randn(2, 5, length, dtype=torch.float64)
+        scale, shift = torch.randn(2, 2, 3, stride * length, dtype=torch.float64)
+        close(made(x), conv(x))
+        close(made(x, torch.cat((scale, shift), dim=1)), (1 + scale) * conv(x) + shift)
+
+
+def test_upsampling_of_another_form_is_refused() -> None:
+    for kernel, stride, padding in [(4, 2, 0), (5, 2, 1), (6, 3, 1)]:
+        with pytest.raises(ValueError, match="expected 2s, s, s/2; s even"):
+            NativeUpsampling(torch.nn.ConvTranspose1d(5, 3, kernel, stride, padding=padding))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +126,9 @@ def test_the_graph_has_a_node_for_each(native_repository: Path) -> None:
     assert {node.op_type for node in own} >= {"Snake", "AntiAliasedSnake"}
     assert {len(node.input) for node in own} >= {1, 2, 3}  # without and with a gain, anti-aliased
     assert "resblocks.0/layers.0/SnakeFilter" in {node.name for node in own}
-    assert "Sin" not in {node.op_type for node in model.graph.node}
+    assert not {"Sin", "ConvTranspose"} & {node.op_type for node in model.graph.node}
+    # of the tiny network's two stages; FiLM's first upsampling has no modulation
+    assert {len(node.input) for node in own if node.op_type == "Interleave"} == {1, 2}
     # ONNX Runtime infers no shapes of these nodes; two sizes of one name would make it keep memory
     known = {info.name: info.type.tensor_type.shape.dim for info in model.graph.value_info}
     assert known.keys() == {node.output[0] for node in own}
