@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parent
 PACKAGE = SOURCES.parent / "clients" / "gomin_client" / "native"
 LIBRARY = "libgomin_ops.so"
 DESCRIPTION = "libgomin_ops.json"
-PARTS = ("library.cpp", "snakes.cpp", "filters.cpp", "interleave.cpp", "denoiser.cpp")  # compiled once each; kernels.cpp more often
+PARTS = ("library.cpp", "snakes.cpp", "filters.cpp", "interleave.cpp", "denoiser.cpp")  # beside kernels.cpp
 OPERATORS = "gomin 1"  # ONNX domain and its version; the next version if an operator changes its meaning
 
 # No contraction of a·b + c: a sample's value must not depend on how the compiler unrolls a loop.
