@@ -8,11 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 OURS = "gomin-triton"
 ONNXRUNTIME = "ONNX Runtime"  # the reference for "of sgemm"
@@ -98,6 +94,11 @@ def chart(results: Mapping[str, Any], path: Path) -> None:
     comparisons = [comparison for comparison in results["comparisons"] if comparison["in_chart"]]
     if not comparisons:
         return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
     heights = [len(comparison["contenders"]) + 1 for comparison in comparisons]
     size = (8, 0.34 * sum(heights))
     figure, axes = plt.subplots(

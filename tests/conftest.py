@@ -208,6 +208,20 @@ def native_repository(operator_library: OperatorLibrary, exported_once: Once) ->
 
 
 @pytest.fixture(scope="session")
+def float16_repository(exported_once: Once) -> Path:
+    """The GAN of the shared server in float16, as gomin-export places it; not to be changed by a test."""
+
+    def export(home: Path) -> None:
+        from gomin_export import pipeline
+        from gomin_export.onnx.forms import GraphOptions
+        from gomin_export.plan import ExportOptions
+
+        pipeline.export("gan", SHARED_GAN, home, ExportOptions(graph=GraphOptions("fp16")))
+
+    return exported_once("float16", export)
+
+
+@pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A real Triton server on that repository, shared by all tests that do not end it."""
     with serving(repository, tmp_path_factory.mktemp("server") / "log", UNPROBED) as running:

@@ -15,12 +15,12 @@ from benchmarks.gpu import __main__ as program
 from benchmarks.gpu import report, requirements
 from benchmarks.gpu.variants import CPU, CUDA, MODELS, SEARCHES, providers, searches, variants
 from benchmarks.gpu.worker import GpuWorker, Task, placed
-from gomin_client.contract.model import FP32, GAN_MODEL
+from gomin_client.contract.model import FP16, FP32, GAN_MODEL
 from gomin_client.contract.repository import read_config
 from gomin_client.transports.local import LocalTransport
 from gomin_export import pipeline
 from gomin_export.plan import ExportOptions
-from tests.support import GOLDEN, ROOT
+from tests.support import GOLDEN, ROOT, SHARED_GAN
 
 TENSORRT, ON_CUDA, ON_CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -160,18 +160,23 @@ def test_a_provider_that_cannot_be_loaded_is_missing(monkeypatch: pytest.MonkeyP
 @pytest.mark.server
 def test_the_program_runs_to_its_end_on_the_cpu(
     repository: Path,
-    tiny_repository: Path,
+    float16_repository: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Small networks, with a real server; without PyTorch's contenders, to save time."""
-    there = {"gan": (tiny_repository, ["*"]), "diffusion": (repository, ["*diffusion", "gomin_denoiser"])}
+    gan = ["gomin_mel", "gomin_gan", "gomin_reconstruct"]
+    there = {
+        ("gan", FP32): (repository, gan),
+        ("gan", FP16): (float16_repository, gan),
+        ("diffusion", FP32): (repository, ["*diffusion", "gomin_denoiser"]),
+    }
     export = pipeline.export
 
     def export_again(name: str, checkpoint: Path, home: Path, options: ExportOptions) -> None:
-        """In float32, by the recipe of exports that other tests use: only settings are written."""
-        source, patterns = there.pop(name, (home, [])) if options.graph.precision == FP32 else (home, [])
+        """By the recipe of exports that other tests use: only settings are written. Of the denoiser in float16, all."""
+        source, patterns = there.pop((name, options.graph.precision), (home, []))
         for model in {path for pattern in patterns for path in source.glob(pattern)}:
             shutil.copytree(model, home / model.name)
         before = {path: path.stat().st_ino for path in home.glob("*/*/model.onnx")}
@@ -180,7 +185,7 @@ def test_the_program_runs_to_its_end_on_the_cpu(
 
     monkeypatch.setattr(pipeline, "export", export_again)
     home = tmp_path / "bench"
-    checkpoints = ["--gan-ckpt", str(GOLDEN / "gan_v3.pt"), "--diffusion-ckpt", str(GOLDEN / "diffusion_small.pt")]
+    checkpoints = ["--gan-ckpt", str(SHARED_GAN), "--diffusion-ckpt", str(GOLDEN / "diffusion_small.pt")]
     options = ["--device", "cpu", "--quick", "--rounds", "1", "--seconds", "0", "--skip", "pytorch"]
 
     program.main([*options, *checkpoints, "--output", str(home)])

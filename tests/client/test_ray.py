@@ -12,15 +12,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -71,6 +69,9 @@ def expected(recordings: Path, repository: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def in_ray(recordings: Path, repository: Path) -> Path:
     """The folder in which `in_ray.py` has run."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     home = recordings.parent / "home"
     home.mkdir()
     (home / "in").symlink_to(recordings)
@@ -100,10 +101,17 @@ def in_ray(recordings: Path, repository: Path) -> Path:
     return home
 
 
+def rows_of(parquet: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(parquet).to_pylist()
+    return rows
+
+
 @pytest.mark.slow
 def test_an_actor_that_is_killed_loses_and_doubles_nothing(in_ray: Path, expected: dict[str, bytes]) -> None:
     found = json.loads((in_ray / "found.json").read_text())["kill"]
-    rows = pq.read_table(in_ray / "survived").to_pylist()
+    rows = rows_of(in_ray / "survived")
 
     assert sorted(row["number"] for row in rows) == list(range(COUNT + 1))
     assert {row["name"]: row["made"] for row in rows if not row["error"]} == expected
@@ -124,7 +132,7 @@ def test_examples(in_ray: Path, expected: dict[str, bytes]) -> None:
     }
     assert [error.endswith(BROKEN) for error in files] == [True]
 
-    rows = {row["name"]: row for row in pq.read_table(in_ray / "made").to_pylist()}
+    rows = {row["name"]: row for row in rows_of(in_ray / "made")}
     assert rows.pop("broken")["audio"] == b""
     assert rows.keys() == expected.keys()
     for name, row in rows.items():
@@ -367,16 +375,22 @@ def test_options_that_make_no_sense(options: dict[str, Any], problem: str, mock:
         Reconstructor(mock, **options)
 
 
+def data_frame() -> object:
+    import pandas as pd
+
+    return pd.DataFrame({"bytes": [b""]})
+
+
 @pytest.mark.parametrize(
     ("batch", "problem"),
     [
-        ({"audio": objects(b"")}, "there is no column 'bytes'; there are 'audio'"),
-        (pd.DataFrame({"bytes": [b""]}), "a batch is a DataFrame: expected a dict; leave out `batch_format`"),
+        (lambda: {"audio": objects(b"")}, "there is no column 'bytes'; there are 'audio'"),
+        (data_frame, "a batch is a DataFrame: expected a dict; leave out `batch_format`"),
     ],
 )
-def test_batches_of_another_form(batch: Any, problem: str) -> None:
+def test_batches_of_another_form(batch: Callable[[], Any], problem: str) -> None:
     with pytest.raises(GominError, match=problem):
-        Analyzer()(batch)
+        Analyzer()(batch())
 
 
 def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tests.conftest import Once
-from tests.support import SHARED_GAN
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
@@ -31,17 +30,3 @@ def repository_for_cpus(exported_once: Once) -> Path:
         assert "already there" not in exported.stderr
 
     return exported_once("cpu", export)
-
-
-@pytest.fixture(scope="session")
-def float16_repository(exported_once: Once) -> Path:
-    """The GAN of the shared server in float16, as gomin-export places it; not to be changed by a test."""
-
-    def export(home: Path) -> None:
-        from gomin_export import pipeline
-        from gomin_export.onnx.forms import GraphOptions
-        from gomin_export.plan import ExportOptions
-
-        pipeline.export("gan", SHARED_GAN, home, ExportOptions(graph=GraphOptions("fp16")))
-
-    return exported_once("float16", export)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trustme
 
 from gomin_client import Connection, Vocoder
 from gomin_client.errors import AccessError, ServerError, UsageError
@@ -27,6 +26,8 @@ TOKEN = "open-sesame"
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Authority, server and client certificates as PEM files."""
+    import trustme
+
     home = tmp_path_factory.mktemp("pki")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(home / "ca.pem")

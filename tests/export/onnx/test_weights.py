@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from gomin_client import Vocoder
 from gomin_client.cli.main import app as client
 from gomin_export import pipeline
 from gomin_export.cli import app
 from gomin_export.onnx import export as onnx_export
+from tests.export.placing import use_model
 from tests.support import GOLDEN, assert_fails, invoke, serving
 
 pytestmark = pytest.mark.long
@@ -25,38 +22,15 @@ pytestmark = pytest.mark.long
 CHECKPOINT = GOLDEN / "gan_v3.pt"
 
 
-@dataclass(frozen=True)
-class Traced:
-    """What torch's exporter made of a network."""
-
-    model_proto: onnx.ModelProto
-
-
 @pytest.fixture(scope="module")
-def large_and_traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Traced]:
-    """A repository with the tiny GAN, taken for a large one, and its model before it was written."""
+def large(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the tiny GAN, whose graph is written as that of a large model."""
     home = tmp_path_factory.mktemp("large") / "models"
-    trace = torch.onnx.export
-    made = []
-
-    def noted(*args: Any, **kwargs: Any) -> Traced:
-        program = trace(*args, **kwargs)
-        assert program is not None
-        traced = Traced(program.model_proto)
-        made.append(copy.deepcopy(traced))
-        return traced
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "MOST_WEIGHTS_INSIDE", 100_000)
-        patch.setattr("torch.onnx.export", noted)
+        use_model(patch, tiny_repository / "gomin_gan/1/model.onnx")
         pipeline.export("gan", CHECKPOINT, home)
-    (traced,) = made
-    return home, traced
-
-
-@pytest.fixture
-def large(large_and_traced: tuple[Path, Traced]) -> Path:
-    return large_and_traced[0]
+    return home
 
 
 @pytest.mark.server
@@ -83,11 +57,10 @@ def test_answers_are_those_of_a_single_file(large: Path, tiny_repository: Path, 
 
 
 def test_the_same_again_is_a_no_op(
-    large_and_traced: tuple[Path, Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: Path, tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the current directory has a file of that name."""
-    large, traced = large_and_traced
-    monkeypatch.setattr("torch.onnx.export", lambda *_, **__: traced)
+    use_model(monkeypatch, tiny_repository / "gomin_gan/1/model.onnx")
     monkeypatch.setattr(onnx_export, "MOST_WEIGHTS_INSIDE", 100_000)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx.data").write_text("of something else")
