@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import ROOT
 
-SANITIZED = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+SANITIZED = ["-std=c++17", "-O0", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 SECONDS = "1"
 
 

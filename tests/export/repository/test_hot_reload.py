@@ -26,6 +26,7 @@ from tests.support import GOLDEN, RunningServer, invoke, serving
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 RELOAD_TIMEOUT_S = 300
+INTERVAL_S = 0.1  # between requests: much shorter than the loading of a model
 RECORDING = np.random.default_rng(2).uniform(-0.5, 0.5, (1, 1, 700)).astype(np.float32)
 
 
@@ -70,7 +71,7 @@ class Traffic:
             if not np.allclose(audio, self._expected[version], rtol=0, atol=1e-5):
                 self.failures.append(f"version {version} answered something else")
             self.answers[version] += 1
-            time.sleep(0.02)  # leave the exporter something of the processor
+            time.sleep(INTERVAL_S)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + RELOAD_TIMEOUT_S
@@ -113,7 +114,7 @@ class EnsembleTraffic:
                 self.answers[same.index(True)] += 1
             else:
                 self.failures.append("answered something else")
-            time.sleep(0.02)
+            time.sleep(INTERVAL_S)
 
     def __enter__(self) -> "EnsembleTraffic":
         self._thread.start()
