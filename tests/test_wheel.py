@@ -11,11 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from gomin_export.networks import DiffusionWrapper
+from gomin_export.cli import app
 from tests.pythons import SUPPORTED, constraints
-from tests.support import BIN, EXAMPLES, GOLDEN, RunningServer, assert_fails, environment, interpreter, run
+from tests.support import (
+    BIN,
+    EXAMPLES,
+    GOLDEN,
+    ROOT,
+    RunningServer,
+    assert_fails,
+    environment,
+    interpreter,
+    invoke,
+    run,
+)
 
 MOST_MB = 160
 EXTRA = r"pip install 'gomin-triton\[{}\]'"
@@ -168,18 +178,43 @@ def test_the_clients_size(python_of: Callable[[str], Path], site: Path) -> None:
     assert sum(path.stat().st_size for path in files if path.is_file()) <= MOST_MB * 1e6
 
 
-def test_an_export(site: Path, tmp_path: Path) -> None:
+def test_an_export(site: Path, tiny_repository: Path, tmp_path: Path) -> None:
+    """It is the one that the source tree makes in another process, which takes it for its own."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    checkpoint = tmp_path / "tiny.pt"
-    torch.save(DiffusionWrapper(8, 2, 8, 2).state_dict(), checkpoint)
-    arguments = ("-c", PROGRAM, str(site), "gomin_export.cli", "diffusion", "--ckpt", checkpoint)
+    arguments = ("gan", "--ckpt", GOLDEN / "gan_v3.pt", "--repository", tmp_path / "models")
+    program = ("-c", PROGRAM, str(site), "gomin_export.cli")
 
-    result = run("python", *arguments, cwd=elsewhere, env={"PYTHONPATH": str(site), "PATH": str(BIN)})
+    first = run("python", *program, *arguments, cwd=elsewhere, env={"PYTHONPATH": str(site), "PATH": str(BIN)})
+    model = tmp_path / "models/gomin_gan/1/model.onnx"
+    before = model.stat().st_mtime_ns
+    second = invoke(app, *arguments)
 
-    assert result.returncode == 0, result.stderr
-    models = ("gomin_mel", "gomin_denoiser", "gomin_diffusion", "gomin_reconstruct_diffusion")
-    assert result.stdout.split() == [f"model_repository/{model}/1" for model in models]
-    assert (elsewhere / "model_repository/gomin_diffusion/1/sampling/jobs.py").is_file()
-    assert "gomin_diffusion: 1 of 1 cases passed" in result.stderr
-    assert (site / "gomin_server/backends/onnxruntime/model.py").is_file()
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert model.read_bytes() == (tiny_repository / "gomin_gan/1/model.onnx").read_bytes()
+    assert "version 1 was made by the same recipe" in second.stderr
+    models = ("gomin_mel", "gomin_gan", "gomin_reconstruct")
+    assert second.stdout.split() == first.stdout.split() == [f"{tmp_path}/models/{name}/1" for name in models]
+    assert model.stat().st_mtime_ns == before
+    said, repeated = first.stderr.splitlines(), second.stderr.splitlines()
+    for name, reference in (("gomin_mel", "librosa"), ("gomin_gan", "PyTorch")):
+        start, end = (said.index(line) for line in said if line.startswith((f"comparing {name} ", f"{name}: ")))
+        assert said[start] == f"comparing {name} with {reference}"
+        table = said[start + 1 : end + 1]  # before the next model is exported; the same is printed from the record
+        assert len(table) > 20
+        first_line = repeated.index(table[0])
+        assert repeated[first_line : first_line + len(table)] == table
+    assert [path.name for path in model.parent.parent.iterdir() if path.is_dir()] == ["1"]
+    assert [path.name for path in elsewhere.iterdir()] == []
+
+
+@pytest.mark.parametrize("home", ["gomin_export/templates", "clients/gomin_client/sampling", "gomin_server/backends"])
+def test_what_is_placed_beside_a_model_is_in_the_wheel(home: str, site: Path) -> None:
+    """Triton's models and configurations, the sampling chains, and the backend without a build of its own."""
+    placed = {path.relative_to(ROOT) for path in (ROOT / home).rglob("*") if path.is_file()}
+    files = [path for path in placed if "__pycache__" not in path.parts]
+
+    assert files
+    for file in files:
+        inside = site / file.relative_to("clients") if file.parts[0] == "clients" else site / file
+        assert inside.read_bytes() == (ROOT / file).read_bytes(), file

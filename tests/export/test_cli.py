@@ -24,31 +24,6 @@ def test_a_failure_ends_with_status_4(tmp_path: Path, repository: Path) -> None:
     assert result.stdout == ""
 
 
-def test_exports_are_identical_and_the_second_is_a_no_op(tiny_repository: Path, tmp_path: Path) -> None:
-    home = tmp_path / "models"
-    arguments = ("gan", "--ckpt", CHECKPOINT, "--repository", home)
-    first = run("gomin-export", *arguments)  # in a process of its own
-    model = home / "gomin_gan/1/model.onnx"
-    before = model.stat().st_mtime_ns
-
-    second = invoke(app, *arguments)
-
-    assert first.returncode == second.returncode == 0, second.stderr
-    assert model.read_bytes() == (tiny_repository / "gomin_gan/1/model.onnx").read_bytes()
-    assert "version 1 was made by the same recipe" in second.stderr
-    assert second.stdout == first.stdout == f"{home}/gomin_mel/1\n{home}/gomin_gan/1\n{home}/gomin_reconstruct/1\n"
-    assert model.stat().st_mtime_ns == before
-    said, repeated = first.stderr.splitlines(), second.stderr.splitlines()
-    for name, reference in (("gomin_mel", "librosa"), ("gomin_gan", "PyTorch")):
-        start, end = (said.index(line) for line in said if line.startswith((f"comparing {name} ", f"{name}: ")))
-        assert said[start] == f"comparing {name} with {reference}"
-        table = said[start + 1 : end + 1]  # before the next model is exported; the same is printed from the record
-        assert len(table) > 20
-        first_line = repeated.index(table[0])
-        assert repeated[first_line : first_line + len(table)] == table
-    assert [path.name for path in (home / "gomin_gan").iterdir() if path.is_dir()] == ["1"]
-
-
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
