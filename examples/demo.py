@@ -45,6 +45,7 @@ PORTS = {"HTTP": 8000, "gRPC": 8001, "metrics": 8002, "gateway": 8080}
 READY_TIMEOUT_S = 300
 GAN, DIFFUSION = "gan", "diffusion"
 SEED = 1  # of the diffusion model's noise, so that every run makes the same sound
+EXPORT_OPTIONS = {GAN: (), DIFFUSION: ("--stream",)}  # the page shows each step of a chain
 CHAINS = {"diffusion": {}, "diffusion_fast": {"sampler": "fast"}}  # folder → options of the client
 
 
@@ -98,8 +99,8 @@ class Demo:
         """Export all checkpoints at the same time, and print what the first one prints, then the next."""
         step("1. Export to ONNX, and compare ONNX Runtime with PyTorch")
         commands = [
-            ["gomin-export", each.kind, "--ckpt", each.path, "--repository", str(self.repository)]
-            for each in self.checkpoints
+            ["gomin-export", kind, "--ckpt", path, "--repository", str(self.repository), *EXPORT_OPTIONS[kind]]
+            for kind, path in ((each.kind, each.path) for each in self.checkpoints)
         ]
         with ExitStack() as stack:
             for number, command in enumerate(commands):
@@ -244,12 +245,13 @@ class Demo:
         kind = self.checkpoints[0].kind
         http, grpc, metrics, gateway = (self.ports[name] for name in PORTS)
         url = self.url
+        export = " ".join(("gomin-export", kind, "--ckpt YOURS --repository model_repository", *EXPORT_OPTIONS[kind]))
         activate = Path(os.path.relpath(BIN)) if ROOT in BIN.parents else BIN
         server = f"gomin-server --model-repository model_repository --http-port {http} --grpc-port {grpc}"
         return (
             f"\nNext, with a {kind} checkpoint of your own in place of YOURS{when}:\n"
             f"\n    . {activate}/activate"
-            f"\n    gomin-export {kind} --ckpt YOURS --repository model_repository"
+            f"\n    {export}"
             f"\n    {server} --metrics-port {metrics} &"
             f"\n    gomin-gateway --url {url} --port {gateway} &"
             f"\n    gomin-client reconstruct {self.shortest} -o yours.wav --model {kind} --url {url} --wait 60"

@@ -115,7 +115,8 @@ def verify(
 
     The reference is the cases that the export recorded in the repository, or PyTorch itself (--ckpt). Exit status 4 if
     a model is another one, has a newer version or another precision, or gives other outputs. Exit status 3 if nothing
-    differs, but the server has not loaded a model or its version.
+    differs, but the server has not loaded a model or its version. Of gomin_diffusion_stream, only contract and
+    checkpoint are compared over HTTP, since its outputs need a gRPC stream.
 
     Examples:
 
@@ -150,6 +151,8 @@ def verify(
             reports.append(verify(target, name, expected, directory, (lambda _: None) if as_json else typer.echo))
     if as_json:
         typer.echo(json.dumps([report.to_dict() for report in reports], indent=2, ensure_ascii=False))
+    if not any(report.outcomes for report in reports):
+        raise UsageError(f"{url}: {reports[0].model}: {reports[0].facts['note']}")
     failed = [report for report in reports if report.failed]
     if failed:
         raise _verdict(str(url or home), failed, len(reports), on_server=directory is None)

@@ -157,7 +157,7 @@ class Table:
     def __init__(self, tolerance: Tolerance, names: Sequence[str]) -> None:
         """Args: names: of all cases."""
         self._tolerance = tolerance
-        self._width = max(map(len, names))
+        self._width = max(map(len, names), default=0)
 
     def head(self, model: str, reference: str) -> list[str]:
         """The lines above the rows.
@@ -243,7 +243,7 @@ class Report:
     def conclusion(self) -> list[str]:
         """What follows the rows of the table."""
         note = [f"{self.model}: {self.facts['note']}"] if "note" in self.facts else []
-        return [f"{self.model}: {self.summary}", *note]
+        return [*([f"{self.model}: {self.summary}"] if self.outcomes else []), *note]
 
     def require(self, consequence: str) -> None:
         """Raise an error if a case failed.
@@ -267,7 +267,7 @@ class Report:
         """The report as JSON values. JSON has neither NaN nor infinity: both become null."""
         return {
             "model": self.model,
-            "passed": not self.failed,
+            "passed": not self.failed if self.outcomes else None,
             **self.facts,
             "tolerance": {
                 "atol": self.tolerance.atol,

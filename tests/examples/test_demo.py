@@ -136,6 +136,7 @@ def test_the_whole_demo_in_a_terminal(tiny_repository: Path, tmp_path: Path) -> 
     assert running(str(home), f"--port {address[-5:-1]}") == []
     assert terminal.text.count("ended with status 0") == 2, terminal.text
     assert "largest difference: 0 steps" in text or "largest difference: 1 steps" in text
+    assert "gomin_diffusion_stream version 1: 1 of 1 cases passed" in text  # the page shows its steps
     names = {path.stem for path in EXAMPLES}
     assert {path.stem for path in (home / "gan").iterdir()} == names
     shortest = min(EXAMPLES, key=lambda path: soundfile.info(path).duration)

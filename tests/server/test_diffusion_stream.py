@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -162,3 +163,23 @@ def test_info_and_verify_know_it(server: RunningServer, streaming: Path) -> None
     assert "it sends several answers, over a gRPC stream only" in described.stdout
     assert verified.returncode == 0, verified.stderr
     assert f"{DIFFUSION_STREAM_MODEL} version 1: 1 of 1 cases passed" in verified.stdout
+
+
+@pytest.mark.server
+def test_verify_over_http_compares_all_but_its_outputs(server: RunningServer, streaming: Path, tmp_path: Path) -> None:
+    shutil.copytree(streaming, tmp_path / "other")
+    report = tmp_path / "other" / DIFFUSION_STREAM_MODEL / "1/parity.json"
+    report.write_text(re.sub('(checkpoint_sha256": ")....', r"\g<1>0000", report.read_text()))
+
+    verified = invoke(export, "verify", "--url", server.http, "--repository", streaming)
+    alone, other = (
+        invoke(export, "verify", "--url", server.http, "--repository", home, "--model", DIFFUSION_STREAM_MODEL)
+        for home in (streaming, tmp_path / "other")
+    )
+
+    assert verified.returncode == 0, verified.stderr
+    assert f"{DIFFUSION_MODEL} version 1: 1 of 1 cases passed" in verified.stdout
+    words = "its outputs were not compared: it sends several answers, which needs grpc:// or local:"
+    assert f"{DIFFUSION_STREAM_MODEL} version 1: {words}\n" in verified.stdout
+    assert_fails(alone, 2, words)
+    assert_fails(other, 4, f"{DIFFUSION_STREAM_MODEL} version 1: checkpoint_sha256: is ")

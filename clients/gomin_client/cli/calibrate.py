@@ -63,7 +63,7 @@ def calibrate(
     recordings = calibration.find_recordings(inputs)
     with model.open() as opened:
         opened.check_seed(seed)
-        config = choice.config(opened)
+        configs = choice.configs(opened)
         schedule, timesteps = _trained(opened)
         chains = grid.chains(schedule, timesteps, search.steps())
         starts = search.starts(chains)
@@ -85,15 +85,16 @@ def calibrate(
         chains += [one.chain for one in searches if one.chain not in chains]
     results = summarize(file.measured(chains, recordings))
     chosen: ChainResult | None = None
-    applied = False
+    applied: list[Path] = []
     if not report.as_json:
         for line in table(results).splitlines():
             echo(line)
     try:
         chosen = choice.choose(results, chains[0])
-        if chosen is not None and config is not None:
-            write_default_chain(config, chosen.chain)
-            applied = True
+        if chosen is not None:
+            for config in configs:
+                write_default_chain(config, chosen.chain)
+                applied.append(config)
     finally:  # a choice that fails leaves the measurements as they are
         if report.plot is not None:
             calibration_plot.save(report.plot, results, chosen)
@@ -105,11 +106,11 @@ def calibrate(
                 "chains": [one.to_dict() for one in results],
                 "searches": [one.to_dict() for one in searches],
                 "chosen": chosen and chosen.to_dict(),
-                "applied": str(config) if applied else None,
+                "applied": [str(config) for config in applied],
             }
             typer.echo(to_json(facts))
     if not report.as_json:
-        _print_choice(chosen, config if applied else None, report.plot)
+        _print_choice(chosen, applied, report.plot)
 
 
 def _trained(model: PinnedModel) -> tuple[str, int]:
@@ -190,12 +191,12 @@ def _search(
     return found
 
 
-def _print_choice(chosen: ChainResult | None, config: Path | None, plot: Path | None) -> None:
+def _print_choice(chosen: ChainResult | None, configs: Sequence[Path], plot: Path | None) -> None:
     if plot is not None:
         echo(str(plot))
     if chosen is not None:
         options = " ".join(f"--{name} {value}" for name, value in chosen.chain.to_parameters().items())
         speed, to_full = f"{chosen.times_real_time:.2f} × real time", f"{chosen.to_full_db:.3f} dB from the full chain"
         echo(f"chosen: {chosen.name}, {speed}, {to_full}: {options}")
-    if config is not None:
+    for config in configs:
         echo(f"{config}: has this default chain now; a running server uses it once it loads the model again")

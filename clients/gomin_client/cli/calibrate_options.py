@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -195,20 +195,20 @@ class ChoiceOptions:
         if self.within is not None:
             _share(self.within)
 
-    def config(self, model: PinnedModel) -> Path | None:
-        """The config.pbtxt that --apply will write; None without --apply.
+    def configs(self, model: PinnedModel) -> list[Path]:
+        """The config.pbtxt files that --apply will write: of the model, and of its twin that streams; [] without it.
 
         Raises:
             UsageError: the repository does not have the model, or another one of that name.
             FileError, ContractError: the file cannot be changed; see `with_default_chain`.
         """
-        from gomin_client.contract.model import ModelContract
+        from gomin_client.contract.model import DIFFUSION_STREAM, ModelContract
         from gomin_client.contract.repository import CONFIG, read_config
         from gomin_client.sampling.settings import SamplerSettings
         from gomin_client.tools.default_chain import with_default_chain
 
         if self.apply is None:
-            return None
+            return []
         config = self.apply / model.model / CONFIG
         if not config.is_file():
             raise UsageError(
@@ -220,8 +220,15 @@ class ChoiceOptions:
                 f"--apply {self.apply}: its {model.model} is not version {model.version} at {model.url}, which is "
                 "measured: give the repository that is served there"
             )
-        with_default_chain(config, model.sampling or SamplerSettings())  # before hours of work, not after
-        return config
+        twin = self.apply / f"{model.model}_stream" / CONFIG
+        configs = [config]
+        if twin.is_file():
+            own = replace(there, kind=DIFFUSION_STREAM)
+            if own.same_model(ModelContract.from_parameters(twin.parent.name, read_config(twin)), model.version):
+                configs.append(twin)
+        for each in configs:
+            with_default_chain(each, model.sampling or SamplerSettings())  # before hours of work, not after
+        return configs
 
     def choose(self, results: Sequence[ChainResult], full: SamplerSettings) -> ChainResult | None:
         """The chosen chain; None without --rtf-target and --within.

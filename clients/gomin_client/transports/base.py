@@ -62,6 +62,11 @@ class Transport(Protocol):
         """Number of servers that may be called."""
         return 1
 
+    @property
+    def can_stream(self) -> bool:
+        """Whether it can receive several answers to one request; see `infer_stream`."""
+        return False
+
     def server(self) -> ServerInfo | None:
         """The program that runs the models; of several servers, of one that answers. None if it is not known.
 

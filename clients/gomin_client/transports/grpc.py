@@ -163,6 +163,11 @@ class GrpcTransport(TritonTransport):
             model, tuple(sorted(versions)), first.parameters, min(info.max_batch_size for _, info in found)
         )
 
+    @property
+    def can_stream(self) -> bool:
+        """See `Transport.can_stream`."""
+        return True
+
     def infer(
         self,
         model: str,

@@ -123,6 +123,11 @@ class LocalTransport(Transport):
         """See `Transport.server`."""
         return ServerInfo("onnxruntime", str(self._onnxruntime.__version__))
 
+    @property
+    def can_stream(self) -> bool:
+        """See `Transport.can_stream`."""
+        return True
+
     def models(self) -> list[str]:
         """See `Transport.models`."""
         if not self._repository.is_dir():

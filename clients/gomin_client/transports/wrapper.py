@@ -28,6 +28,11 @@ class TransportWrapper(Transport):
         """See `Transport.servers`."""
         return self._inner.servers
 
+    @property
+    def can_stream(self) -> bool:
+        """See `Transport.can_stream`."""
+        return self._inner.can_stream
+
     def server(self) -> ServerInfo | None:
         """See `Transport.server`."""
         return self._inner.server()

@@ -33,7 +33,15 @@ def home(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in").mkdir()
     soundfile.write(folder / "in" / "a.wav", noise(0), RATE)
     shutil.copytree(repository, folder / "models")
+    (folder / "models/gomin_diffusion_stream").mkdir()
+    config = (folder / "models/gomin_diffusion/config.pbtxt").read_text()
+    (folder / "models/gomin_diffusion_stream/config.pbtxt").write_text(config_of_twin(config))
     return folder
+
+
+def config_of_twin(config: str) -> str:
+    """The config of gomin_diffusion_stream, with the settings and the default chain of gomin_diffusion's."""
+    return config.replace('kind" value: { string_value: "diffusion"', 'kind" value: { string_value: "diffusion_stream"')
 
 
 def interrupted_after(measurements: int) -> Callable[..., Iterator[calibration.Measurement]]:
@@ -79,7 +87,9 @@ def test_a_grid_is_measured_and_the_choice_applied(
     assert told["chosen"] == nearest != full
     assert (home / "p.png").read_bytes().startswith(b"\x89PNG")
 
-    assert told["applied"] == str(home / "models/gomin_diffusion/config.pbtxt")
+    configs = [home / "models" / model / "config.pbtxt" for model in ("gomin_diffusion", "gomin_diffusion_stream")]
+    assert told["applied"] == [str(config) for config in configs]
+    assert config_of_twin(configs[0].read_text()) == configs[1].read_text()
     default = invoke(app, "info", "--url", f"local:{home / 'models'}", "--json")
     (model,) = (one for one in json.loads(default.stdout)["models"] if one["name"] == "gomin_diffusion")
     written = {name: value for name, value in model["sampling"]["default"].items() if value is not None}
@@ -207,6 +217,12 @@ def test_it_applies_to_the_repository_that_is_served_only(home: Path, repository
     text = (repository / "gomin_diffusion" / "config.pbtxt").read_text()
     config.write_text(re.sub('(checkpoint_sha256.1" value: { string_value: ")....', r"\g<1>0000", text))
     assert_fails(calibrate(home, *command), 2, "its gomin_diffusion is not version 1 at local:")
-    config.write_text(text.replace('key: "gomin.steps"', 'key:  "gomin.steps"'))
+    in_other_lines = text.replace('key: "gomin.steps"', 'key:  "gomin.steps"')
+    config.write_text(in_other_lines)
     assert_fails(calibrate(home, *command), 1, "the default chain is not in the lines that gomin-export writes")
+    config.write_text(text)
+    twin = tmp_path / "gomin_diffusion_stream" / "config.pbtxt"
+    twin.parent.mkdir()
+    twin.write_text(config_of_twin(in_other_lines))
+    assert_fails(calibrate(home, *command), 1, f"{twin}: the default chain is not in the lines that gomin-export")
     assert not (tmp_path / "m.jsonl").exists()

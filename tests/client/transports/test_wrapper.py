@@ -15,6 +15,10 @@ from gomin_client.transports.wrapper import TransportWrapper
 class Inner(MockTransport):
     """A transport that differs from the protocol's defaults in everything."""
 
+    @property
+    def can_stream(self) -> bool:
+        return True
+
     def server(self) -> ServerInfo:
         return ServerInfo("triton", "2.51.0")
 
@@ -29,6 +33,7 @@ def test_every_call_is_passed_on() -> None:
     mel = np.ones((1, 128, 3), np.float32)
 
     assert (wrapper.url, wrapper.servers, wrapper.server()) == ("mock:", 3, inner.server())
+    assert wrapper.can_stream
     assert wrapper.models() == ["m"]
     assert wrapper.describe("m") == inner.describe("m")
     np.testing.assert_array_equal(wrapper.infer("m", 1, {"mel": mel}, 5.0, {"steps": 6})["audio"], 2 * mel)
