@@ -12,7 +12,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,8 +194,8 @@ def chains(transports: Mapping[str, Transport], pids: Sequence[int], rounds: int
     return lines
 
 
-def measure(repository: Path, log: Path, count: int, rounds: int) -> list[str]:
-    """All tables, as Markdown.
+def measure(repository: Path, log: Path, count: int, rounds: int) -> Iterator[list[str]]:
+    """All tables, as Markdown, each as soon as it is measured.
 
     Args:
         repository: with the GAN and the diffusion model.
@@ -207,13 +207,10 @@ def measure(repository: Path, log: Path, count: int, rounds: int) -> list[str]:
         server = stack.enter_context(serving(repository, log, UNPROBED))
         urls = {"in-process": f"local:{repository}", "gRPC": server.grpc, "HTTP": server.http}
         transports = {name: stack.enter_context(connect(url)) for name, url in urls.items()}
-        tables = (
-            windows(transports, count),
-            first_sounds(transports, count),
-            questions(transports, count),
-            chains({name: transports[name] for name in ("in-process", "gRPC")}, processes(server), rounds),
-        )
-        return "\n\n".join("\n".join(table) for table in tables).splitlines()
+        yield windows(transports, count)
+        yield first_sounds(transports, count)
+        yield questions(transports, count)
+        yield chains({name: transports[name] for name in ("in-process", "gRPC")}, processes(server), rounds)
 
 
 def main() -> None:
@@ -232,7 +229,8 @@ def main() -> None:
                 exported = run("gomin-export", kind, "--ckpt", checkpoint, "--repository", repository)
                 if exported.returncode:
                     raise SystemExit(exported.stderr)
-        print("\n".join(measure(repository, home / "log", chosen.requests, chosen.rounds)))
+        for table in measure(repository, home / "log", chosen.requests, chosen.rounds):
+            print("\n".join(table), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":
