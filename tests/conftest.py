@@ -152,6 +152,28 @@ def tiny_repository(exported_once: Once) -> Path:
     return exported_once("tiny", export)
 
 
+@pytest.fixture(scope="session")
+def streaming(exported_once: Once) -> Path:
+    """A tiny diffusion model whose repository has the model that streams its steps; not to be changed by a test."""
+
+    def export(home: Path) -> None:
+        import torch
+
+        from gomin_client.sampling.settings import SamplerSettings
+        from gomin_export import pipeline
+        from gomin_export.networks import DiffusionWrapper
+        from gomin_export.plan import ExportOptions
+        from gomin_export.repository.config import Deployment
+
+        torch.manual_seed(0)
+        checkpoint = home.with_name("tiny.pt")
+        torch.save(DiffusionWrapper(32, 2, 8, 2).state_dict(), checkpoint)
+        deployment = Deployment(sampling=SamplerSettings(sampler="ddim", steps=5), tile_frames=10)
+        pipeline.export("diffusion", checkpoint, home, ExportOptions(deployment=deployment, stream=True))
+
+    return exported_once("streaming", export)
+
+
 # A server starts a helper process for each model: few models start sooner.
 
 

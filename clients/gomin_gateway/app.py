@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from gomin_client.errors import GominError
-from gomin_gateway import problems, schema, swagger, tasks
+from gomin_gateway import problems, schema, steps, swagger, tasks
 from gomin_gateway.access import AccessLog, check_key, record_of
 from gomin_gateway.answers import Answer
 from gomin_gateway.live import Live
@@ -30,8 +30,10 @@ from gomin_gateway.parameters import (
     FormParameters,
     Parameters,
     ReconstructParameters,
+    ReconstructStepsParameters,
     ResampleParameters,
     SynthesizeParameters,
+    SynthesizeStepsParameters,
     message_of,
     names_of,
 )
@@ -44,6 +46,8 @@ _PARAMETERS: dict[str, type[Parameters]] = {
     "/v1/synthesize": SynthesizeParameters,
     "/v1/analyze": AnalyzeParameters,
     "/v1/resample": ResampleParameters,
+    "/v1/reconstruct/steps": ReconstructStepsParameters,
+    "/v1/synthesize/steps": SynthesizeStepsParameters,
 }
 
 
@@ -70,6 +74,7 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
         responses=schema.problems_of("internal"),
     )
     _add_tasks(app, service)
+    _add_steps(app, service)
     _add_reports(app, service)
     live = Live(service, origins)
 
@@ -114,9 +119,12 @@ def _key_check(service: Service) -> list[Any]:
     return [Security(_KeyCheck(service.keys))] if service.keys else []
 
 
+_RECORDING = schema.file_body("A recording in any format that gomin-client reads.")
+_MEL = schema.file_body("A .npy or .npz mel file, as gomin-client writes it.")
+
+
 def _add_tasks(app: FastAPI, service: Service) -> None:
     post = partial(app.post, tags=["audio"], dependencies=_key_check(service), response_class=Response)
-    recording = schema.file_body("A recording in any format that gomin-client reads.")
 
     def form(request: Request, parameters: FormParameters) -> Representation:
         accept = request.headers.get("accept", "")
@@ -126,7 +134,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
         "/v1/reconstruct",
         summary="A recording → mel → audio",
         responses=schema.audio_responses(),
-        openapi_extra=recording,
+        openapi_extra=_RECORDING,
     )
     async def reconstruct(request: Request, parameters: Annotated[ReconstructParameters, Query()]) -> Response:
         chosen = form(request, parameters)
@@ -136,7 +144,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
         "/v1/synthesize",
         summary="Mel → audio",
         responses=schema.audio_responses(),
-        openapi_extra=schema.file_body("A .npy or .npz mel file, as gomin-client writes it."),
+        openapi_extra=_MEL,
     )
     async def synthesize(request: Request, parameters: Annotated[SynthesizeParameters, Query()]) -> Response:
         chosen = form(request, parameters)
@@ -147,7 +155,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
         "/v1/analyze",
         summary="A recording → mel",
         responses=schema.mel_responses(),
-        openapi_extra=recording,
+        openapi_extra=_RECORDING,
     )
     async def analyze(parameters: Annotated[AnalyzeParameters, Query()]) -> Response:
         return Answer(service, partial(tasks.analyze, parameters=parameters))
@@ -156,11 +164,36 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
         "/v1/resample",
         summary="A recording → audio at the model's sample rate, as the model's mel is made from it",
         responses=schema.audio_responses(),
-        openapi_extra=recording,
+        openapi_extra=_RECORDING,
     )
     async def resample(request: Request, parameters: Annotated[ResampleParameters, Query()]) -> Response:
         chosen = form(request, parameters)
         return Answer(service, partial(tasks.resample, parameters=parameters, form=chosen))
+
+
+def _add_steps(app: FastAPI, service: Service) -> None:
+    post = partial(app.post, tags=["steps"], dependencies=_key_check(service), response_class=Response)
+
+    @post(
+        "/v1/reconstruct/steps",
+        summary="A recording → mel → what each step of a diffusion model predicts, a line of JSON for each",
+        responses=schema.steps_responses(),
+        openapi_extra=_RECORDING,
+    )
+    async def reconstruct(parameters: Annotated[ReconstructStepsParameters, Query()]) -> Response:
+        form = choose(parameters.format, parameters.subtype, "", streamed=False)
+        return Answer(service, partial(steps.reconstruct, parameters=parameters, form=form))
+
+    @post(
+        "/v1/synthesize/steps",
+        summary="Mel → what each step of a diffusion model predicts, a line of JSON for each",
+        responses=schema.steps_responses(),
+        openapi_extra=_MEL,
+    )
+    async def synthesize(parameters: Annotated[SynthesizeStepsParameters, Query()]) -> Response:
+        form = choose(parameters.format, parameters.subtype, "", streamed=False)
+        parameters.reading(transpose=parameters.transpose)
+        return Answer(service, partial(steps.synthesize, parameters=parameters, form=form))
 
 
 def _add_reports(app: FastAPI, service: Service) -> None:

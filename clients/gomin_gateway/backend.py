@@ -83,9 +83,13 @@ class Backend:
         Raises:
             ServerError: the server cannot be reached or is not ready.
         """
-        described = (describe_model(self._inner.describe(name)) for name in self._inner.models())
+        names = self._inner.models()
+        described = (describe_model(self._inner.describe(name)) for name in names)
         return [
-            {name: model[name] for name in Model.model_fields}
+            {
+                "sends_steps": f"{model['name']}_stream" in names and not self.url.startswith("http"),
+                **{name: value for name, value in model.items() if name in Model.model_fields},
+            }
             for model in described
             if model.get("kind") in VOCODER_KINDS
         ]

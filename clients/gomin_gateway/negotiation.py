@@ -16,6 +16,7 @@ _MEDIA_TYPES = {
     "ogg": ("audio/ogg", "application/ogg"),
 }
 BINARY = "application/octet-stream"
+JSON_LINES = "application/x-ndjson"
 
 
 @dataclass(frozen=True)

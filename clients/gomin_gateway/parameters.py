@@ -25,8 +25,8 @@ class Parameters(BaseModel):
     version: int | None = Field(None, ge=1, le=2**63 - 1, description="Default: the newest version that is ready.")
 
 
-class VocodingParameters(Parameters):
-    """How a model makes audio; see `Vocoder`."""
+class ChainParameters(Parameters):
+    """The sampling chain of a diffusion model, its noise, and what inputs it takes; see `Vocoder`."""
 
     sampler: str | None = Field(None, description=f"Of a diffusion model: {SAMPLERS}.", max_length=50)
     steps: int | None = Field(None, ge=1, le=10_000, description="Denoiser steps, of samplers that take any number.")
@@ -38,12 +38,17 @@ class VocodingParameters(Parameters):
     seed: int | None = Field(
         None, ge=0, le=2**64 - 1, description="Seed of a diffusion model's noise. Default: a fresh one."
     )
-    window: int | None = Field(None, ge=1, le=LONGEST_WINDOW, description="Mel frames per request to the model server.")
     force: bool = Field(False, description="Accept values that are out of range.")
 
     def sampling(self) -> SamplerSettings:
         """The sampling chain."""
         return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
+
+
+class VocodingParameters(ChainParameters):
+    """How a model makes audio; see `Vocoder`."""
+
+    window: int | None = Field(None, ge=1, le=LONGEST_WINDOW, description="Mel frames per request to the model server.")
 
 
 class MelReadingParameters(BaseModel):
@@ -63,13 +68,36 @@ class MelReadingParameters(BaseModel):
         return MelReading(self.mel_convention, self.stft_norm == "window", transpose)
 
 
-class FormParameters(BaseModel):
-    """The form of the audio of an answer."""
+class MelFileParameters(MelReadingParameters):
+    """How an uploaded mel file is read."""
+
+    transpose: bool = Field(False, description="The mel is (frames, bands).")
+
+
+class ChannelParameters(BaseModel):
+    """Which channels of a recording are taken."""
+
+    channels: Literal["mono", "all"] = Field("mono", description="Mix all channels down to one, or keep every channel.")
+
+
+class TrimParameters(BaseModel):
+    """How long the audio of a recording is."""
+
+    trim: bool = Field(True, description="Cut the result to the recording's length, or keep whole frames.")
+
+
+class EncodingParameters(BaseModel):
+    """The file format of the audio of an answer."""
 
     format: str | None = Field(
         None, description=f"{', '.join(formats.names(formats.AUDIO))}. Default: by the header Accept.", max_length=20
     )
     subtype: str | None = Field(None, description=f"Encoding: {formats.subtypes_help()}.", max_length=20)
+
+
+class FormParameters(EncodingParameters):
+    """The form of the audio of an answer."""
+
     stream: bool = Field(False, description="Answer while the audio is being computed, as wav or raw samples.")
 
 
@@ -77,31 +105,38 @@ class AudioParameters(FormParameters, VocodingParameters):
     """The audio of an answer, which a model makes."""
 
 
-class ResampleParameters(FormParameters, Parameters):
+class ResampleParameters(FormParameters, ChannelParameters, Parameters):
     """Parameters of /v1/resample."""
 
-    channels: Literal["mono", "all"] = Field("mono", description="Mix all channels down to one, or keep every channel.")
     force: bool = Field(False, description="Accept audio far beyond full scale.")
 
 
-class ReconstructParameters(AudioParameters):
+class ReconstructParameters(AudioParameters, ChannelParameters, TrimParameters):
     """Parameters of /v1/reconstruct."""
 
-    trim: bool = Field(True, description="Cut the result to the recording's length, or keep whole frames.")
-    channels: Literal["mono", "all"] = Field("mono", description="Mix all channels down to one, or keep every channel.")
 
-
-class SynthesizeParameters(AudioParameters, MelReadingParameters):
+class SynthesizeParameters(AudioParameters, MelFileParameters):
     """Parameters of /v1/synthesize."""
 
-    transpose: bool = Field(False, description="The mel is (frames, bands).")
+
+class StepParameters(EncodingParameters, ChainParameters):
+    """The steps of a chain, each with its audio."""
+
+    model: str = Field("diffusion", description="diffusion, or the name of a diffusion model.", max_length=200)
 
 
-class AnalyzeParameters(Parameters):
+class ReconstructStepsParameters(StepParameters, ChannelParameters, TrimParameters):
+    """Parameters of /v1/reconstruct/steps."""
+
+
+class SynthesizeStepsParameters(StepParameters, MelFileParameters):
+    """Parameters of /v1/synthesize/steps."""
+
+
+class AnalyzeParameters(ChannelParameters, Parameters):
     """Parameters of /v1/analyze."""
 
     format: Literal["npy", "npz"] = Field("npy", description="npz has the settings of the mel, too.")
-    channels: Literal["mono", "all"] = Field("mono", description="Mix all channels down to one, or keep every channel.")
     force: bool = Field(False, description="Accept audio far beyond full scale.")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gomin_gateway.negotiation import BINARY, media_type
+from gomin_gateway.negotiation import BINARY, JSON_LINES, media_type
 from gomin_gateway.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
 
 DESCRIPTION = (
@@ -16,6 +16,15 @@ DESCRIPTION = (
 _BINARY = {"type": "string", "format": "binary"}
 _TASK_PROBLEMS = tuple(
     kind for kind in KINDS if kind not in ("internal", "not-found", "method-not-allowed", "foreign-origin")
+)
+
+
+# the properties of the line of a step
+_STEP = (
+    "step, its number, from 1",
+    "steps, their number",
+    "timestep, of the denoiser",
+    "audio, a file in base64 with what the step predicts for the end of the chain.",
 )
 
 
@@ -48,7 +57,7 @@ class Sampling(BaseModel):
 
 
 class Model(BaseModel):
-    """A model that makes audio: a part of what `gomin-client info --json` prints."""
+    """A model that makes audio: a part of what `gomin-client info --json` prints, and whether its steps can be had."""
 
     name: str
     kind: str
@@ -61,6 +70,7 @@ class Model(BaseModel):
     num_diffusion_steps: int | None
     sampling: Sampling | None
     limits: dict[str, int | None]
+    sends_steps: bool
 
 
 class Models(BaseModel):
@@ -101,6 +111,15 @@ def audio_responses() -> dict[int | str, dict[str, Any]]:
     """The responses of a request for audio."""
     types = [*(media_type(name) for name in ("wav", "flac", "mp3", "ogg")), BINARY]
     return _file_responses("The audio.", types, ("Gomin-Model", "Gomin-Seed", "Gomin-Sampling", "Gomin-Warning"))
+
+
+def steps_responses() -> dict[int | str, dict[str, Any]]:
+    """The responses of a request for the steps of a chain."""
+    types, headers = [JSON_LINES], ("Gomin-Model", "Gomin-Seed", "Gomin-Sampling", "Gomin-Warning")
+    described = "A line of JSON for each step: " + ", ".join(_STEP)
+    answers = _file_responses(described, types, headers)
+    answers[200]["content"] = {JSON_LINES: {"schema": {"type": "string"}}}
+    return answers
 
 
 def mel_responses() -> dict[int | str, dict[str, Any]]:

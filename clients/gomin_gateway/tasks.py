@@ -16,17 +16,17 @@ from gomin_client.files import mels as mel_files
 from gomin_client.files.numpy_files import NpzFile
 from gomin_client.inference.checks import MOST_CHANNELS
 from gomin_client.inference.pinned import fresh_seed
-from gomin_client.mel.features import MelConfig, Wave, mel_blocks
+from gomin_client.mel.features import Wave, mel_blocks
 from gomin_client.mel.resampling import resample_blocks
 from gomin_client.vocoder import Vocoder
 from gomin_gateway.backend import Backend
 from gomin_gateway.negotiation import BINARY, Representation
 from gomin_gateway.parameters import (
     AnalyzeParameters,
+    ChainParameters,
     ReconstructParameters,
     ResampleParameters,
     SynthesizeParameters,
-    VocodingParameters,
 )
 from gomin_gateway.problems import GoneError, ProblemError
 
@@ -77,9 +77,9 @@ class Job:
         """The uploaded file."""
         return self.directory / UPLOAD
 
-    def open(self, parameters: VocodingParameters) -> Vocoder:
+    def open(self, parameters: ChainParameters, window: int | None = None) -> Vocoder:
         """The model that makes audio; it sends no more requests once the job has ended."""
-        opened = self.backend.open(parameters.model, parameters.version, parameters.sampling(), parameters.window)
+        opened = self.backend.open(parameters.model, parameters.version, parameters.sampling(), window)
         self.model = f"{opened.model} {opened.version}"
         return opened.until(self.ended)
 
@@ -133,8 +133,8 @@ def reconstruct(job: Job, parameters: ReconstructParameters, form: Representatio
     Raises:
         GominError, ProblemError: see `Vocoder` and `Job.channels`.
     """
-    with job.open(parameters) as vocoder, audio.AudioReader(job.source) as reader:
-        seed = _seed(vocoder, parameters.seed)
+    with job.open(parameters, parameters.window) as vocoder, audio.AudioReader(job.source) as reader:
+        seed = seed_for(vocoder, parameters.seed)
         waves = vocoder.reconstruct_stream(
             job.channels(reader, parameters.channels, force=parameters.force),
             reader.rate,
@@ -149,16 +149,10 @@ def reconstruct(job: Job, parameters: ReconstructParameters, form: Representatio
 def synthesize(job: Job, parameters: SynthesizeParameters, form: Representation) -> Iterator[Head | bytes]:
     """A mel file → audio; see `reconstruct`."""
     reading = parameters.reading(transpose=parameters.transpose)
-    with job.open(parameters) as vocoder:
+    with job.open(parameters, parameters.window) as vocoder:
         config = vocoder.contract.mel
-        seed = _seed(vocoder, parameters.seed)
-        loaded = _mel_file(job, config, transpose=parameters.transpose)
-        if loaded.config is not None:
-            vocoder.contract.check_mel(vocoder.model, loaded.config)
-        items, _, frames = loaded.mel.shape
-        if items > MOST_CHANNELS:
-            raise ProblemError("unsuitable-input", f"the mel has {items} channels; at most {MOST_CHANNELS} are taken")
-        job.count(items * frames * config.hop_length / config.sample_rate)
+        seed = seed_for(vocoder, parameters.seed)
+        loaded = mel_file(job, vocoder, transpose=parameters.transpose)
         vocoder.check_mels(job.until_ended(loaded.converted(reading, config)), force=parameters.force)
         waves = vocoder.stream(
             job.until_ended(loaded.converted(reading, config)),
@@ -179,7 +173,7 @@ def analyze(job: Job, parameters: AnalyzeParameters) -> Iterator[Head | bytes]:
         channels = job.channels(reader, parameters.channels, force=parameters.force)
         resampled = resample_blocks(channels, reader.rate, config.sample_rate)
         mel_files.write_blocks(target, job.until_ended(mel_blocks(resampled, config)), config)
-        headers = {"Gomin-Model": job.model, **_warning(job, reader.warning)}
+        headers = {"Gomin-Model": job.model, **warning_header(job, reader.warning)}
     yield from _file(target, BINARY, headers)
 
 
@@ -203,13 +197,19 @@ def _audio(
     warning: Callable[[], str],
 ) -> Iterator[Head | bytes]:
     """The head and the bytes of audio that a model makes."""
+    headers = chain_headers(vocoder, seed)
+    yield from _encoded(job, job.until_ended(waves), vocoder.sample_rate, form, headers, warning, vocoder.comment(seed))
+
+
+def chain_headers(vocoder: Vocoder, seed: int | None) -> dict[str, str]:
+    """The headers about the chain and its noise; none for a model without a chain."""
     headers = {}
     if seed is not None:
         headers["Gomin-Seed"] = str(seed)
     if vocoder.sampling is not None:
         chain = vocoder.sampling.to_parameters()
         headers["Gomin-Sampling"] = ", ".join(f"{name}={value}" for name, value in chain.items())
-    yield from _encoded(job, job.until_ended(waves), vocoder.sample_rate, form, headers, warning, vocoder.comment(seed))
+    return headers
 
 
 def _encoded(
@@ -232,7 +232,7 @@ def _encoded(
         return
     target = job.directory / f"audio{form.format.extension}"
     audio.write_blocks(target, waves, rate, form.subtype, comment)
-    yield from _file(target, form.media_type, headers | _warning(job, warning()))
+    yield from _file(target, form.media_type, headers | warning_header(job, warning()))
 
 
 def _file(path: Path, media_type: str, headers: dict[str, str]) -> Iterator[Head | bytes]:
@@ -242,25 +242,28 @@ def _file(path: Path, media_type: str, headers: dict[str, str]) -> Iterator[Head
             yield block
 
 
-def _warning(job: Job, warning: str) -> dict[str, str]:
+def warning_header(job: Job, warning: str) -> dict[str, str]:
     """The header about a defect of the upload, if it has one."""
     shown = warning.replace(str(job.source), "the recording").replace(":", "", 1)
     return {"Gomin-Warning": shown} if warning else {}
 
 
-def _seed(vocoder: Vocoder, given: int | None) -> int | None:
+def seed_for(vocoder: Vocoder, given: int | None) -> int | None:
     """The seed for a model that takes one: the answer names it."""
     if given is not None:
         vocoder.check_seed(given)
     return fresh_seed() if given is None and vocoder.takes_seed else given
 
 
-def _mel_file(job: Job, config: MelConfig, *, transpose: bool) -> mel_files.MelFile:
-    """The uploaded mel.
+def mel_file(job: Job, vocoder: Vocoder, *, transpose: bool) -> mel_files.MelFile:
+    """The uploaded mel, which counts as so much audio.
 
     Raises:
-        ProblemError: it is not a numpy file, or would be inflated beyond all that is taken.
+        ProblemError: it is not a numpy file, or is longer, or has more channels, than is taken.
+        ContractError: it was made with other settings than the model's.
+        FileError: it is damaged.
     """
+    config = vocoder.contract.mel
     with job.source.open("rb") as file:
         extension = streams.numpy_extension(file.read(8))
     if not extension:
@@ -271,4 +274,11 @@ def _mel_file(job: Job, config: MelConfig, *, transpose: bool) -> mel_files.MelF
         with NpzFile(job.source) as archive:
             if archive.largest > most:
                 raise ProblemError("too-long", f"the arrays of the .npz file exceed {job.longest_s:g} s of audio")
-    return mel_files.read(job.source.rename(job.source.with_suffix(extension)), transpose=transpose)
+    loaded = mel_files.read(job.source.rename(job.source.with_suffix(extension)), transpose=transpose)
+    if loaded.config is not None:
+        vocoder.contract.check_mel(vocoder.model, loaded.config)
+    items, _, frames = loaded.mel.shape
+    if items > MOST_CHANNELS:
+        raise ProblemError("unsuitable-input", f"the mel has {items} channels; at most {MOST_CHANNELS} are taken")
+    job.count(items * frames * config.hop_length / config.sample_rate)
+    return loaded

@@ -39,6 +39,8 @@ OPERATIONS = [
     ("POST", "/v1/synthesize"),
     ("POST", "/v1/analyze"),
     ("POST", "/v1/resample"),
+    ("POST", "/v1/reconstruct/steps"),
+    ("POST", "/v1/synthesize/steps"),
     ("GET", "/v1/models"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),

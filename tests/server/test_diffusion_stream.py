@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from gomin_client import AsyncVocoder, Vocoder
 from gomin_client.cli.main import app
@@ -19,37 +19,18 @@ from gomin_client.contract.model import DENOISER_MODEL, DIFFUSION_MODEL, DIFFUSI
 from gomin_client.errors import ContractError, UnknownModelError, UsageError
 from gomin_client.sampling.base import predicted_signal, sample_steps
 from gomin_client.sampling.noise import NoiseField
-from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.transports.local import LocalTransport
 from gomin_client.transports.registry import connect
 from gomin_client.transports.statistics import settled
-from gomin_export import pipeline
 from gomin_export.cli import app as export
-from gomin_export.networks import DiffusionWrapper
-from gomin_export.plan import ExportOptions
-from gomin_export.repository.config import Deployment
-from tests.conftest import Once
+from tests.gateway.running import running
+from tests.gateway.test_problems import npy
 from tests.support import UNPROBED, RunningServer, assert_fails, invoke, serving
 
 FRAMES = 25
 MEL = np.random.default_rng(0).uniform(0, 1, (32, FRAMES)).astype(np.float32)
 SEED = 7
 CHAINS = ("ddpm", "fast", "ddim", "dpm++", "dpm++sde", "unipc")
-
-
-@pytest.fixture(scope="module")
-def streaming(exported_once: Once) -> Path:
-    """A small diffusion model whose repository has the twin."""
-
-    def make(home: Path) -> None:
-        torch.manual_seed(0)
-        home.mkdir(parents=True)
-        torch.save(DiffusionWrapper(32, 2, 8, 2).state_dict(), home / "tiny.pt")
-        deployment = Deployment(sampling=SamplerSettings(sampler="ddim", steps=5), tile_frames=10)
-        options = ExportOptions(deployment=deployment, stream=True)
-        pipeline.export("diffusion", home / "tiny.pt", home / "models", options)
-
-    return exported_once("streaming", make) / "models"
 
 
 @pytest.fixture(scope="module")
@@ -123,19 +104,42 @@ class TestStream:
             assert len(list(vocoder.synthesize_steps(MEL, SEED))) == 5
 
 
-@pytest.mark.server
-def test_a_chain_that_is_not_wanted_any_more_ends(server: RunningServer) -> None:
+@pytest.fixture
+def ended_early(server: RunningServer) -> Iterator[None]:
+    """What runs meanwhile leaves a chain of 50 long steps after its first one: the others are not computed."""
     with connect(server.grpc) as transport, Vocoder(server.grpc, "diffusion", sampler="ddpm") as vocoder:
         before = transport.statistics(DENOISER_MODEL, 1)
         assert before is not None
-        with closing(vocoder.synthesize_steps(np.tile(MEL, 40), SEED)) as steps:  # 100 tiles and more a step
-            assert next(steps).number == 1
-
+        yield
         # the next request of this single instance is answered after the chain has ended
         assert len(list(vocoder.synthesize_steps(MEL, SEED))) == 50
         after = settled(lambda: transport.statistics(DENOISER_MODEL, 1), lambda now: now is not None, within_s=60)
         assert after is not None
         assert after.requests - before.requests < 10 * 100 + 50 * 4  # and not 50 steps of the long mel
+
+
+LONG_MEL = np.tile(MEL, 40)  # 100 tiles and more a step
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("ended_early")
+def test_a_chain_that_is_not_wanted_any_more_ends(server: RunningServer) -> None:
+    with (
+        Vocoder(server.grpc, "diffusion", sampler="ddpm") as vocoder,
+        closing(vocoder.synthesize_steps(LONG_MEL, SEED)) as steps,
+    ):
+        assert next(steps).number == 1
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("ended_early")
+def test_a_caller_of_the_gateway_who_goes_away_ends_the_chain(server: RunningServer) -> None:
+    with running([server.grpc]) as gateway:
+        with closing(gateway.connect()) as connection:
+            connection.request("POST", "/v1/synthesize/steps?sampler=ddpm", npy(LONG_MEL))
+            response = connection.getresponse()
+            assert json.loads(response.readline())["step"] == 1
+        gateway.wait_until_idle()
 
 
 @pytest.mark.server

@@ -4,6 +4,9 @@
 //   original(file, model, signal)     -> {samples, rate}: mono Float32Array at the model's rate
 //   reconstruct(file, settings, model, onSamples, signal) -> {samples, rate, model, seed, sampling}; calls
 //                                     onSamples(part) while it is being computed
+//   reconstructSteps(file, settings, model, onStep, signal, keep) -> {..., step, steps}; calls onStep({step, steps,
+//                                     samples}) after each step of a chain. When the signal `keep` is aborted, the
+//                                     chain ends early, with its latest step as the result; may be missing
 //   formats                           -> [format] that `encode` writes, "wav" first; may be missing
 //   encode(samples, rate, format, model) -> Blob, an audio file of another format than WAV
 //   mel(samples, rate, model, signal) -> {values, bands, frames}: Float32Array, bands x frames, 0 to 1
@@ -20,7 +23,7 @@
 
 import { EngineError } from "./errors.js";
 import { parseNpy } from "./npy.js";
-import { encodeWav } from "./wav.js";
+import { encodeWav, parseWav } from "./wav.js";
 
 const KEY = "gomin-key";
 
@@ -56,13 +59,28 @@ export class GatewayEngine {
     const given = Object.entries(settings).filter(([, value]) => value !== "");
     const query = new URLSearchParams([...given, ["stream", "1"], ["format", "raw"], ["subtype", "float"]]);
     const response = await this.#ask(`v1/reconstruct?${query}`, file, signal);
-    return {
-      samples: await readSamples(response, onSamples),
-      rate: model.sample_rate,
-      model: response.headers.get("Gomin-Model") ?? "",
-      seed: response.headers.get("Gomin-Seed") ?? "",
-      sampling: response.headers.get("Gomin-Sampling") ?? "",
-    };
+    return { samples: await readSamples(response, onSamples), rate: model.sample_rate, ...madeBy(response) };
+  }
+
+  async reconstructSteps(file, settings, model, onStep, signal, keep) {
+    const given = Object.entries(settings).filter(([, value]) => value !== "");
+    const query = new URLSearchParams([...given, ["format", "wav"], ["subtype", "float"]]);
+    const ending = new AbortController();
+    for (const either of [signal, keep]) either.addEventListener("abort", () => ending.abort(), { once: true });
+    const response = await this.#ask(`v1/reconstruct/steps?${query}`, file, ending.signal);
+    let latest = null;
+    try {
+      for await (const line of linesOf(response)) {
+        const { step, steps, audio } = JSON.parse(line);
+        const [samples] = parseWav(Uint8Array.from(atob(audio), (letter) => letter.charCodeAt(0))).channels;
+        latest = { step, steps, samples };
+        onStep(latest);
+      }
+    } catch (error) {
+      if (!(latest && keep.aborted && !signal.aborted)) throw error;
+    }
+    if (!latest || (latest.step < latest.steps && !keep.aborted)) throw brokenOff(new Error("too few steps"));
+    return { ...latest, rate: model.sample_rate, ...madeBy(response) };
   }
 
   async mel(samples, rate, model, signal) {
@@ -93,6 +111,12 @@ export class GatewayEngine {
   }
 }
 
+// What the headers of an answer say about the audio.
+function madeBy({ headers }) {
+  const of = (name) => headers.get(name) ?? "";
+  return { model: of("Gomin-Model"), seed: of("Gomin-Seed"), sampling: of("Gomin-Sampling") };
+}
+
 async function problemOf(response) {
   try {
     const problem = await response.json();
@@ -115,6 +139,24 @@ function brokenOff(error) {
   if (error.name === "AbortError") return error;
   if (error.name === "SyntaxError") return new EngineError("this is not the answer of a gateway: no JSON", "unreachable");
   return new EngineError("the answer was broken off; the log of the gateway has the reason", "broken-off");
+}
+
+// The lines of a response, each as soon as it is complete.
+async function* linesOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    let found;
+    try {
+      found = await reader.read();
+    } catch (error) {
+      throw brokenOff(error);
+    }
+    if (found.done) return;
+    const lines = (rest + found.value).split("\n");
+    rest = lines.pop();
+    yield* lines;
+  }
 }
 
 // Little-endian float32 samples of a response, which may be split anywhere.

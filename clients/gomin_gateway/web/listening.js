@@ -64,6 +64,11 @@ export class Listening {
     this.#showState();
   }
 
+  // mel: of what a step of a chain predicts; the comparison follows
+  showStep(mel) {
+    drawMel(find("mel-reconstruction"), mel);
+  }
+
   async showComparison(original, made, signal) {
     drawMel(find("mel-reconstruction"), made.mel);
     drawDifference(find("mel-difference"), original.mel, made.mel);
@@ -84,7 +89,8 @@ export class Listening {
       row.append(head, value, note);
       return row;
     }));
-    const facts = [made.model, made.sampling, made.seed && `seed ${made.seed}`].filter(Boolean);
+    const kept = made.step < made.steps && `kept after step ${made.step} of ${made.steps}`;
+    const facts = [made.model, made.sampling, made.seed && `seed ${made.seed}`, kept].filter(Boolean);
     find("made").textContent = `Made by ${facts.join(", ")}.`;
     find("distances").hidden = false;
   }

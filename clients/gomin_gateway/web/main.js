@@ -4,14 +4,16 @@ import { Engine } from "./engine.js";
 import { Listening } from "./listening.js";
 import { Settings } from "./settings.js";
 import { Sound } from "./sound.js";
+import { Stepping } from "./stepping.js";
 
 const find = (id) => document.getElementById(id);
 
 const engine = new Engine();
 const player = new Player();
-const settings = new Settings();
+const settings = new Settings(Boolean(engine.reconstructSteps));
 const listening = new Listening(player);
 const download = new Download(engine, { onStatus: showStatus, onProblem: showProblem });
+const stepping = new Stepping(engine, { onStep: stepped, onMel: (mel) => listening.showStep(mel) });
 const sound = new Sound({ onChosen: showChosen, onProblem: showProblem });
 let running = null; // the AbortController of the work in progress
 
@@ -123,7 +125,9 @@ async function run() {
     listening.showOriginal(original.mel, model);
     showStatus("Computing …");
     find("progress").value = 0;
-    const made = await engine.reconstruct(file, values, model, arrived, signal);
+    const made = settings.showsSteps
+      ? await stepping.run(file, values, model, signal)
+      : await engine.reconstruct(file, values, model, arrived, signal);
     player.finish();
     download.offer(player.samples, made.rate, file.name, model);
     showStatus("Comparing …");
@@ -164,6 +168,15 @@ function arrived(part) {
   player.append(part);
   find("progress").value = player.available / player.length;
   showStatus(`Computing: ${Math.floor(player.available / player.rate)} of ${Math.ceil(player.length / player.rate)} s`);
+  if (isFirst && find("early").checked) player.play();
+}
+
+// Called with each step of a chain that is shown step by step.
+function stepped({ step, steps, samples }) {
+  const isFirst = player.available === 0;
+  player.replace(samples);
+  find("progress").value = step / steps;
+  showStatus(`Computing: step ${step} of ${steps}`);
   if (isFirst && find("early").checked) player.play();
 }
 

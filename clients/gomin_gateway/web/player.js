@@ -62,6 +62,17 @@ export class Player extends EventTarget {
     if (this.#playing) this.#schedule();
   }
 
+  // The whole reconstruction, in place of what there was; what plays goes on with it.
+  replace(samples) {
+    const position = this.position;
+    this.#tracks[RECONSTRUCTION] = new Float32Array(this.length);
+    this.#tracks[RECONSTRUCTION].set(samples.subarray(0, this.length));
+    this.available = Math.min(samples.length, this.length);
+    this.complete = true;
+    if (this.#playing) this.seek(position);
+    else this.#changed();
+  }
+
   // No more follows, be it the whole or what there was before a problem.
   finish() {
     this.complete = true;

@@ -6,8 +6,12 @@ export class Settings {
   #models = [];
   #fields = Object.fromEntries(NAMES.map((name) => [name, document.getElementById(name)]));
   #chain = document.getElementById("chain");
+  #eachStep = document.getElementById("each-step");
+  #canStep;
 
-  constructor() {
+  // canStep: whether the engine can show each step of a chain
+  constructor(canStep) {
+    this.#canStep = canStep;
     this.#fields.model.addEventListener("change", () => this.#showModel());
     this.#fields.sampler.addEventListener("change", () => this.#showSampler());
   }
@@ -50,6 +54,11 @@ export class Settings {
     return Object.fromEntries(names.map((name) => [name, this.#fields[name].value.trim()]));
   }
 
+  // Whether each step of the chain is to be shown.
+  get showsSteps() {
+    return this.#canStep && Boolean(this.model?.sends_steps) && this.#eachStep.checked;
+  }
+
   get fragment() {
     return new URLSearchParams(Object.entries(this.values).filter(([, value]) => value !== "")).toString();
   }
@@ -66,6 +75,7 @@ export class Settings {
     document.getElementById("rate").textContent = model.sample_rate / 1000;
     const version = Math.max(...model.versions.map((found) => found.version));
     note.textContent = `${model.summary}, version ${version}`;
+    document.getElementById("each-step-field").hidden = !(this.#canStep && model.sends_steps);
     if (!model.sampling) return;
     const { samplers, schedules, default: usual } = model.sampling;
     fill(this.#fields.sampler, [["", `${usual.sampler} (default)`], ...samplers.map(({ name }) => [name, name])]);
