@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -31,6 +32,13 @@ def fuzzed() -> Iterator[Gateway]:
     model = Gated()
     model.let_all()
     with running(model.transport, keys=ApiKeys(["key"])) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def fuzzed_steps(streaming: Path) -> Iterator[Gateway]:
+    """A gateway whose diffusion model sends its steps."""
+    with running([f"local:{streaming}"], keys=ApiKeys(["key"])) as made:
         yield made
 
 
@@ -63,13 +71,14 @@ def test_all_operations_are_fuzzed(fuzzed: Gateway) -> None:
         *((*operation, "negative") for operation in OPERATIONS if operation[0] == "POST"),
     ],
 )
-def test_a_fuzzer_finds_no_contradiction(fuzzed: Gateway, method: str, path: str, mode: str) -> None:
+def test_a_fuzzer_finds_no_contradiction(request: pytest.FixtureRequest, method: str, path: str, mode: str) -> None:
     """No status, content type or body but those that are described; wrong requests are refused; no internal errors."""
     import schemathesis
     from schemathesis.checks import CHECKS
 
-    recordings = dict.fromkeys(("/v1/reconstruct", "/v1/analyze", "/v1/resample"), wav(0.1))
-    valid = {**recordings, "/v1/synthesize": npy(np.zeros((128, 9)))}
+    model, n_mels, name = ("diffusion", 32, "fuzzed_steps") if path.endswith("/steps") else ("gan", 128, "fuzzed")
+    fuzzed: Gateway = request.getfixturevalue(name)
+    valid = npy(np.zeros((n_mels, 9))) if "synthesize" in path else wav(0.1)
     schema = schemathesis.openapi.from_dict(fuzzed.call("GET", "/openapi.json").json)
     schema.config.update(base_url=fuzzed.url)
     operation = schema[path][method]
@@ -87,8 +96,8 @@ def test_a_fuzzer_finds_no_contradiction(fuzzed: Gateway, method: str, path: str
     @hypothesis.given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
     def fuzz(case: schemathesis.Case) -> None:
         if mode == "positive" and case.media_type == "application/octet-stream":
-            case.body = valid[path]
-            case.query["model"] = "gan"
+            case.body = valid
+            case.query["model"] = model
         answer = case.call_and_validate(checks=checks, headers={"Authorization": "Bearer key"})
         statuses.add(answer.status_code)
 
