@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gomin_client.contract.choices import SAMPLERS, SCHEDULES
+from gomin_client.errors import UsageError
 from gomin_client.files import formats
 from gomin_client.mel.scales import CONVENTIONS, MelReading
 from gomin_client.sampling.registry import one_of
@@ -41,8 +42,15 @@ class ChainParameters(Parameters):
     force: bool = Field(False, description="Accept values that are out of range.")
 
     def sampling(self) -> SamplerSettings:
-        """The sampling chain."""
-        return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
+        """The sampling chain.
+
+        Raises:
+            UsageError: malformed timesteps.
+        """
+        try:
+            return SamplerSettings(self.sampler, self.steps, self.schedule, self.eta, self.timesteps)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
 
 class VocodingParameters(ChainParameters):

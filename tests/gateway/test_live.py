@@ -132,6 +132,7 @@ def test_no_frames_at_all(quick: Gateway) -> None:
         ({}, 400, "bad-parameter", "input is missing"),
         ({"input": "audio"}, 400, "bad-parameter", "sample_rate is missing"),
         ({"input": "mel", "input_format": "int16"}, 400, "bad-parameter", "mel frames are float32"),
+        ({"input": "mel", "timesteps": "9;3"}, 400, "bad-parameter", "expected whole numbers with commas"),
         ({"input": "mel", "steps": 3}, 400, "bad-parameter", "no sampling chain: steps have no effect"),
         ({"input": "mel", "seed": 3}, 400, "bad-parameter", "draws no noise"),
         ({"input": "mel", "mel-convention": "bels"}, 400, "bad-parameter", "mel convention 'bels': expected"),

@@ -53,6 +53,7 @@ def npy(mel: np.ndarray) -> bytes:
         ("subtype=24&stream=1", "stream: subtype 24: expected 16 or float"),
         ("format=ogg&stream=1", "stream: .ogg needs to be complete; expected format wav or raw"),
         ("seed=1", "model gomin_gan draws no noise: a seed has no effect on it"),
+        ("timesteps=", "timesteps '': expected whole numbers with commas"),
         ("steps=3", "model gomin_gan has no sampling chain: steps have no effect on it"),
         ("window=2001", "a window of 2001 frames: the model takes at most 2000"),
         ("window=64", "a window of 64 frames: expected more than 64, twice the model's halo"),
