@@ -33,7 +33,7 @@ from gomin_client.batch.tasks import BatchSettings
 from gomin_client.errors import FileError, UsageError
 from gomin_client.files import audio, formats
 from gomin_client.files.atomic import temporary_directory, temporary_file_errors
-from gomin_client.inference.pinned import PinnedModel
+from gomin_client.inference.steps import SteppedModel
 from gomin_client.mel.features import MelConfig
 from gomin_client.mel.scales import MelReading
 from gomin_client.sampling.settings import SamplerSettings
@@ -94,7 +94,7 @@ class SynthesizerOptions(ModelOptions, total=False):
 class _Processor:
     """What the three classes share: rows become the jobs of a small batch of files."""
 
-    _vocoder: PinnedModel | None = None
+    _vocoder: SteppedModel | None = None
     _config = MelConfig()
 
     def __init__(self, task: str, columns: Columns, settings: BatchSettings) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from gomin_client import AsyncVocoder, Vocoder
 from gomin_client.cli.main import app
@@ -23,6 +24,7 @@ from gomin_client.transports.local import LocalTransport
 from gomin_client.transports.registry import connect
 from gomin_client.transports.statistics import settled
 from gomin_export.cli import app as export
+from tests.client.cli.test_progress import shown_in_terminal
 from tests.gateway.running import running
 from tests.gateway.test_problems import npy
 from tests.support import UNPROBED, RunningServer, assert_fails, invoke, serving
@@ -187,3 +189,81 @@ def test_verify_over_http_compares_all_but_its_outputs(server: RunningServer, st
     assert f"{DIFFUSION_STREAM_MODEL} version 1: {words}\n" in verified.stdout
     assert_fails(alone, 2, words)
     assert_fails(other, 4, f"{DIFFUSION_STREAM_MODEL} version 1: checkpoint_sha256: is ")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recording of two channels, and a mel."""
+    home = tmp_path_factory.mktemp("steps")
+    noise = np.random.default_rng(1).normal(0, 0.1, (256 * FRAMES - 100, 2))
+    soundfile.write(home / "a.wav", noise, 24000, "FLOAT")
+    np.save(home / "a.npy", MEL)
+    return home
+
+
+@pytest.mark.server
+class TestCommandLine:
+    def test_stop_after_keeps_what_the_step_predicts(self, url: str, home: Path, tmp_path: Path) -> None:
+        options = ("--url", url, "--model", "diffusion", "--seed", SEED, "--subtype", "float")
+        stopped = ("reconstruct", home / "a.wav", *options, "--channels", "all", "--stop-after")
+        second = invoke(app, *stopped, "2", "-o", tmp_path / "second.wav")
+        last = invoke(app, *stopped, "5", "-o", tmp_path / "last.wav")
+        whole = invoke(app, *stopped[:-1], "-o", tmp_path / "whole.wav")
+        followed = invoke(app, "synthesize", home / "a.npy", *options, "--progress", "-o", tmp_path / "mel.wav")
+        with Vocoder(url, "diffusion") as vocoder:
+            recording = soundfile.read(home / "a.wav", dtype="float32")[0].T
+            steps = list(vocoder.synthesize_steps(vocoder.analyze(recording, 24000), SEED))
+            from_mel = vocoder.synthesize(MEL, SEED)
+
+        for result in (second, last, whole, followed):
+            assert result.returncode == 0, result.stderr
+        assert second.stderr == ""
+        assert followed.stderr.splitlines() == [f"step {number} of 5" for number in range(1, 6)]
+        for name, expected in (
+            ("second", steps[1].audio[:, : recording.shape[1]]),
+            ("last", soundfile.read(tmp_path / "whole.wav")[0].T),
+            ("mel", from_mel),
+        ):
+            assert pytest.approx(expected, abs=2e-5) == soundfile.read(tmp_path / f"{name}.wav")[0].T
+        assert soundfile.SoundFile(tmp_path / "second.wav").comment.endswith("schedule linear, stopped after step 2")
+
+    def test_a_terminal_shows_the_steps(self, streaming: Path, home: Path, tmp_path: Path) -> None:
+        options = ("--url", f"local:{streaming}", "--model", "diffusion", "--progress", "-o", tmp_path / "a.wav")
+
+        shown = shown_in_terminal("reconstruct", home / "a.wav", *options)
+
+        assert "step 5 of 5" in shown
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--stop-after", "6"), "step 6: the chain has steps 1 to 5"),
+            (("--progress", "--window", "9"), "--window 9: with --progress or --stop-after, a file is one request"),
+            (("--progress", "--json"), "--progress with --json: nothing would be shown"),
+            (("--progress", "--quiet"), "--progress with --quiet: nothing would be shown"),
+            (("--stop-after", "2", "--stream", "-o", "-"), "need the whole mel: give a file instead of --stream"),
+        ],
+    )
+    def test_options_that_contradict_each_other(
+        self, streaming: Path, home: Path, options: tuple[str, ...], words: str
+    ) -> None:
+        target = () if "-o" in options else ("-o", home / "none.wav")
+        asked = invoke(
+            app, "reconstruct", home / "a.wav", "--url", f"local:{streaming}", "--model", "diffusion", *options, *target
+        )
+
+        assert_fails(asked, 2, words)
+        assert not (home / "none.wav").exists()
+
+    def test_several_files_and_http(self, server: RunningServer, home: Path, tmp_path: Path) -> None:
+        shutil.copy(home / "a.npy", home / "b.npy")
+        files = ("synthesize", home / "a.npy", home / "b.npy", "-o", f"{tmp_path}/out/", "--model", "diffusion")
+
+        over_http = invoke(app, *files, "--url", server.http, "--stop-after", "1")
+        progress = invoke(app, *files, "--url", server.grpc, "--progress")
+        both = invoke(app, *files, "--url", server.grpc, "--stop-after", "1")
+
+        assert_fails(over_http, 2, "gomin_diffusion_stream sends several answers, which needs grpc:// or local:")
+        assert_fails(progress, 2, "--progress shows the steps of a single file; there are 2")
+        assert both.returncode == 0, both.stderr
+        assert (tmp_path / "out/a.wav").read_bytes() != b""

@@ -21,7 +21,7 @@ from gomin_client.batch.plot import PlotColumn
 from gomin_client.batch.tasks import TASKS, Batch, BatchSettings, Progress
 from gomin_client.errors import FileError, GominError, ServerError
 from gomin_client.files import atomic
-from gomin_client.inference.pinned import PinnedModel
+from gomin_client.inference.steps import SteppedModel
 from gomin_client.mel.features import MelConfig
 
 ABORT_S = 1.0  # time that workers get to stop after an interrupt, in seconds
@@ -87,11 +87,12 @@ def _without_temporary_files(message: str) -> str:
 
 def run_jobs(
     jobs: Sequence[FileJob],
-    vocoder: PinnedModel | None,
+    vocoder: SteppedModel | None,
     config: MelConfig,
     settings: BatchSettings,
     report: Callable[[Outcome], None] = lambda _: None,
     progress: Progress = lambda _done, _total: None,
+    on_step: Callable[[int, int], None] = lambda _step, _steps: None,
 ) -> list[Outcome]:
     """Make files.
 
@@ -102,12 +103,13 @@ def run_jobs(
         settings: what to do with the files.
         report: called with each file's outcome as soon as it is known, in any order.
         progress: see `Batch`; called in the threads that make files.
+        on_step: see `Batch`; called in these threads too.
 
     Returns:
         One outcome for each job, in the order of the jobs. If the server went away, the error of one of them is a
         `ServerError`, and jobs that had not begun are `NOT_TRIED`.
     """
-    batch = Batch(vocoder, config, settings, progress)
+    batch = Batch(vocoder, config, settings, progress, on_step)
     outcomes = [Outcome(job) for job in jobs]
     waiting: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     finished: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()

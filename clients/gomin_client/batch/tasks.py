@@ -20,8 +20,8 @@ from gomin_client.batch.plot import PlotColumn
 from gomin_client.batch.shards import Shard
 from gomin_client.files import audio, stdio
 from gomin_client.files import mels as mel_files
-from gomin_client.inference.pinned import PinnedModel
-from gomin_client.inference.stream import Tally
+from gomin_client.inference.steps import ChainStep, SteppedModel
+from gomin_client.inference.stream import Tally, trimmed
 from gomin_client.mel.features import MelBatch, MelConfig, Wave, mel_blocks
 from gomin_client.mel.resampling import resample, resample_blocks
 from gomin_client.mel.scales import MelReading, to_gomin
@@ -30,6 +30,19 @@ Block = TypeVar("Block")
 Progress = Callable[[float, float | None], None]
 
 _drawing = threading.Lock()  # matplotlib is not made for several threads
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How the chains of a diffusion model are followed, step by step.
+
+    Attributes:
+        stop_after: the step whose prediction is kept, and that ends the chain; None for the last one.
+        report: whether each step is reported where no progress bar shows it.
+    """
+
+    stop_after: int | None = None
+    report: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class BatchSettings:
         live: read standard input and write standard output while the audio is still being computed.
         shard: the part of the batch to do; None for all of it.
         results: the file to which the result of every file is appended, if any.
+        steps: how chains are followed; None if they are not, and long mels are cut into windows.
     """
 
     trim: bool = True
@@ -69,6 +83,7 @@ class BatchSettings:
     live: bool = False
     shard: Shard | None = None
     results: Path | None = None
+    steps: Steps | None = None
 
 
 @dataclass(frozen=True)
@@ -100,16 +115,18 @@ class Batch:
         settings: what to do with the files.
         progress: called while a file is made, with the seconds of audio that are done, and of the whole recording if
             they are known.
+        on_step: called after each step of a chain that is followed, with its number and the number of steps.
         aborted: set when no more blocks are wanted.
     """
 
-    vocoder: PinnedModel | None
+    vocoder: SteppedModel | None
     config: MelConfig
     settings: BatchSettings
     progress: Progress = lambda _done, _total: None
+    on_step: Callable[[int, int], None] = lambda _step, _steps: None
     aborted: threading.Event = field(default_factory=threading.Event)
 
-    def required_vocoder(self) -> PinnedModel:
+    def required_vocoder(self) -> SteppedModel:
         """The model of a task that vocodes."""
         assert self.vocoder is not None  # the command line opens one for these tasks
         return self.vocoder
@@ -142,6 +159,20 @@ class Batch:
             blocks = audio.moderate(blocks)
         return self.until_aborted(blocks if self.settings.all_channels else map(audio.mix, blocks))
 
+    def step_followed(self, steps: Steps, mels: Iterable[MelBatch]) -> Iterator[Wave]:
+        """Audio of a mel that has been checked, by one chain that is followed; see `SteppedModel.step_followed`.
+
+        Raises:
+            AbortedError: the batch is aborted.
+        """
+
+        def on_step(step: ChainStep) -> None:
+            if self.aborted.is_set():
+                raise AbortedError
+            self.on_step(step.number, step.steps)
+
+        return self.required_vocoder().step_followed(mels, self.settings.seed, steps.stop_after, on_step)
+
     def write_audio(self, job: FileJob, waves: Iterable[Wave], expected_s: float | None = None) -> float:
         """Write a job's result, and return its duration in seconds.
 
@@ -156,10 +187,13 @@ class Batch:
         if settings.live:
             return stdio.write_stream(waves, rate, settings.extension, settings.subtype) / rate
         with _target(job, settings.extension) as target:
-            return audio.write_blocks(target, waves, rate, settings.subtype, vocoder.comment(settings.seed)) / rate
+            comment = vocoder.comment(settings.seed)
+            if settings.steps is not None and settings.steps.stop_after is not None:
+                comment += f", stopped after step {settings.steps.stop_after}"
+            return audio.write_blocks(target, waves, rate, settings.subtype, comment) / rate
 
     def followed(self, blocks: Iterable[Block], passed: Tally, expected_s: float | None) -> Iterator[Block]:
-        """The blocks; for each, progress is reported.
+        """The blocks; for each, progress is reported, unless the steps of a chain are.
 
         Args:
             blocks: what is made.
@@ -167,7 +201,8 @@ class Batch:
             expected_s: its duration in seconds, if it is known.
         """
         for block in blocks:
-            self.progress(passed.samples / self.config.sample_rate, expected_s)
+            if self.settings.steps is None:
+                self.progress(passed.samples / self.config.sample_rate, expected_s)
             yield block
 
 
@@ -189,6 +224,8 @@ def synthesize(job: FileJob, batch: Batch) -> Made:
 
     def vocoded(mels: Iterable[MelBatch], force: bool) -> float:
         blocks = vocoder.checked_blocks(mels, in_part=not force)
+        if settings.steps is not None:
+            return batch.write_audio(job, batch.step_followed(settings.steps, blocks))
         return batch.write_audio(job, vocoder.vocoded(blocks, settings.seed, first))
 
     if batch.is_live(job):
@@ -211,7 +248,14 @@ def reconstruct(job: FileJob, batch: Batch) -> Made:
     first = vocoder.first_window if settings.live else None
     with batch.recording(job) as reader:
         original = Tally(batch.channels(job, reader), keep=settings.plot)
-        waves = vocoder.reconstructed(original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=first)
+        if settings.steps is not None:
+            resampled = Tally(resample_blocks(original, reader.rate, batch.config.sample_rate))
+            waves = batch.step_followed(settings.steps, mel_blocks(resampled, batch.config))
+            waves = trimmed(waves, resampled) if settings.trim else waves
+        else:
+            waves = vocoder.reconstructed(
+                original, reader.rate, trim=settings.trim, seed=settings.seed, first_window=first
+            )
         made = Tally(waves, keep=settings.plot)
         seconds = batch.write_audio(job, made, reader.seconds)
     column = None

@@ -10,11 +10,12 @@ import typer
 from gomin_client.cli import options as o
 from gomin_client.cli.bench import bench
 from gomin_client.cli.calibrate import calibrate
+from gomin_client.cli.chain_options import ChainOptions
 from gomin_client.cli.console import Version, echo, run, to_json
 from gomin_client.cli.convert import ListsOfFiles, convert
 from gomin_client.cli.info import info
 from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelReadingOptions, MelSettingsOptions
-from gomin_client.cli.model_options import ModelOptions, Seed
+from gomin_client.cli.model_options import ModelOptions
 from gomin_client.cli.records import with_records
 from gomin_client.cli.results import results
 from gomin_client.cli.run import Vocoding, run_batch
@@ -77,7 +78,7 @@ def synthesize(
     inputs: o.MelInputs,
     output: o.AudioOutputOptions,
     model: ModelOptions,
-    seed: Seed = None,
+    chain: ChainOptions,
     mels: MelReadingOptions,
     batch: o.BatchOptions,
     report: o.ReportOptions,
@@ -96,16 +97,17 @@ def synthesize(
     from gomin_client.batch.tasks import BatchSettings
 
     naming = Naming(output.format, label=model.model, task=SYNTHESIZE)
+    plan = plan_batch(inputs, output.output or [], [MEL], naming)
     settings = BatchSettings(
-        seed=seed,
+        seed=chain.seed,
         force=mels.force,
         reading=mels.build(),
         subtype=output.subtype,
         extension=naming.extension,
         live=output.stream,
+        steps=chain.steps(plan.jobs, model, report, live=output.stream),
         **batch.settings(),
     )
-    plan = plan_batch(inputs, output.output or [], [MEL], naming)
     run_batch(plan, settings, Vocoding(model), report)
 
 
@@ -116,7 +118,7 @@ def reconstruct(
     inputs: o.AudioInputs,
     output: o.AudioOutputOptions,
     model: ModelOptions,
-    seed: Seed = None,
+    chain: ChainOptions,
     recording: o.ReconstructionOptions,
     plot: o.Plot = None,
     batch: o.BatchOptions,
@@ -136,18 +138,19 @@ def reconstruct(
     from gomin_client.batch.tasks import BatchSettings
 
     naming = Naming(output.format, label=model.model, task=RECONSTRUCT)
+    plan = plan_batch(inputs, output.output or [], [AUDIO], naming)
     settings = BatchSettings(
         trim=recording.trim,
-        seed=seed,
+        seed=chain.seed,
         force=recording.force,
         all_channels=o.all_channels(recording.channels),
         subtype=output.subtype,
         extension=naming.extension,
         plot=plot is not None,
         live=output.stream,
+        steps=chain.steps(plan.jobs, model, report, live=output.stream),
         **batch.settings(),
     )
-    plan = plan_batch(inputs, output.output or [], [AUDIO], naming)
     run_batch(plan, settings, Vocoding(model), report, plot)
 
 

@@ -13,7 +13,7 @@ from gomin_client.contract.choices import SAMPLERS, SCHEDULES
 from gomin_client.transports.connection import Connection, parse_headers
 
 if TYPE_CHECKING:
-    from gomin_client.inference.pinned import PinnedModel
+    from gomin_client.inference.steps import SteppedModel
     from gomin_client.sampling.settings import SamplerSettings
 
 Url = Annotated[
@@ -177,17 +177,17 @@ class RequestOptions:
         int, typer.Option(metavar="NUMBER", min=1, max=64, help="Number of windows of one file that are in flight.")
     ] = 2
 
-    def connect(self, connection: Connection, sampling: SamplerSettings | None = None) -> PinnedModel:
+    def connect(self, connection: Connection, sampling: SamplerSettings | None = None) -> SteppedModel:
         """Connect to the model.
 
         Raises:
             GominError: see `Vocoder`.
         """
-        from gomin_client.inference.pinned import PinnedModel
+        from gomin_client.inference.steps import SteppedModel
         from gomin_client.transports.registry import connect
 
         transport = connect(self.url or DEFAULT_URL, connection)
-        return PinnedModel(transport, self.model, sampling, connection, self.window, self.in_flight)
+        return SteppedModel(transport, self.model, sampling, connection, self.window, self.in_flight)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class ModelOptions(RequestOptions):
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
 
-    def open(self) -> PinnedModel:
+    def open(self) -> SteppedModel:
         """Connect to the model.
 
         Raises:

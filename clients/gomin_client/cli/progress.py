@@ -19,7 +19,7 @@ from gomin_client.cli.console import echo, in_options, visible
 class Display:
     """Prints outcomes as they arrive; a context manager around a batch."""
 
-    def __init__(self, total: int, *, quiet: bool, as_json: bool, to_stderr: bool) -> None:
+    def __init__(self, total: int, *, quiet: bool, as_json: bool, to_stderr: bool, print_steps: bool = False) -> None:
         """Prepare to print a batch.
 
         Args:
@@ -27,10 +27,12 @@ class Display:
             quiet: print errors and warnings only.
             as_json: print nothing to standard output; the caller prints JSON at the end.
             to_stderr: print to standard error, since the result goes to standard output.
+            print_steps: print a line for each step of a chain if there is no progress bar.
         """
         self._total = total
         self._quiet = quiet or as_json
         self._to_stderr = to_stderr
+        self._print_steps = print_steps
         self._started = time.perf_counter()
         self._seconds = 0.0
         self._bar: Any = None
@@ -79,6 +81,18 @@ class Display:
             return
         amount = f"{done_s:.1f} s of audio" if expected_s is None else f"{done_s:.1f} of {expected_s:.1f} s of audio"
         self._bar.update(self._task, completed=done_s, total=expected_s, amount=amount, rate=self._rate(done_s))
+
+    def show_step(self, step: int, steps: int) -> None:
+        """Show how far the chain of the only file is.
+
+        Args:
+            step: the number of the step that is done, from 1.
+            steps: the number of steps.
+        """
+        if self._bar is not None and self._total == 1:
+            self._bar.update(self._task, completed=step, total=steps, amount=f"step {step} of {steps}")
+        elif self._print_steps:
+            echo(f"step {step} of {steps}", err=True)
 
     def _rate(self, seconds: float) -> str:
         return f"{seconds / (time.perf_counter() - self._started):.2f} × real time"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gomin_client.batch.shards import ShardPlan
     from gomin_client.batch.tasks import BatchSettings
     from gomin_client.cli.progress import Display
-    from gomin_client.inference.pinned import PinnedModel
+    from gomin_client.inference.steps import SteppedModel
     from gomin_client.mel.features import MelConfig
     from gomin_client.transports.statistics import Statistics
 
@@ -39,7 +39,7 @@ class Vocoding:
     model: ModelOptions | None
     mel: Mapping[str, int] = field(default_factory=dict)
 
-    def open(self, stack: ExitStack) -> tuple[PinnedModel | None, MelConfig]:
+    def open(self, stack: ExitStack) -> tuple[SteppedModel | None, MelConfig]:
         """The model, if there is one, and the settings of mels.
 
         Raises:
@@ -108,9 +108,15 @@ def run_batch(
             _check_existence(jobs)
             raise
         if jobs:
-            _check_seed(settings, vocoder)
+            _check_chain(settings, vocoder)
         display = stack.enter_context(
-            Display(len(jobs), quiet=report.quiet, as_json=report.as_json, to_stderr=to_stderr)
+            Display(
+                len(jobs),
+                quiet=report.quiet,
+                as_json=report.as_json,
+                to_stderr=to_stderr,
+                print_steps=settings.steps is not None and settings.steps.report,
+            )
         )
         for problem in plan.problems:
             display.print_error(f"warning: {problem}")
@@ -122,7 +128,7 @@ def run_batch(
             results = stack.enter_context(ResultsFile(settings.results, part, facts))
             receivers.append(results.add)
         keep_what_is_loaded()
-        outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers), display.advance)
+        outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers), display.advance, display.show_step)
         failures = [outcome.error for outcome in outcomes if outcome.error is not None]
         server_lost = any(isinstance(error, ServerError) for error in failures)
         try:
@@ -228,7 +234,10 @@ def _to_all(receivers: Sequence[Callable[[Outcome], None]]) -> Callable[[Outcome
     return pass_on
 
 
-def _check_seed(settings: BatchSettings, vocoder: PinnedModel | None) -> None:
+def _check_chain(settings: BatchSettings, vocoder: SteppedModel | None) -> None:
+    """Refuse a seed, or steps, that the model does not have."""
+    if settings.steps is not None and vocoder is not None:
+        vocoder.check_steps(settings.steps.stop_after)
     seed = settings.seed
     if seed is None:
         if settings.shard is not None and vocoder is not None and vocoder.takes_seed:
@@ -241,7 +250,7 @@ def _check_seed(settings: BatchSettings, vocoder: PinnedModel | None) -> None:
     vocoder.check_seed(seed)
 
 
-def _with_seed(settings: BatchSettings, vocoder: PinnedModel | None, display: Display) -> BatchSettings:
+def _with_seed(settings: BatchSettings, vocoder: SteppedModel | None, display: Display) -> BatchSettings:
     """The settings with a fresh seed, if the model needs one and none was given."""
     from gomin_client.inference.pinned import fresh_seed
 
@@ -271,7 +280,7 @@ def _draw(
         display.print_error(f"warning: {path}: not drawn: no new reconstruction was made")
 
 
-def _statistics(vocoder: PinnedModel | None, display: Display) -> Statistics | None:
+def _statistics(vocoder: SteppedModel | None, display: Display) -> Statistics | None:
     """The server's statistics; None, with a warning, if it does not report them."""
     from gomin_client.transports.statistics import settled
 
@@ -282,7 +291,7 @@ def _statistics(vocoder: PinnedModel | None, display: Display) -> Statistics | N
         return None
 
 
-def _timings(vocoder: PinnedModel | None, before: Statistics | None, now: Statistics | None) -> str:
+def _timings(vocoder: SteppedModel | None, before: Statistics | None, now: Statistics | None) -> str:
     """How the server spent its time between two readings of its statistics."""
     from gomin_client.inference.windows import overhead
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from gomin_client.contract import model as contract
 from gomin_client.errors import ContractError, UnknownModelError, UsageError
 from gomin_client.inference.pinned import PinnedModel, fresh_seed
 from gomin_client.mel.features import MelBatch, Wave
+from gomin_client.transports.base import ModelInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,69 @@ class ChainStep:
 class SteppedModel(PinnedModel):
     """A model whose sampling chain can be followed step by step."""
 
+    def check_steps(self, stop_after: int | None = None) -> None:
+        """Refuse a model whose chain cannot be followed.
+
+        Args:
+            stop_after: the last step that is wanted; None for that of the chain.
+
+        Raises:
+            UsageError: the model has no chain, or no such step; the server cannot be reached in a way that has several
+                answers.
+            UnknownModelError, ContractError: the repository has no model that streams this chain.
+        """
+        self._twin()
+        if stop_after is not None and not 1 <= stop_after <= self._steps:
+            raise UsageError(f"step {stop_after}: the chain has steps 1 to {self._steps}")
+
+    def _twin(self) -> ModelInfo:
+        """The model that streams this model's chain."""
+        if not self.takes_seed:
+            raise UsageError(f"model {self.model} has no sampling chain: it makes its audio in one step")
+        name = f"{self.model}_stream"
+        if not self._transport.can_stream:
+            raise UsageError(f"{self.url}: model {name} sends several answers, which needs grpc:// or local:")
+        try:
+            twin = self._transport.describe(name)
+        except UnknownModelError as error:
+            raise UnknownModelError(f"{error}. gomin-export diffusion --stream makes it") from error
+        described = contract.ModelContract.from_parameters(name, twin.parameters)
+        if described.kind != contract.DIFFUSION_STREAM or self.version not in twin.versions:
+            raise ContractError(
+                f"model {name} has no version {self.version} that belongs to model {self.model}: export both together, "
+                "with gomin-export diffusion --stream"
+            )
+        return twin
+
+    def step_followed(
+        self,
+        mels: Iterable[MelBatch],
+        seed: int | None,
+        stop_after: int | None = None,
+        on_step: Callable[[ChainStep], None] = lambda _: None,
+    ) -> Iterator[Wave]:
+        """Audio of a mel whose values and shape have been checked, by one chain that is followed step by step.
+
+        Args:
+            mels: (batch, n_mels, any number of frames) each; at least one.
+            seed: see `Vocoder.synthesize`.
+            stop_after: the step whose prediction is kept; None for the last one.
+            on_step: called after each step.
+
+        Yields:
+            (batch, samples) float32, once.
+
+        Raises:
+            GominError: see `synthesize_steps`.
+        """
+        mel = np.concatenate(list(mels), axis=-1)
+        with closing(self.synthesize_steps(mel, seed, force=True)) as steps:
+            for step in steps:
+                on_step(step)
+                if step.number == (stop_after or step.steps):
+                    yield step.audio
+                    return
+
     def synthesize_steps(self, mel: Any, seed: int | None = None, *, force: bool = False) -> Generator[ChainStep]:
         """`Vocoder.synthesize`, with what each step predicts for the end of the chain, as soon as it is known.
 
@@ -57,25 +121,14 @@ class SteppedModel(PinnedModel):
             UnknownModelError: the repository has no model that streams.
         """
         checked = self.checked_mel(mel, force=force)
-        if not self.takes_seed:
-            raise UsageError(f"model {self.model} has no sampling chain: it makes its audio in one step")
+        twin = self._twin()
+        name, described = twin.name, contract.ModelContract.from_parameters(twin.name, twin.parameters)
         if seed is None:
             seed = fresh_seed()
         else:
             self.check_seed(seed)
         batch: MelBatch = checked if checked.ndim == 3 else checked[np.newaxis]
         items, _, frames = batch.shape
-        name = f"{self.model}_stream"
-        try:
-            twin = self._transport.describe(name)
-        except UnknownModelError as error:
-            raise UnknownModelError(f"{error}. gomin-export diffusion --stream makes it") from error
-        described = contract.ModelContract.from_parameters(name, twin.parameters)
-        if described.kind != contract.DIFFUSION_STREAM or self.version not in twin.versions:
-            raise ContractError(
-                f"model {name} has no version {self.version} that belongs to model {self.model}: export both together, "
-                "with gomin-export diffusion --stream"
-            )
         if items > (twin.max_batch_size or items):
             raise UsageError(f"{items} mels: model {name} takes at most {twin.max_batch_size} in one request")
         described.check_frames(name, items, frames)
