@@ -271,7 +271,7 @@ def test_two_servers_with_different_models(server: RunningServer, tiny_repositor
 def test_a_request_that_takes_too_long(server: RunningServer, repository: Path, transport: str) -> None:
     """It fails by itself, and is not repeated."""
     url = f"local:{repository}" if transport == "local" else getattr(server, transport)
-    mel = np.zeros((32, 200), np.float32)
+    mel = np.zeros((32, 100), np.float32)  # seconds of work, which a server goes on with after a request over HTTP
     with (
         Vocoder(url, "diffusion", connection=Connection(timeout_s=1)) as vocoder,
         pytest.raises(DeadlineError, match="timeout_s"),
