@@ -87,7 +87,7 @@ class Backend:
         described = (describe_model(self._inner.describe(name)) for name in names)
         return [
             {
-                "sends_steps": f"{model['name']}_stream" in names and not self.url.startswith("http"),
+                "sends_steps": self._inner.can_stream and f"{model['name']}_stream" in names,
                 **{name: value for name, value in model.items() if name in Model.model_fields},
             }
             for model in described
