@@ -20,6 +20,7 @@ from gomin_export.lowering.activations import (
 )
 from gomin_export.lowering.film import ComposedModulation, FrameEdges, composition_pays
 from gomin_export.lowering.folding import scale_inputs, scale_outputs
+from gomin_export.lowering.native import NativeUpsampling
 from gomin_export.lowering.polyphase import (
     ONNX_OPERATORS,
     PhaseCosts,
@@ -139,11 +140,11 @@ class LoweredGAN(nn.Module):
         stages = zip(self.snake_ups, self.ups, self.films, self.film_generator.convs, strict=True)
         for i, (snake, up, film, conv) in enumerate(stages):
             modulations = conv(mel, *edges) if isinstance(conv, ComposedModulation) else conv(modulations)
-            if isinstance(up, nn.ConvTranspose1d):
+            if isinstance(up, NativeUpsampling):  # includes FiLM
+                x = up(snake(x), modulations)
+            else:
                 factor, summand = film(modulations)
                 x = factor * up(snake(x)) + summand
-            else:  # `NativeUpsampling`, which includes FiLM
-                x = up(snake(x), modulations)
             first = i * self.blocks_per_stage
             x = _in_parallel(self.resblocks[first : first + self.blocks_per_stage], x)
             if self.mean != 1:

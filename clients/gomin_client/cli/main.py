@@ -10,12 +10,11 @@ import typer
 from gomin_client.cli import options as o
 from gomin_client.cli.bench import bench
 from gomin_client.cli.calibrate import calibrate
-from gomin_client.cli.chain_options import ChainOptions
 from gomin_client.cli.console import Version, echo, run, to_json
 from gomin_client.cli.convert import ListsOfFiles, convert
 from gomin_client.cli.info import info
 from gomin_client.cli.mel_options import MelModelOptions, MelOutputOptions, MelReadingOptions, MelSettingsOptions
-from gomin_client.cli.model_options import ModelOptions
+from gomin_client.cli.model_options import ChainOptions, ModelOptions
 from gomin_client.cli.records import with_records
 from gomin_client.cli.results import results
 from gomin_client.cli.run import Vocoding, run_batch

@@ -1,7 +1,8 @@
-"""The options of a model: where it runs, how it is reached, its sampling chain; in records, see `records`."""
+"""The options of a model: where it runs, how it is reached, its sampling chain and the steps of it; see `records`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,13 @@ import typer
 
 from gomin_client import DEFAULT_URL
 from gomin_client.contract.choices import SAMPLERS, SCHEDULES
+from gomin_client.errors import UsageError
 from gomin_client.transports.connection import Connection, parse_headers
 
 if TYPE_CHECKING:
+    from gomin_client.batch.outputs import FileJob
+    from gomin_client.batch.tasks import Steps
+    from gomin_client.cli.options import QuietReportOptions
     from gomin_client.inference.steps import SteppedModel
     from gomin_client.sampling.settings import SamplerSettings
 
@@ -204,3 +209,48 @@ class ModelOptions(RequestOptions):
             GominError: see `Vocoder`.
         """
         return self.connect(self.connection.build(), self.sampling.build())
+
+
+_NEEDS = "Needs gomin_diffusion_stream (gomin-export diffusion --stream) over gRPC or local:; a file is one request."
+
+
+@dataclass(frozen=True)
+class ChainOptions:
+    """The seed of a diffusion model's chain, and what to do with its steps."""
+
+    seed: Seed = None
+    progress: Annotated[
+        bool,
+        typer.Option("--progress", help=f"Show each step of a diffusion model's chain, of a single file. {_NEEDS}"),
+    ] = False
+    stop_after: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEP",
+            min=1,
+            help=f"Keep what this step of a diffusion model's chain predicts for its end, and end it there. {_NEEDS}",
+            show_default=False,
+        ),
+    ] = None
+
+    def steps(
+        self, jobs: Sequence[FileJob], model: ModelOptions, report: QuietReportOptions, *, live: bool
+    ) -> Steps | None:
+        """How chains are followed; None if they need not be.
+
+        Raises:
+            UsageError: nothing could be shown; windows are asked for; audio is wanted before the mel is known.
+        """
+        from gomin_client.batch.tasks import Steps
+
+        if not self.progress and self.stop_after is None:
+            return None
+        if live:
+            raise UsageError("--progress and --stop-after need the whole mel: give a file instead of --stream")
+        if model.window is not None:
+            raise UsageError(f"--window {model.window}: with --progress or --stop-after, a file is one request")
+        if self.progress and len(jobs) != 1:
+            raise UsageError(f"--progress shows the steps of a single file; there are {len(jobs)}")
+        if self.progress and (report.quiet or report.as_json):
+            raise UsageError(f"--progress with {'--quiet' if report.quiet else '--json'}: nothing would be shown")
+        return Steps(self.stop_after, report=self.progress)
