@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 SECONDS ?= 30
-WORKERS ?= 3
+WORKERS ?= 4
 MINUTES ?= 20
 FILES ?= 150
 KILLS ?= 5
@@ -13,7 +13,7 @@ export CKPT
 help:
 	@echo "make demo    export the demo checkpoints, serve them with Triton and the gateway, reconstruct examples/ into demo/"
 	@echo "             KEEP=1: keep server and gateway until Ctrl-C; CKPT=FILE: your own checkpoint, GAN or diffusion"
-	@echo "make test    run all tests, with real Triton servers, WORKERS=3 processes at a time"
+	@echo "make test    run all tests, with real Triton servers, WORKERS=4 processes at a time"
 	@echo "make bench   measure our export against its peers on this machine, into bench/; 20 minutes, no other work"
 	@echo "make check   ruff, formatting, mypy"
 	@echo "make soak    a real server under mixed load, with cancellations and killed processes, for MINUTES=20"
