@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.mel.features import FLOOR, RANGE_DB, Mel, MelConfig, Wave, mel_filters
 from gomin_client.mel.scales import window_energy
+from gomin_export.parity.librosa_loading import load_librosa
 
 ITERATIONS = 32
 _UPDATES = 100
@@ -57,7 +57,7 @@ def griffin_lim(mel: Mel, samples: int, config: MelConfig, iterations: int = ITE
     Returns:
         (samples,) float32.
     """
-    wave = librosa.griffinlim(
+    wave = load_librosa().griffinlim(
         magnitudes(mel, config),
         n_iter=iterations,
         hop_length=config.hop_length,

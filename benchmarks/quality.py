@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +32,7 @@ from gomin_client.native.library import find_library
 from gomin_client.tools.calibration import Recording, find_recordings
 from gomin_client.tools.compare import Distance, distance, read_mono
 from gomin_export.choices import NATIVE, TARGETS
+from gomin_export.parity.librosa_loading import load_librosa
 from tests.support import BIN, ROOT
 
 GAN, DIFFUSION = "gan", "diffusion"
@@ -100,7 +100,7 @@ class Measured:
 
 def pitch(wave: Wave, config: MelConfig) -> NDArray[np.float64]:
     """The pitch in Hz of each frame, by pYIN (Mauch & Dixon 2014); NaN where there is none: (frames,)."""
-    found, _, _ = librosa.pyin(
+    found, _, _ = load_librosa().pyin(
         wave.astype(np.float64),
         fmin=LOWEST_HZ,
         fmax=HIGHEST_HZ,

@@ -151,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         default=600.0,
         metavar="SECONDS",
         help="The server is restarted if all its processes are idle for this time before it is ready. A server that "
-        "loads models is not idle. 0: this is not checked. (default: %(default)g)",
+        "loads models is not idle, unless a model waits for something, such as a download. 0: this is not checked. "
+        "(default: %(default)g)",
     )
     parser.add_argument(
         "--version",

@@ -12,6 +12,7 @@ import sys
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,14 @@ sys.dont_write_bytecode = False
 # No test may depend on how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before several processes load librosa for the first time, one does; see `gomin_export.parity.librosa_loading`."""
+    is_first = not hasattr(config, "workerinput")
+    if is_first and getattr(config.option, "numprocesses", None) and find_spec("librosa"):
+        loading = "from gomin_export.parity.librosa_loading import load_librosa; load_librosa()"
+        subprocess.run([sys.executable, "-c", loading], cwd=ROOT, check=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gomin_client.contract.model import VOCODER_KINDS
+from gomin_client.contract.model import DIFFUSION_STREAM, VOCODER_KINDS
 from gomin_client.errors import ContractError, ServerError
 from gomin_client.sampling.settings import SamplerSettings
 from gomin_client.tools.description import describe_model
@@ -83,14 +83,19 @@ class Backend:
         Raises:
             ServerError: the server cannot be reached or is not ready.
         """
-        names = self._inner.models()
-        described = (describe_model(self._inner.describe(name)) for name in names)
+        infos = [self._inner.describe(name) for name in self._inner.models()]
+        described = [describe_model(info) for info in infos]
+        streamed = {
+            model["name"].removesuffix("_stream"): {version["version"] for version in model["versions"]}
+            for model in described
+            if model.get("kind") == DIFFUSION_STREAM and self._inner.can_stream
+        }
         return [
             {
-                "sends_steps": self._inner.can_stream and f"{model['name']}_stream" in names,
+                "sends_steps": max(info.versions) in streamed.get(info.name, ()),
                 **{name: value for name, value in model.items() if name in Model.model_fields},
             }
-            for model in described
+            for info, model in zip(infos, described, strict=True)
             if model.get("kind") in VOCODER_KINDS
         ]
 

@@ -131,6 +131,9 @@ class StepParameters(EncodingParameters, ChainParameters):
     """The steps of a chain, each with its audio."""
 
     model: str = Field("diffusion", description="diffusion, or the name of a diffusion model.", max_length=200)
+    format: str | None = Field(
+        None, description=f"Of each step: {', '.join(formats.names(formats.AUDIO))}. Default: wav.", max_length=20
+    )
 
 
 class ReconstructStepsParameters(StepParameters, ChannelParameters, TrimParameters):

@@ -10,20 +10,20 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain
 
 import numpy as np
 
-from gomin_client.errors import UnknownModelError
+from gomin_client.errors import ContractError, UnknownModelError, UsageError
 from gomin_client.files import audio
-from gomin_client.inference.steps import ChainStep
 from gomin_client.inference.stream import Tally
 from gomin_client.mel.features import MelBatch, mel_blocks
 from gomin_client.mel.resampling import resample_blocks
 from gomin_client.vocoder import Vocoder
 from gomin_gateway.negotiation import JSON_LINES, Representation
 from gomin_gateway.parameters import ReconstructStepsParameters, StepParameters, SynthesizeStepsParameters
-from gomin_gateway.problems import ProblemError
-from gomin_gateway.tasks import Head, Job, chain_headers, mel_file, seed_for, warning_header
+from gomin_gateway.problems import SERVER, ProblemError, in_http
+from gomin_gateway.tasks import SENT, Head, Job, chain_headers, mel_file, seed_for, warning_header
 
 
 def reconstruct(job: Job, parameters: ReconstructStepsParameters, form: Representation) -> Iterator[Head | bytes]:
@@ -36,6 +36,7 @@ def reconstruct(job: Job, parameters: ReconstructStepsParameters, form: Represen
         GominError, ProblemError: see `Vocoder.synthesize_steps` and `Job.channels`.
     """
     with job.open(parameters) as vocoder, audio.AudioReader(job.source) as reader:
+        _check_steps(vocoder)
         channels = job.channels(reader, parameters.channels, force=parameters.force)
         resampled = Tally(resample_blocks(channels, reader.rate, vocoder.sample_rate))
         mel = np.concatenate(list(job.until_ended(mel_blocks(resampled, vocoder.contract.mel))), axis=-1)
@@ -47,6 +48,7 @@ def synthesize(job: Job, parameters: SynthesizeStepsParameters, form: Representa
     """A mel file → the steps of a chain; see `reconstruct`."""
     reading = parameters.reading(transpose=parameters.transpose)
     with job.open(parameters) as vocoder:
+        _check_steps(vocoder)
         loaded = mel_file(job, vocoder, transpose=parameters.transpose)
         blocks = job.until_ended(loaded.converted(reading, vocoder.contract.mel))
         mel = np.concatenate(list(blocks), axis=-1)
@@ -67,25 +69,27 @@ def _steps(
     seed = seed_for(vocoder, parameters.seed)
     head = Head(JSON_LINES, {"Gomin-Model": job.model, **chain_headers(vocoder, seed), **headers})
     with closing(vocoder.synthesize_steps(mel, seed, force=True)) as steps:
-        try:
-            first = next(steps)
-        except UnknownModelError as error:
-            raise ProblemError(
-                "unsuitable-model",
-                f"the model server has no model {vocoder.model}_stream, which would send the steps of {vocoder.model}; "
-                f"gomin-export makes it, with its option stream",
-            ) from error
+        first = next(steps)
         yield head
         target = job.directory / f"step{form.format.extension}"
-        for step in _until_ended(job, first, steps):
+        for step in chain([first], job.until_ended(steps)):
             wave = step.audio[..., :samples]
             comment = f"{vocoder.comment(seed)}, step {step.number} of {step.steps}"
             audio.write_blocks(target, [wave], vocoder.sample_rate, form.subtype, comment)
             encoded = base64.b64encode(target.read_bytes()).decode()
             line = {"step": step.number, "steps": step.steps, "timestep": step.timestep, "audio": encoded}
-            yield json.dumps(line).encode() + b"\n"
+            content = json.dumps(line).encode() + b"\n"
+            for at in range(0, len(content), SENT):
+                yield content[at : at + SENT]
 
 
-def _until_ended(job: Job, first: ChainStep, steps: Iterator[ChainStep]) -> Iterator[ChainStep]:
-    yield first
-    yield from job.until_ended(steps)
+def _check_steps(vocoder: Vocoder) -> None:
+    """Refuse a model whose steps cannot be sent.
+
+    Raises:
+        ProblemError: it has no chain, or the server has no model of its version that streams it.
+    """
+    try:
+        vocoder.check_steps()
+    except (UnknownModelError, ContractError, UsageError) as error:
+        raise ProblemError("unsuitable-model", in_http(str(error).replace(vocoder.url, SERVER))) from error

@@ -31,7 +31,7 @@ from gomin_gateway.parameters import (
 from gomin_gateway.problems import GoneError, ProblemError
 
 UPLOAD = "upload"  # name of the file in the job's directory
-_SENT = 1 << 17  # bytes of a file that are sent at a time
+SENT = 1 << 17  # bytes of a file that are sent at a time
 _FEW_CHANNELS = 8  # of recordings that are read in blocks of the usual size
 
 Block = TypeVar("Block")
@@ -238,7 +238,7 @@ def _encoded(
 def _file(path: Path, media_type: str, headers: dict[str, str]) -> Iterator[Head | bytes]:
     with path.open("rb") as file:
         yield Head(media_type, headers, path.stat().st_size)
-        while block := file.read(_SENT):
+        while block := file.read(SENT):
             yield block
 
 

@@ -24,6 +24,7 @@ from gomin_export.networks.base import MelInverter
 from gomin_export.networks.diffusion import DiffusionWrapper
 from gomin_export.parity import windows
 from gomin_export.parity.gate import Case, Expected, Inputs
+from gomin_export.parity.librosa_loading import load_librosa
 
 Grid = Sequence[tuple[int, int]]
 
@@ -127,8 +128,7 @@ def _librosa_mel(wave: NDArray[np.float32], config: MelConfig) -> NDArray[np.flo
 
     The client and the exported front end share a window and bands, so an error in them would not show between the two.
     """
-    import librosa  # takes seconds: only where a front end is exported or verified
-
+    librosa = load_librosa()  # only where a front end is exported or verified: it takes seconds
     window = librosa.filters.get_window("hann", config.win_length)
     with warnings.catch_warnings(action="ignore"):  # about short recordings, and bands so narrow that no bin is in them
         spectrum = librosa.stft(

@@ -109,7 +109,7 @@ def test_problems(stepping: Gateway, streaming: Path, tmp_path: Path, recording:
     loud = npy(np.full((32, 9), 90, np.float32))
     stepping.post("/v1/synthesize/steps", loud).assert_problem(422, "suspicious-input", "force=true")
     with running(Gated().transport) as other:
-        other.post(path, recording, model="gan").assert_problem(400, "bad-parameter", "no sampling chain")
+        other.post(path, recording, model="gan").assert_problem(404, "unsuitable-model", "no sampling chain")
     for name in (DENOISER_MODEL, DIFFUSION_MODEL):
         shutil.copytree(streaming / name, tmp_path / name)
     with running([f"local:{tmp_path}"]) as without:

@@ -239,6 +239,11 @@ class TestCommandLine:
         [
             (("--stop-after", "6"), "step 6: the chain has steps 1 to 5"),
             (("--progress", "--window", "9"), "--window 9: with --progress or --stop-after, a file is one request"),
+            (
+                ("--stop-after", "2", "--in-flight", "3"),
+                "--in-flight 3: with --progress or --stop-after, a file is one",
+            ),
+            (("--progress", "--verbose"), "--verbose: with --progress or --stop-after, there are no windows"),
             (("--progress", "--json"), "--progress with --json: nothing would be shown"),
             (("--progress", "--quiet"), "--progress with --quiet: nothing would be shown"),
             (("--stop-after", "2", "--stream", "-o", "-"), "need the whole mel: give a file instead of --stream"),

@@ -63,7 +63,7 @@ def calibrate(
     recordings = calibration.find_recordings(inputs)
     with model.open() as opened:
         opened.check_seed(seed)
-        configs = choice.configs(opened)
+        choice.configs(opened)  # refused before hours of work, not after
         schedule, timesteps = _trained(opened)
         chains = grid.chains(schedule, timesteps, search.steps())
         starts = search.starts(chains)
@@ -81,7 +81,7 @@ def calibrate(
             keep_references=bool(starts),
         )
         _measure(meter, chains, quiet=report.as_json)
-        searches = _search(meter, starts, timesteps, search.search_chains, quiet=report.as_json)
+        searches = _search(meter, starts, timesteps, search.most_chains, quiet=report.as_json)
         chains += [one.chain for one in searches if one.chain not in chains]
     results = summarize(file.measured(chains, recordings))
     chosen: ChainResult | None = None
@@ -92,7 +92,7 @@ def calibrate(
     try:
         chosen = choice.choose(results, chains[0])
         if chosen is not None:
-            for config in configs:
+            for config in choice.configs(opened):  # read again: an export may have changed them meanwhile
                 write_default_chain(config, chosen.chain)
                 applied.append(config)
     finally:  # a choice that fails leaves the measurements as they are
@@ -109,8 +109,8 @@ def calibrate(
                 "applied": [str(config) for config in applied],
             }
             typer.echo(to_json(facts))
-    if not report.as_json:
-        _print_choice(chosen, applied, report.plot)
+        else:
+            _print_choice(chosen, applied, report.plot)
 
 
 def _trained(model: PinnedModel) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -105,6 +105,9 @@ class GridOptions:
         )
 
 
+MOST_CHAINS = 60
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """The search for timesteps."""
@@ -120,8 +123,18 @@ class SearchOptions:
         ),
     ] = None
     search_chains: Annotated[
-        int, typer.Option(metavar="NUMBER", help="Most chains of one search: more of them may find nearer ones.")
-    ] = 60
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            help=f"Most chains of one search: more of them may find nearer ones. Default: {MOST_CHAINS}.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def most_chains(self) -> int:
+        """Most chains of one search."""
+        return MOST_CHAINS if self.search_chains is None else self.search_chains
 
     def steps(self) -> list[int]:
         """The numbers of steps; empty without a search.
@@ -129,7 +142,9 @@ class SearchOptions:
         Raises:
             UsageError: a value that is not a whole number, or no chains to search with.
         """
-        if self.search_chains < 2:
+        if self.search_chains is not None and self.search is None:
+            raise UsageError(f"--search-chains {self.search_chains}: is a limit of --search: give that too")
+        if self.most_chains < 2:
             raise UsageError(f"--search-chains {self.search_chains}: expected 2 or more")
         return _values("--search", self.search, int, "whole numbers") or []
 
@@ -223,9 +238,12 @@ class ChoiceOptions:
         twin = self.apply / f"{model.model}_stream" / CONFIG
         configs = [config]
         if twin.is_file():
-            own = replace(there, kind=DIFFUSION_STREAM)
-            if own.same_model(ModelContract.from_parameters(twin.parent.name, read_config(twin)), model.version):
+            streamed = ModelContract.from_parameters(twin.parent.name, read_config(twin))
+            mine, its = (contract.provenance.get(model.version) for contract in (there, streamed))
+            if streamed.kind == DIFFUSION_STREAM and mine and its and mine.checkpoint_sha256 == its.checkpoint_sha256:
                 configs.append(twin)
+            else:
+                typer.echo(f"warning: {twin}: is of another checkpoint; its default chain stays as it is", err=True)
         for each in configs:
             with_default_chain(each, model.sampling or SamplerSettings())  # before hours of work, not after
         return configs

@@ -17,7 +17,7 @@ from gomin_client.transports.connection import Connection, parse_headers
 if TYPE_CHECKING:
     from gomin_client.batch.outputs import FileJob
     from gomin_client.batch.tasks import Steps
-    from gomin_client.cli.options import QuietReportOptions
+    from gomin_client.cli.options import ReportOptions
     from gomin_client.inference.steps import SteppedModel
     from gomin_client.sampling.settings import SamplerSettings
 
@@ -233,9 +233,7 @@ class ChainOptions:
         ),
     ] = None
 
-    def steps(
-        self, jobs: Sequence[FileJob], model: ModelOptions, report: QuietReportOptions, *, live: bool
-    ) -> Steps | None:
+    def steps(self, jobs: Sequence[FileJob], model: ModelOptions, report: ReportOptions, *, live: bool) -> Steps | None:
         """How chains are followed; None if they need not be.
 
         Raises:
@@ -249,6 +247,10 @@ class ChainOptions:
             raise UsageError("--progress and --stop-after need the whole mel: give a file instead of --stream")
         if model.window is not None:
             raise UsageError(f"--window {model.window}: with --progress or --stop-after, a file is one request")
+        if model.in_flight != RequestOptions.in_flight:
+            raise UsageError(f"--in-flight {model.in_flight}: with --progress or --stop-after, a file is one request")
+        if report.verbose:
+            raise UsageError("--verbose: with --progress or --stop-after, there are no windows that it could report on")
         if self.progress and len(jobs) != 1:
             raise UsageError(f"--progress shows the steps of a single file; there are {len(jobs)}")
         if self.progress and (report.quiet or report.as_json):

@@ -315,12 +315,16 @@ class PinnedModel:
         parameters = None if self.sampling is None else self.sampling.to_parameters()
         parts = []
         for first in range(0, items, step):
-            if self._ended is not None and self._ended.is_set():
-                raise InferenceError(f"{self.url}: the call was cancelled")
+            self._check_wanted()
             part = {name: tensor[first : first + step] for name, tensor in inputs.items()}
             answer = self._transport.infer(self.model, self.version, part, deadline, parameters)
             parts.append(self._checked_audio(answer, (len(part[contract.MEL]), 1, hop_length * frames)))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _check_wanted(self) -> None:
+        """Raise an `InferenceError` if the event of `until` is set."""
+        if self._ended is not None and self._ended.is_set():
+            raise InferenceError(f"{self.url}: the call was cancelled")
 
     def _deadline(self, audio_seconds: float) -> float:
         """Deadline of a request for audio of that duration, all items together, in seconds."""

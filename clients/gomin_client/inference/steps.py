@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gomin_client.contract import model as contract
-from gomin_client.errors import ContractError, UnknownModelError, UsageError
+from gomin_client.errors import ContractError, InferenceError, UnknownModelError, UsageError
 from gomin_client.inference.pinned import PinnedModel, fresh_seed
 from gomin_client.mel.features import MelBatch, Wave
 from gomin_client.transports.base import ModelInfo
@@ -98,8 +98,8 @@ class SteppedModel(PinnedModel):
             for step in steps:
                 on_step(step)
                 if step.number == (stop_after or step.steps):
-                    yield step.audio
-                    return
+                    break
+        yield step.audio  # after the chain has ended: what is done with it takes time
 
     def synthesize_steps(self, mel: Any, seed: int | None = None, *, force: bool = False) -> Generator[ChainStep]:
         """`Vocoder.synthesize`, with what each step predicts for the end of the chain, as soon as it is known.
@@ -116,6 +116,7 @@ class SteppedModel(PinnedModel):
             The predicted result after each step; the last is the result.
 
         Raises:
+            InferenceError: the answers end before the last step, or see `Vocoder.synthesize`.
             UsageError: the model has no chain; there are more frames or items than one request may have; the server
                 cannot be reached in a way that has several answers.
             UnknownModelError: the repository has no model that streams.
@@ -140,12 +141,17 @@ class SteppedModel(PinnedModel):
         hop_length = described.mel.hop_length
         deadline = self._deadline(items * frames * hop_length / self.sample_rate)
         parameters = None if self.sampling is None else self.sampling.to_parameters()
+        self._check_wanted()
+        step = steps = 0
         with closing(self._transport.infer_stream(name, self.version, inputs, deadline, parameters)) as answers:
             for answer in answers:
+                self._check_wanted()
                 audio = self._checked_audio(answer, (items, 1, hop_length * frames))
                 step, steps = (int(_number(answer, name, np.int32)) for name in (contract.STEP, contract.STEPS))
                 timestep = float(_number(answer, contract.TIMESTEP, np.float32))
                 yield ChainStep(step, steps, timestep, audio if checked.ndim == 3 else audio[0])
+        if not step or step < steps:
+            raise InferenceError(f"{self.url}: model {name} sent {step} of {steps or 'all'} steps, and no more")
 
 
 def _number(answer: dict[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> Any:

@@ -131,7 +131,8 @@ class Transport(Protocol):
     ) -> Generator[dict[str, NDArray[Any]]]:
         """Call one version of a model that sends several answers; arguments and errors are those of `infer`.
 
-        Nothing is repeated after a lost connection. Closing the generator cancels the request.
+        Closing the generator cancels the request. `RetryingTransport` repeats a request that was lost, and leaves out
+        the answers that have been passed on.
 
         Yields:
             Name → tensor, for each answer.

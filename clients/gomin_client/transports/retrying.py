@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
@@ -108,15 +108,51 @@ class RetryingTransport(TransportWrapper):
         """
 
         def attempt() -> dict[str, NDArray[Any]]:
-            if self._inner.servers > 1:
-                self._watch(model, version)
-            elif time.monotonic() - self._answered_at > SHORTEST_RESTART_S:
-                self._check_same(model, version)
+            self._compare(model, version)
             result = self._inner.infer(model, version, inputs, timeout_s, parameters)
             self._answered_at = time.monotonic()
             return result
 
         return self._repeat(self._retry_for_s, attempt)
+
+    def infer_stream(
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        timeout_s: float = LONGEST_S,
+        parameters: Parameters | None = None,
+    ) -> Generator[dict[str, NDArray[Any]]]:
+        """See `Transport.infer_stream`. A lost request is repeated: a chain with the same seed has the same answers.
+
+        Raises:
+            ContractError: see `infer`.
+        """
+        answers: Generator[dict[str, NDArray[Any]]] | None = None
+        passed_on = 0
+
+        def following() -> dict[str, NDArray[Any]] | None:
+            nonlocal answers
+            try:
+                if answers is None:
+                    self._compare(model, version)
+                    answers = self._inner.infer_stream(model, version, inputs, timeout_s, parameters)
+                    for _ in range(passed_on):
+                        next(answers, None)
+                answer = next(answers, None)
+            except BaseException:
+                answers = None
+                raise
+            self._answered_at = time.monotonic()
+            return answer
+
+        try:
+            while (answer := self._repeat(self._retry_for_s, following)) is not None:
+                passed_on += 1
+                yield answer
+        finally:
+            if answers is not None:
+                answers.close()
 
     def close(self) -> None:
         """See `Transport.close`; nothing is repeated any more."""
@@ -156,6 +192,17 @@ class RetryingTransport(TransportWrapper):
                 if self._lost_at is not None:
                     self._report_recovery()
                 return result
+
+    def _compare(self, model: str, version: int) -> None:
+        """Before a request: compare the model with its first description, if a server may have been restarted.
+
+        Raises:
+            GominError: see `_check_same`.
+        """
+        if self._inner.servers > 1:
+            self._watch(model, version)
+        elif time.monotonic() - self._answered_at > SHORTEST_RESTART_S:
+            self._check_same(model, version)
 
     def _watch(self, model: str, version: int) -> None:
         """Compare the models of several servers while requests are made; one may be restarted without any loss."""

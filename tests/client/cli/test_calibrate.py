@@ -124,6 +124,20 @@ def test_again_it_measures_nothing_and_agrees(
     assert fast.stdout.count("\n") == again.stdout.count("\n") - 1  # the table is complete
     assert (home / "m.jsonl").read_bytes() == before
 
+    twin = home / "models/gomin_diffusion_stream/config.pbtxt"
+    for old, new, is_skipped in (
+        ("parity", "another_parity", False),
+        ("checkpoint_sha256.1", "checkpoint_sha256.2", True),
+    ):
+        config = twin.read_text()
+        assert f"gomin.{old}" in config
+        twin.write_text(config.replace(f"gomin.{old}", f"gomin.{new}"))
+        applied = calibrate(home, server.grpc, *GRID, "--within", "150%", "--apply", home / "models")
+        assert applied.returncode == 0
+        assert (f"warning: {twin}: is of another checkpoint; its default" in applied.stderr) == is_skipped
+        assert (f"{twin}: has this default chain now" in applied.stdout) != is_skipped
+        twin.write_text(config)
+
 
 def test_interrupted_it_continues(
     home: Path, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +202,7 @@ def test_a_search_finds_timesteps_and_continues_where_it_was_interrupted(
         (["--search", "51"], "steps 51: no sampler of the grid takes it"),
         (["--search", "x"], "--search x: expected whole numbers, with commas between them"),
         (["--search", "6", "--search-chains", "1"], "--search-chains 1: expected 2 or more"),
+        (["--search-chains", "9"], "--search-chains 9: is a limit of --search: give that too"),
         (["--timesteps", "9,20"], "timesteps 9,20: no sampler of the grid takes it: timesteps: 20 follows 9"),
         (["--within", "5%", "--rtf-target", "1"], "give one of them"),
         (["--within", "5"], "--within 5: expected a percentage, such as 5%"),
