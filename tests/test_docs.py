@@ -202,7 +202,7 @@ OTHER_OPTIONS = {
     "--array",
     "--job-name",
     "--build",  # docker compose
-    *("--http-address", "--grpc-address", "--metrics-address", "--http-restricted-api", "--load-model"),
+    *("--http-address", "--grpc-address", "--metrics-address", "--http-restricted-api", "--load-model", "--log-info"),
     *(
         "--backend-directory",
         "--grpc-port",
