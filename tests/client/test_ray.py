@@ -85,11 +85,10 @@ def in_ray(recordings: Path, repository: Path) -> Path:
     with tarfile.open(home / "shards" / "00000.tar", "w") as shard:
         for path in recordings.glob("*/*.flac"):
             shard.add(path, path.name)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}  # of actors, too
     done = subprocess.run(
         [sys.executable, "-m", "tests.client.in_ray", repository],
         cwd=home,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},  # of actors, too
         capture_output=True,
         text=True,
         timeout=900,
