@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from gomin_client import Vocoder
 from gomin_client.contract.model import DENOISER_MODEL, DIFFUSION_MODEL, GAN_MODEL
 from gomin_client.transports.base import Transport
 from gomin_client.transports.registry import connect
-from gomin_client.transports.statistics import Statistics
+from gomin_client.transports.statistics import COUNTED_WITHIN_S, Statistics
 from tests.support import DEMO_CHECKPOINT, UNPROBED, run, serving
 
 DEMO_DIFFUSION = DEMO_CHECKPOINT.with_name("demo_diffusion.pt")
@@ -80,7 +81,7 @@ def quantiles(seconds: NDArray[np.float64]) -> str:
 
 
 def row(name: str, seconds: NDArray[np.float64], parts: Sequence[float] = ()) -> str:
-    """A line of a table: the quantiles, the stalls, and the mean milliseconds of parts of a request."""
+    """A line of a table: the quantiles, the stalls, and the milliseconds of parts of a request."""
     stalls = int((seconds > np.median(seconds) + STALL_S).sum())
     cells = " | ".join("–" if np.isnan(part) else f"{1000 * part:.2f}" for part in parts)
     return f"| {name} | {quantiles(seconds)} | {stalls} of {len(seconds)} | {cells or '– | – | – | – | –'} |"
@@ -100,32 +101,58 @@ def _mel(vocoder: Vocoder, frames: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).random((vocoder.contract.mel.n_mels, frames), np.float32)
 
 
-def windows(transports: Mapping[str, Transport], count: int) -> list[str]:
-    """The table of `Vocoder.synthesize` of one window of the GAN.
+def served(transport: Transport, version: int, call: Callable[[], object]) -> tuple[float, ...]:
+    """Seconds of a request to the GAN, and of its parts that the server counts; see `per_request`."""
+    before = transport.statistics(GAN_MODEL, version)
+    started = time.perf_counter()
+    call()
+    taken = time.perf_counter() - started
+    give_up_at = time.monotonic() + COUNTED_WITHIN_S
+    while not (parts := per_request(before, transport.statistics(GAN_MODEL, version))) and before is not None:
+        if time.monotonic() > give_up_at:
+            raise SystemExit(f"{transport.url} does not count its requests")
+    return taken, *parts
 
-    *client* is what `synthesize` takes longer than the request in it, a median; *network* what the request takes longer
-    than the server says: protocol, connection, Triton's front end. This and the server's parts are means. In-process
-    all of a request is *model*.
+
+def windows(transports: Mapping[str, Transport], count: int) -> list[str]:
+    """The table of `Vocoder.synthesize` of one window of the GAN; the transports take turns.
+
+    All parts are medians. *client* is what `synthesize` takes longer than the request in it, and *network* what the
+    request takes longer than the server says: protocol, connection, Triton's front end. In-process all is *model*.
     """
     lines = [f"| one window | p50, ms | p95, ms | stalls | {PARTS} |", "|---|---|---|---|---|---|---|---|---|"]
+    vocoders = {name: Vocoder(transport, GAN_MODEL) for name, transport in transports.items()}
     for frames in FRAMES:
-        for name, transport in transports.items():
-            vocoder = Vocoder(transport, GAN_MODEL)
-            version = vocoder.version
-            mel = _mel(vocoder, frames)
-            request = {"mel": mel[np.newaxis]}
-            before = transport.statistics(GAN_MODEL, version)
-            calls = {
-                "request": lambda: transport.infer(GAN_MODEL, version, request),  # noqa: B023
-                "whole": lambda: vocoder.synthesize(mel),  # noqa: B023
-            }
-            taken = timed(calls, count)
-            served = per_request(before, transport.statistics(GAN_MODEL, version))
-            sent = taken["request"].mean()
-            rest = (sent - sum(served), *served) if served else (np.nan, np.nan, np.nan, sent)
-            client = float(np.median(taken["whole"] - taken["request"]))
-            lines.append(row(f"{frames} frames, {name}", taken["whole"], (client, *rest)))
+        wholes: dict[str, list[tuple[float, ...]]] = {name: [] for name in transports}
+        requests: dict[str, list[tuple[float, ...]]] = {name: [] for name in transports}
+        for turn in range(count + WARM_UP):
+            for name, transport in transports.items():
+                vocoder = vocoders[name]
+                mel = _mel(vocoder, frames)
+                inputs = {"mel": mel[np.newaxis]}
+                whole = served(transport, vocoder.version, partial(vocoder.synthesize, mel))
+                infer = partial(transport.infer, GAN_MODEL, vocoder.version, inputs)
+                request = served(transport, vocoder.version, infer)
+                if turn >= WARM_UP:
+                    wholes[name].append(whole)
+                    requests[name].append(request)
+        for name in transports:
+            lines.append(row(f"{frames} frames, {name}", *_parts(np.array(wholes[name]), np.array(requests[name]))))
     return lines
+
+
+def _parts(wholes: NDArray[np.float64], requests: NDArray[np.float64]) -> tuple[NDArray[np.float64], Sequence[float]]:
+    """Seconds of all calls of `synthesize`, and the medians of `PARTS`.
+
+    Args:
+        wholes: what `served` found for each call of `synthesize`.
+        requests: the same for each request by itself.
+    """
+    seconds = wholes[:, 0]
+    if wholes.shape[1] == 1:  # in-process
+        return seconds, (np.nan, np.nan, np.nan, np.nan, float(np.median(seconds)))
+    outside, network = (float(np.median(calls[:, 0] - calls[:, 1:].sum(axis=1))) for calls in (wholes, requests))
+    return seconds, (outside - network, network, *np.median(wholes[:, 1:], axis=0))
 
 
 def first_sounds(transports: Mapping[str, Transport], count: int) -> list[str]:

@@ -75,12 +75,11 @@ def test_latency(repository: Path, server: RunningServer) -> None:
     assert len(table) == 2 + 2 * len(latency.FRAMES)
     within, through = (line.strip("| ").split(" | ") for line in table[2:4])
     assert within[0] == "64 frames, in-process"
-    assert within[5:8] == ["–", "–", "–"]  # counted by servers only
-    assert float(within[8]) > 0
+    assert within[4:8] == ["–"] * 4  # counted by servers only
+    assert within[8] == within[1]
     network, queue, copies, model = map(float, through[5:])
-    assert min(copies, model) > 0
+    assert min(network, copies, model) > 0
     assert queue >= 0
-    assert network + queue + copies + model > 0  # means; their sum is that of the requests
     for line in streams[2:]:
         assert all(float(cell) > 0 for cell in line.strip("| ").split(" | ")[1:])
     assert (len(streams), len(asked)) == (4, 3)

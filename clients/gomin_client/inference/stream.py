@@ -6,8 +6,10 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,21 +24,19 @@ from gomin_client.mel.features import Wave
 from gomin_client.transports.forking import renew_in_children
 
 Array = NDArray[np.float32]
+Infer = Callable[[Array, Window], Array]
 Task = Callable[[], Any]
 
 
 def vocode(
-    blocks: Iterable[Array],
-    windower: Windower,
-    infer: Callable[[Array, Window], Array],
-    workers: Workers,
-    in_flight: int,
+    blocks: Iterable[Array], windower: Windower, infer: Infer, workers: Workers, in_flight: int
 ) -> Iterator[Array]:
     """Audio of a mel spectrogram, in order, as its windows are done.
 
     `blocks` is read in a separate thread, so that finished audio is not held back by frames that have yet to come; and
     no faster than audio is taken: at most `in_flight` windows are in flight or wait to be taken. A caller that stops
-    early leaves that thread with the block that it waits for.
+    early leaves that thread with the block that it waits for. A list is read without that thread, and a single window
+    of it is vocoded in the caller's: for a short mel, threads cost more than all else that the client does.
 
     Args:
         blocks: (channels, n_mels, any number of frames) each.
@@ -53,6 +53,20 @@ def vocode(
         UsageError: the process has forked since the first part.
         Exception: what `blocks` or `infer` raised; audio before it has been yielded.
     """
+    process = os.getpid()
+    way = _in_callers_thread if isinstance(blocks, list) else _with_reading_thread
+    with closing(way(blocks, windower, infer, workers, in_flight)) as made:
+        for window, audio in made:
+            hop = audio.shape[-1] // window.length
+            yield audio[..., window.skip * hop : (window.skip + window.keep) * hop]
+            if os.getpid() != process:  # the threads have stayed in the parent
+                raise UsageError("a stream cannot be continued in a forked process: begin a new one there")
+
+
+def _with_reading_thread(
+    blocks: Iterable[Array], windower: Windower, infer: Infer, workers: Workers, in_flight: int
+) -> Generator[tuple[Window, Array]]:
+    """Windows and their audio, of blocks that arrive."""
     pending: queue.SimpleQueue[tuple[Window, Future[Array]] | BaseException | None] = queue.SimpleQueue()
     free = threading.Semaphore(in_flight)
     stopped = threading.Event()
@@ -68,7 +82,6 @@ def vocode(
         except BaseException as error:  # for the caller's thread
             pending.put(error)
 
-    process = os.getpid()
     threading.Thread(target=feed, name="gomin-feed", daemon=True).start()
     try:
         while (item := pending.get()) is not None:
@@ -76,14 +89,36 @@ def vocode(
                 raise item
             window, future = item
             audio = future.result()
-            hop = audio.shape[-1] // window.length
             free.release()  # so that the next is in flight while the caller uses this one
-            yield audio[..., window.skip * hop : (window.skip + window.keep) * hop]
-            if os.getpid() != process:  # the threads have stayed in the parent
-                raise UsageError("a stream cannot be continued in a forked process: begin a new one there")
+            yield window, audio
     finally:
         stopped.set()
         free.release()
+
+
+def _in_callers_thread(
+    blocks: Iterable[Array], windower: Windower, infer: Infer, workers: Workers, in_flight: int
+) -> Generator[tuple[Window, Array]]:
+    """Windows and their audio, of blocks that are all there."""
+    cuts = deque(_cut(blocks, windower))
+    if len(cuts) == 1:
+        window, piece = cuts.popleft()
+        yield window, infer(np.ascontiguousarray(piece), window)
+        return
+    pending: deque[tuple[Window, Future[Array]]] = deque()
+
+    def submit_next() -> None:
+        if cuts:
+            window, piece = cuts.popleft()
+            pending.append((window, workers.submit(partial(infer, np.ascontiguousarray(piece), window))))
+
+    for _ in range(in_flight):
+        submit_next()
+    while pending:
+        window, future = pending.popleft()
+        audio = future.result()
+        submit_next()  # in flight while the caller uses this one
+        yield window, audio
 
 
 def _cut(blocks: Iterable[Array], windower: Windower) -> Iterator[tuple[Window, Array]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -34,11 +35,12 @@ class TestVocode:
     @settings(max_examples=60, deadline=None)
     @given(
         st.integers(1, 200), st.integers(0, 6), st.integers(1, 30), st.integers(1, 4), BLOCKS, st.integers(1, 2),
-        st.one_of(st.none(), st.integers(1, 9)),
+        st.one_of(st.none(), st.integers(1, 9)), st.booleans(),
     )  # fmt: skip
     def test_windowed_equals_whole(
-        self, frames: int, halo: int, extra: int, in_flight: int, blocks: list[int], channels: int, first: int | None
-    ) -> None:
+        self, frames: int, halo: int, extra: int, in_flight: int, blocks: list[int], channels: int, first: int | None,
+        as_list: bool,
+    ) -> None:  # fmt: skip
         mel = np.random.default_rng(frames).uniform(0, 1, (channels, 4, frames)).astype(np.float32)
         random = np.random.default_rng(0)
 
@@ -51,7 +53,7 @@ class TestVocode:
         workers = Workers()
         parts = (mel[..., begin:end] for begin, end in pieces(frames, blocks))
         windower = Windower(2 * halo + extra, halo, None if first is None else halo + first)
-        made = list(vocode(parts, windower, infer, workers, in_flight))
+        made = list(vocode(list(parts) if as_list else parts, windower, infer, workers, in_flight))
         workers.close()
 
         np.testing.assert_allclose(np.concatenate(made, axis=-1), network(mel, halo), rtol=0, atol=1e-5)
@@ -85,6 +87,36 @@ class TestVocode:
         assert begun_after_a_while(5) == 5
         stream.close()
         assert begun_after_a_while(0) <= 6
+
+    def test_a_list_is_read_without_a_thread_and_one_window_vocoded_in_the_callers(self) -> None:
+        started: list[str] = []
+
+        def infer(piece: NDArray[np.float32], _: Window) -> NDArray[np.float32]:
+            started.append(threading.current_thread().name)
+            return network(piece, 0)
+
+        mel = [np.zeros((1, 4, 6), np.float32), np.zeros((1, 4, 4), np.float32)]
+        list(vocode(mel, Windower(10, 0), infer, Workers(), 2))
+        assert started == [threading.current_thread().name]
+        list(vocode(mel, Windower(5, 0), infer, Workers(), 2))
+        assert started[1:] == ["gomin-request"] * 2
+
+    def test_a_list_has_no_more_windows_in_flight_than_asked_for(self) -> None:
+        begun: queue.SimpleQueue[int] = queue.SimpleQueue()
+        may_end = threading.Event()
+
+        def infer(piece: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+            begun.put(window.first)
+            assert window.first == 0 or may_end.wait(60)
+            return network(piece, 0)
+
+        stream = vocode([np.zeros((1, 4, 100), np.float32)], Windower(10, 0), infer, Workers(), 3)
+        next(stream)
+        assert sorted(begun.get(timeout=60) for _ in range(4)) == [0, 10, 20, 30], "one taken, three in flight"
+        time.sleep(0.1)  # for more than was expected
+        assert begun.empty()
+        may_end.set()
+        assert len(list(stream)) == 9
 
     def test_leaving_early_ends_the_reading_thread(self) -> None:
         """The thread waits for a free place in flight, which never comes."""
@@ -124,6 +156,21 @@ class TestVocode:
         more.set()
 
         assert sum(audio.shape[-1] for audio in [*first, *stream]) == 30 * HOP
+
+    def test_an_error_of_a_list_comes_after_the_audio_before_it(self) -> None:
+        begun: list[int] = []
+
+        def infer(piece: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+            begun.append(window.first)
+            if window.first == 10:
+                raise InferenceError("from model")
+            return network(piece, 0)
+
+        stream = vocode([np.zeros((1, 4, 100), np.float32)], Windower(10, 0), infer, Workers(), 1)
+        assert next(stream).shape == (1, 30)
+        with pytest.raises(InferenceError, match="from model"):
+            list(stream)
+        assert begun == [0, 10], "nothing is submitted after an error"
 
     @pytest.mark.parametrize("where", ["source", "model"])
     def test_errors_come_after_the_audio_before_them(self, where: str) -> None:
