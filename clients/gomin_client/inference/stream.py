@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -77,7 +77,10 @@ def _with_reading_thread(
                 free.acquire()
                 if stopped.is_set():
                     return
-                pending.put((window, workers.submit(partial(infer, np.ascontiguousarray(piece), window))))
+                future = workers.submit(partial(infer, np.ascontiguousarray(piece), window))
+                pending.put((window, future))
+                if window.length < windower.size:  # wanted soon: the next one would take cores from it
+                    wait([future])
             pending.put(None)
         except BaseException as error:  # for the caller's thread
             pending.put(error)

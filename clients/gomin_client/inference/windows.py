@@ -96,6 +96,9 @@ class Windower:
 
     A window is complete as soon as all its frames are there, and one more: until then it may be the last one, which
     keeps its output to the end.
+
+    Attributes:
+        size: number of frames of a window.
     """
 
     def __init__(self, size: int, halo: int, first_size: int | None = None) -> None:
@@ -111,7 +114,7 @@ class Windower:
             UsageError: see `check_window`.
         """
         check_window(size, halo, first_size)
-        self._size = size
+        self.size = size
         self._halo = halo
         self._next_size = min(first_size or size, size)
         self._arrived = 0
@@ -120,7 +123,7 @@ class Windower:
     @property
     def needed_from(self) -> int:
         """Index of the first frame that may be asked for again."""
-        return max(0, min(self._made - self._halo, self._arrived - self._size))
+        return max(0, min(self._made - self._halo, self._arrived - self.size))
 
     def feed(self, frames: int) -> Iterator[Window]:
         """Windows that are complete after `frames` more frames have arrived."""
@@ -131,12 +134,12 @@ class Windower:
                 return
             until = first + self._next_size - self._halo
             yield self._window(first, self._next_size, until)
-            self._next_size = min(2 * self._next_size, self._size)
+            self._next_size = min(2 * self._next_size, self.size)
 
     def finish(self) -> Iterator[Window]:
         """The last window: no more frames will come."""
         if self._made < self._arrived:
-            length = min(self._size, self._arrived)
+            length = min(self.size, self._arrived)
             yield self._window(self._arrived - length, length, self._arrived)
 
     def _window(self, first: int, length: int, until: int) -> Window:

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 
 from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
-from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import (
     ContractError,
@@ -43,17 +41,8 @@ from gomin_client.transports.base import (
     unknown_model,
 )
 from gomin_client.transports.connection import Connection
-from gomin_client.transports.forking import (
-    ONNXRUNTIME,
-    keep_forever,
-    renew_in_children,
-    skip_destructors_in_children,
-)
-
-# Microseconds for which a thread of ONNX Runtime waits for work before it sleeps. By default it occupies its core for
-# about 30 ms, also after a call. Versions of ONNX Runtime that do not have the setting ignore it.
-SPIN_DURATION = "session.intra_op.spin_duration_us"
-SPIN_US = 100
+from gomin_client.transports.forking import ONNXRUNTIME, keep_forever, renew_in_children
+from gomin_client.transports.sessions import Session, Sessions
 
 
 def open_local(addresses: Sequence[Address], connection: Connection) -> Transport:
@@ -70,14 +59,14 @@ class _Opened:
 
     Attributes:
         described: its contract.
-        session: ONNX Runtime's; None for a sampling chain, which calls the denoiser of the same version, and for an
+        session: of a network; None for a sampling chain, which calls the denoiser of the same version, and for an
             ensemble.
         chain: how to sample; None for other models.
         steps: of an ensemble; empty for other models.
     """
 
     described: ModelContract
-    session: Any = None
+    session: Session | None = None
     chain: DiffusionModel | None = None
     steps: tuple[model_repository.Step, ...] = ()
 
@@ -104,9 +93,7 @@ class LocalTransport(Transport):
         """Begin without sessions and threads; see `Forkable`."""
         keep_forever(self._opened)  # the destructor of a session waits for its threads
         self._opened = {}
-        # ONNX Runtime runs in threads of their own, so that the calling one can be interrupted
-        self._workers = ThreadPoolExecutor(MOST_CONCURRENT, thread_name_prefix="onnxruntime")
-        self._running: set[Any] = set()  # options of the runs in progress
+        self.__dict__.pop("_sessions", None)
         self._lock = threading.Lock()
 
     @property
@@ -121,7 +108,8 @@ class LocalTransport(Transport):
 
     def server(self) -> ServerInfo:
         """See `Transport.server`."""
-        return ServerInfo("onnxruntime", str(self._onnxruntime.__version__))
+        with self._lock:
+            return ServerInfo("onnxruntime", str(self._sessions.onnxruntime.__version__))
 
     @property
     def can_stream(self) -> bool:
@@ -171,7 +159,7 @@ class LocalTransport(Transport):
             if parameters:
                 raise ContractError(f"{self.url}: model {model} takes no request parameters, such as {min(parameters)}")
             self._check_frames(model, opened.described, inputs)
-            return self._run(model, opened.session, inputs, ends_at)
+            return self._run(model, opened, inputs, ends_at)
 
     def infer_stream(
         self,
@@ -225,9 +213,8 @@ class LocalTransport(Transport):
 
     def close(self) -> None:
         """See `Transport.close`; runs in progress stop at their next operator."""
-        for options in list(self._running):
-            options.terminate = True
-        self._workers.shutdown()
+        if "_sessions" in self.__dict__:
+            self._sessions.close()
         self._opened.clear()
 
     def _check_frames(self, model: str, described: ModelContract, inputs: Tensors) -> None:
@@ -293,7 +280,7 @@ class LocalTransport(Transport):
             TimeoutError: it was still running at `ends_at`.
             InferenceError: it was cancelled.
         """
-        denoiser = self._open(contract.DENOISER_MODEL, version).session
+        denoiser = self._open(contract.DENOISER_MODEL, version)
 
         def denoise(signal: Array, timestep: Array, mel: Array) -> Array:
             step = {contract.SIGNAL: signal, contract.TIMESTEP: timestep[:, np.newaxis], contract.MEL: mel}
@@ -304,42 +291,24 @@ class LocalTransport(Transport):
             raise InferenceError(f"{self.url}: the call was cancelled")
         return audio
 
-    def _run(self, model: str, session: Any, inputs: Tensors, ends_at: float) -> dict[str, NDArray[Any]]:
+    def _run(self, model: str, network: _Opened, inputs: Tensors, ends_at: float) -> dict[str, NDArray[Any]]:
         """Run a network.
 
         Raises:
             TimeoutError: it was still running at `ends_at`.
         """
-        names = [output.name for output in session.get_outputs()]
-        options = self._onnxruntime.RunOptions()
-        self._running.add(options)
-
-        def run() -> Any:
-            with ONNXRUNTIME.work():
-                return session.run(names, dict(inputs), options)
-
+        assert network.session is not None
         try:
-            running = self._workers.submit(run)
-            left = max(0.0, ends_at - time.monotonic())
-            return dict(zip(names, running.result(left), strict=True))
+            return self._sessions.run(network.session, inputs, ends_at)
         except TimeoutError:
-            options.terminate = True
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common public base
             kind = ContractError if "INVALID_ARGUMENT" in str(error) else InferenceError
             raise kind(f"{self.url}: model {model}: {' '.join(str(error).split())}") from error
-        except BaseException:
-            options.terminate = True  # interrupted: ONNX Runtime stops at its next operator
-            raise
-        finally:
-            self._running.discard(options)
 
     @cached_property
-    def _onnxruntime(self) -> Any:
-        import onnxruntime  # takes a moment: only if a model is run
-
-        skip_destructors_in_children()
-        return onnxruntime
+    def _sessions(self) -> Sessions:
+        return Sessions()
 
     def _open(self, model: str, version: int) -> _Opened:
         """A model version, read at its first call."""
@@ -365,7 +334,7 @@ class LocalTransport(Transport):
                     self._opened[model, version] = _Opened(described, session=self._session(info, described, version))
             return self._opened[model, version]
 
-    def _session(self, info: ModelInfo, described: ModelContract, version: int) -> Any:
+    def _session(self, info: ModelInfo, described: ModelContract, version: int) -> Session:
         path = self._repository / info.name / str(version) / "model.onnx"
         threads = info.parameters.get("intra_op_thread_count", "0")
         if not threads.isdecimal():
@@ -375,23 +344,15 @@ class LocalTransport(Transport):
         made = described.provenance.get(version)
         library = require_library(made.operators, f"{path}:") if made and made.operators else None
         try:
-            with ONNXRUNTIME.work():
-                options = self._onnxruntime.SessionOptions()
-                if library is not None:
-                    library.register(options)
-                options.intra_op_num_threads = int(threads)
-                options.enable_mem_pattern = False  # as in config.pbtxt
-                options.add_session_config_entry(SPIN_DURATION, str(SPIN_US))
-                session = self._onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session = self._sessions.open(path, int(threads), library)
         except UsageError:  # about the library, not the model
             raise
         except Exception as error:
             raise ServerError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
-        metadata = session.get_modelmeta().custom_metadata_map
         for name, value in described.to_parameters().items():
-            if metadata.get(name) != value:
+            if (found := session.metadata.get(name)) != value:
                 raise ContractError(
-                    f"{path}: its metadata has {name} {metadata.get(name)}, the model's config.pbtxt has {value}; "
-                    "the two were not written by the same export"
+                    f"{path}: its metadata has {name} {found}, the model's config.pbtxt has {value}; the two were not "
+                    "written by the same export"
                 )
         return session

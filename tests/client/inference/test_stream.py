@@ -118,6 +118,31 @@ class TestVocode:
         may_end.set()
         assert len(list(stream)) == 9
 
+    def test_the_first_short_windows_are_alone(self) -> None:
+        begun: queue.SimpleQueue[int] = queue.SimpleQueue()
+        may_end = threading.Semaphore(0)
+
+        def infer(piece: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+            begun.put(window.length)
+            assert may_end.acquire(timeout=60)
+            return network(piece, 0)
+
+        source = (np.zeros((1, 4, 10), np.float32) for _ in range(10))
+        stream = vocode(source, Windower(20, 0, 5), infer, Workers(), 2)
+        audio: list[NDArray[np.float32]] = []
+        thread = threading.Thread(target=lambda: audio.extend(stream))
+        thread.start()
+        for length in (5, 10):
+            assert begun.get(timeout=60) == length
+            time.sleep(0.1)  # for another one, which would be wrong
+            assert begun.empty()
+            may_end.release()
+        assert [begun.get(timeout=60) for _ in range(2)] == [20, 20], "those of full size are not"
+        for _ in range(10):
+            may_end.release()
+        thread.join(60)
+        assert sum(part.shape[-1] for part in audio) == 100 * HOP
+
     def test_leaving_early_ends_the_reading_thread(self) -> None:
         """The thread waits for a free place in flight, which never comes."""
         closed = threading.Event()

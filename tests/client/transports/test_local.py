@@ -12,7 +12,7 @@ import pytest
 from gomin_client import Vocoder
 from gomin_client.contract import repository as model_repository
 from gomin_client.errors import ContractError, UnknownModelError, UsageError
-from gomin_client.transports import local
+from gomin_client.transports import local, sessions
 from gomin_client.transports.local import LocalTransport
 
 INTRA_OP = 'key: "intra_op_thread_count" value: { string_value: '
@@ -57,9 +57,11 @@ def test_the_configs_threads_are_used(home: Path, threads: str) -> None:
     config = home / "gomin_gan/config.pbtxt"
     config.write_text(config.read_text().replace(f'{INTRA_OP}"0"', f'{INTRA_OP}"{threads}"'))
     with LocalTransport(home) as transport:
-        options = transport._open("gomin_gan", 1).session.get_session_options()
+        session = transport._open("gomin_gan", 1).session
+        assert session is not None
+        options = session.onnx.get_session_options()
         assert options.intra_op_num_threads == int(threads)
-        assert options.get_session_config_entry(local.SPIN_DURATION) == "100"
+        assert options.get_session_config_entry(sessions.SPIN_DURATION) == "100"
 
     config.write_text(config.read_text().replace(f'{INTRA_OP}"{threads}"', f'{INTRA_OP}"many"'))
     with LocalTransport(home) as transport, pytest.raises(ContractError, match="'many', not a number"):
