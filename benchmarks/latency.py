@@ -131,7 +131,7 @@ def windows(transports: Mapping[str, Transport], count: int) -> list[str]:
                 vocoder = vocoders[name]
                 mel = _mel(vocoder, frames)
                 inputs = {"mel": mel[np.newaxis]}
-                transport.describe(GAN_MODEL)  # else a request after a pause would ask for it: see `questions`
+                vocoder.synthesize(mel[:, :1])  # the first after a pause asks for the model's description: `questions`
                 whole = served(transport, vocoder.version, partial(vocoder.synthesize, mel))
                 infer = partial(transport.infer, GAN_MODEL, vocoder.version, inputs)
                 request = served(transport, vocoder.version, infer)
