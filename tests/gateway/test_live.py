@@ -178,13 +178,13 @@ def test_a_client_who_goes_away_stops_the_work() -> None:
             socket.recv(WAIT_S)
             socket.send(frames(np.zeros((128, 2000))))
             model.let(1)
-            wait_for(lambda: model.calls == 3)
+            wait_for(lambda: model.calls == 2)  # a short window, which is alone in flight
         wait_for(lambda: gateway.count(499, "/v1/stream", "WEBSOCKET") == 1)
         with session(gateway, input="mel") as other:  # what is in flight keeps the place
             assert_refused(other, 429, "busy", "try again later", 1013)
         model.let_all()
         gateway.wait_until_idle()
-        assert model.calls == 3
+        assert model.calls == 2
 
 
 def test_a_client_who_sends_too_fast_has_to_wait() -> None:
@@ -205,7 +205,7 @@ def test_a_client_who_sends_too_fast_has_to_wait() -> None:
             await socket.recv()
             sending = asyncio.create_task(send(socket))
             counts = [-1, 0]
-            while model.calls < 2 or counts[0] != counts[1]:
+            while model.calls < 1 or counts[0] != counts[1]:
                 await asyncio.sleep(0.1)
                 counts = [counts[1], len(sent)]
             assert len(sent) < blocks

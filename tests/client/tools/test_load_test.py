@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from gomin_client.tools import load_test
 from gomin_client.tools.load_test import LoadResult
 from gomin_client.transports.local import LocalTransport
 from gomin_client.transports.mock import MockModel, MockTransport
+from gomin_client.transports.sessions import Session
 from gomin_client.transports.statistics import Statistics, settled
 from tests.support import BIN, RunningServer, assert_fails, invoke
 
@@ -130,7 +132,7 @@ def test_in_process_as_many_are_under_way_as_are_asked_for(repository: Path, mon
         all_there.wait(timeout=120)
         return [np.zeros((1, 1, 256), np.float32) for _ in names]
 
-    session = SimpleNamespace(get_outputs=lambda: [SimpleNamespace(name="audio")], run=run_session)
+    session = Session(SimpleNamespace(run=run_session), ["audio"], {}, nullcontext())
     mel = {"mel": np.zeros((1, 128, 1), np.float32)}
     with LocalTransport(repository) as transport, ThreadPoolExecutor(MOST_CONCURRENT) as callers:
         monkeypatch.setattr(transport, "_session", lambda *_: session)
