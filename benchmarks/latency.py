@@ -103,7 +103,7 @@ def _mel(vocoder: Vocoder, frames: int) -> NDArray[np.float32]:
 
 
 def served(transport: Transport, version: int, call: Callable[[], object]) -> tuple[float, ...]:
-    """Seconds of a request to the GAN, and of its parts that the server counts; see `per_request`."""
+    """Seconds of a request to the GAN, and of its parts that the server counts, a moment later; see `per_request`."""
     before = transport.statistics(GAN_MODEL, version)
     started = time.perf_counter()
     call()
@@ -131,7 +131,8 @@ def windows(transports: Mapping[str, Transport], count: int) -> list[str]:
                 vocoder = vocoders[name]
                 mel = _mel(vocoder, frames)
                 inputs = {"mel": mel[np.newaxis]}
-                vocoder.synthesize(mel[:, :1])  # the first after a pause asks for the model's description: `questions`
+                # the first after a pause asks for the model's description: see `questions`
+                served(transport, vocoder.version, partial(vocoder.synthesize, mel[:, :1]))
                 whole = served(transport, vocoder.version, partial(vocoder.synthesize, mel))
                 infer = partial(transport.infer, GAN_MODEL, vocoder.version, inputs)
                 request = served(transport, vocoder.version, infer)
