@@ -120,6 +120,7 @@ def windows(transports: Mapping[str, Transport], count: int) -> list[str]:
 
     All parts are medians. *client* is what `synthesize` takes longer than the request in it, and *network* what the
     request takes longer than the server says: protocol, connection, Triton's front end. In-process all is *model*.
+    The server's clock can stop after its answer has arrived: on a busy machine *network* may be just below zero.
     """
     lines = [f"| one window | p50, ms | p95, ms | stalls | {PARTS} |", "|---|---|---|---|---|---|---|---|---|"]
     vocoders = {name: Vocoder(transport, GAN_MODEL) for name, transport in transports.items()}

@@ -101,6 +101,7 @@ class Live:
             logger.exception("request %s failed", record.id)
             await self._refuse(socket, record, INTERNAL)
         finally:
+            self._service.sessions.discard(record.id)
             inbox.reading.cancel()
 
     def _check_origin(self, socket: WebSocket) -> None:
@@ -130,6 +131,7 @@ class Live:
             check_key(service.keys, None if start.key is None else f"Bearer {start.key}")
         start.check()
         service.take_place()
+        service.sessions.add(record.id)
         lease = service.backend.lease()
         work = asyncio.get_running_loop().create_task(self._vocode(socket, record, inbox, start, lease))
         try:

@@ -52,7 +52,7 @@ class GatewayServer(uvicorn.Server):
         for server in self.servers:
             server.close()
         ends_at = asyncio.get_running_loop().time() + self._service.limits.drain_s
-        while self._service.taken and not self.force_exit and asyncio.get_running_loop().time() < ends_at:
+        while self._service.is_busy and not self.force_exit and asyncio.get_running_loop().time() < ends_at:
             await asyncio.sleep(_POLL_S)
         await super().shutdown(sockets)
 

@@ -32,6 +32,7 @@ class Service:
         keys: who may call.
         metrics: counters.
         taken: number of places that are taken.
+        sessions: those of /v1/stream (identifiers of requests) that took a place and have not sent their last message.
     """
 
     def __init__(self, backend: Backend, limits: Limits, keys: ApiKeys) -> None:
@@ -40,11 +41,17 @@ class Service:
         self.keys = keys
         self.metrics = Metrics()
         self.taken = 0
+        self.sessions: set[str] = set()
         self.models = Shared(backend.models)
         self.ready = Shared(backend.check_ready)
         # each place uses one thread at a time, so that none waits for a thread
         self._pool = ThreadPoolExecutor(limits.concurrent, thread_name_prefix="gomin-gateway")
         self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is in progress that should be finished before the gateway ends."""
+        return bool(self.taken or self.sessions)
 
     def take_place(self) -> None:
         """Take a place; `leave` gives it back.

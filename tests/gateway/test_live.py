@@ -234,7 +234,8 @@ def test_a_client_who_says_nothing() -> None:
         gateway.wait_until_idle()
 
 
-def test_a_session_is_finished_when_the_gateway_is_stopped() -> None:
+def test_a_session_is_finished_when_the_gateway_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gomin_gateway.server._POLL_S", 0)  # it looks between any two steps of the session
     model = Gated()
     with running(model.transport) as gateway, session(gateway, input="mel") as socket:
         socket.recv(WAIT_S)
