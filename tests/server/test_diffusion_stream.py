@@ -266,9 +266,12 @@ class TestCommandLine:
 
         over_http = invoke(app, *files, "--url", server.http, "--stop-after", "1")
         progress = invoke(app, *files, "--url", server.grpc, "--progress")
-        both = invoke(app, *files, "--url", server.grpc, "--stop-after", "1")
+        results = tmp_path / "results.jsonl"
+        both = invoke(app, *files, "--url", server.grpc, "--stop-after", "1", "--results", results)
 
         assert_fails(over_http, 2, "gomin_diffusion_stream sends several answers, which needs grpc:// or local:")
         assert_fails(progress, 2, "--progress shows the steps of a single file; there are 2")
         assert both.returncode == 0, both.stderr
         assert (tmp_path / "out/a.wav").read_bytes() != b""
+        run = json.loads(results.read_text().splitlines()[0])
+        assert (run["stop_after"], run["sampling"]["steps"]) == (1, 5)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -124,8 +124,10 @@ def run_batch(
         before = _statistics(vocoder, display) if verbose else None
         receivers = [display.print_outcome]
         if settings.results is not None and part is not None:
-            facts = {"model": vocoder and f"{vocoder.model} {vocoder.version}", "seed": settings.seed}
-            results = stack.enter_context(ResultsFile(settings.results, part, facts))
+            model = vocoder and f"{vocoder.model} {vocoder.version}"
+            results = stack.enter_context(
+                ResultsFile(settings.results, part, {"model": model, **_chain_facts(settings, vocoder)})
+            )
             receivers.append(results.add)
         keep_what_is_loaded()
         outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers), display.advance, display.show_step)
@@ -143,7 +145,7 @@ def run_batch(
     if part is not None and not jobs:
         display.print(f"shard {part.shard}: no files, there are {part.total}")
     if report.as_json:
-        facts = {"model": vocoder and vocoder.model, "seed": settings.seed}
+        facts = {"model": vocoder and vocoder.model, **_chain_facts(settings, vocoder)}
         typer.echo(to_json(outcomes, plan, **facts, **({"shard": str(settings.shard)} if settings.shard else {})))
     if failures:
         # one file: the status of its failure; many files: 1, or the status of a server that is gone
@@ -232,6 +234,13 @@ def _to_all(receivers: Sequence[Callable[[Outcome], None]]) -> Callable[[Outcome
             receive(outcome)
 
     return pass_on
+
+
+def _chain_facts(settings: BatchSettings, vocoder: SteppedModel | None) -> dict[str, Any]:
+    """Seed and chain of a batch, for programs."""
+    sampling = None if vocoder is None or vocoder.sampling is None else vocoder.sampling.to_parameters()
+    stop_after = None if settings.steps is None else settings.steps.stop_after
+    return {"seed": settings.seed, "sampling": sampling, "stop_after": stop_after}
 
 
 def _check_chain(settings: BatchSettings, vocoder: SteppedModel | None) -> None:

@@ -58,6 +58,8 @@ class Merged:
         duplicates: names of files that several shards have.
         seconds: shard → time of its runs, in seconds.
         truncated: results files whose last line is not complete, because the run was killed.
+        made_by: models and chains that made files: entries `model`, `sampling` and `stop_after` of runs, without
+            repetitions.
     """
 
     total: int
@@ -68,6 +70,7 @@ class Merged:
     duplicates: list[str]
     seconds: dict[int, float]
     truncated: list[Path]
+    made_by: list[dict[str, Any]]
 
     @property
     def counts(self) -> Counter[str]:
@@ -106,6 +109,7 @@ class Merged:
             "audio_seconds": round(self.audio_s, 4),
             "shard_seconds": {str(index): round(seconds, 3) for index, seconds in sorted(self.seconds.items())},
             "real_time": round(self.audio_s / busy_s, 3) if busy_s else None,
+            "made_by": self.made_by,
         }
 
     def to_text(self) -> str:
@@ -128,6 +132,8 @@ class Merged:
             lines += _listed("shards without results", [f"{index}/{self.shards}" for index in self.missing_shards])
         lines += _listed("files without a result", self.missing)
         lines += _listed("files of several shards", self.duplicates)
+        if len(self.made_by) > 1:
+            lines += _listed("made in different ways", [_described(made) for made in self.made_by])
         failed = [error if name in error else f"{name}: {error}" for name, error in sorted(self.failed.items())]
         lines += _listed("failed", failed)
         return "\n".join(lines)
@@ -160,6 +166,7 @@ def merge(paths: Sequence[Path]) -> Merged:
     owners: dict[str, set[int]] = {}
     seconds: dict[int, float] = {}
     planned: dict[str, None] = {}
+    made_by: list[dict[str, Any]] = []
     for _, run in runs:
         seconds[run.shard.index] = seconds.get(run.shard.index, 0.0) + run.seconds
         planned.update(dict.fromkeys(run.facts["names"]))
@@ -168,6 +175,9 @@ def merge(paths: Sequence[Path]) -> Merged:
             owners.setdefault(name, set()).add(run.shard.index)
             if not (line["status"] == SKIPPED and files.get(name, {}).get("status") == DONE):
                 files[name] = line
+        made = {entry: run.facts.get(entry) for entry in ("model", "sampling", "stop_after")}
+        if made not in made_by and any(line["status"] == DONE for line in run.files):
+            made_by.append(made)
     return Merged(
         total=first.facts["total"],
         shards=first.shard.count,
@@ -177,7 +187,15 @@ def merge(paths: Sequence[Path]) -> Merged:
         duplicates=sorted(name for name, shards in owners.items() if len(shards) > 1),
         seconds=seconds,
         truncated=truncated,
+        made_by=made_by,
     )
+
+
+def _described(made: dict[str, Any]) -> str:
+    """A model and its chain, in words."""
+    chain = [f"{name} {value}" for name, value in (made["sampling"] or {}).items()]
+    stopped = [] if made["stop_after"] is None else [f"stopped after step {made['stop_after']}"]
+    return ", ".join([made["model"] or "no model", *chain, *stopped])
 
 
 def _read(path: Path, truncated: list[Path]) -> Iterator[Run]:

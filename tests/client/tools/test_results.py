@@ -101,13 +101,13 @@ def test_more_shards_than_files(data: Path, tmp_path: Path) -> None:
     assert state(tmp_path / "r", 0)["complete"]
 
 
-def write(path: Path, shard: Shard, statuses: Sequence[tuple[int, str]], files: int = 4) -> None:
-    """The results of a run: numbers of files, and what became of them."""
+def write(path: Path, shard: Shard, statuses: Sequence[tuple[int, str]], files: int = 4, **facts: Any) -> None:
+    """The results of a run: numbers of files, what became of them, and facts about the run."""
     folder = path.parent.parent / "inputs"
     jobs = [FileJob(folder / f"{i}.wav", folder / f"{i}.npz", "analyze") for i in range(files)]
     part = plan_shard(jobs, shard)
     names = {named.job: named for named in plan_shard(jobs, Shard()).jobs}
-    with ResultsFile(path, part, {}) as results:
+    with ResultsFile(path, part, facts) as results:
         for i, status in statuses:
             results._names[jobs[i]] = names[jobs[i]].name
             error = InferenceError("out of memory") if status == FAILED else None
@@ -136,6 +136,24 @@ def test_a_file_of_two_shards_is_a_fault(tmp_path: Path) -> None:
 
     assert (merged.duplicates, merged.is_complete) == (["2.wav"], False)
     assert merged.to_text().endswith("files of several shards: 1\n  2.wav")
+
+
+def test_files_that_were_made_in_different_ways(tmp_path: Path) -> None:
+    chain = {"model": "gomin_diffusion 1", "sampling": {"sampler": "ddim", "steps": 6}}
+    for index, facts in enumerate(({**chain, "seed": 1}, {**chain, "seed": 2}, {**chain, "stop_after": 3}), 1):
+        write(tmp_path / "r" / f"{index}.jsonl", Shard(index, 4), [(index - 1, DONE)], **facts)
+        assert len(merge([tmp_path / "r"]).made_by) == (1 if index < 3 else 2)
+    write(tmp_path / "r" / "4.jsonl", Shard(4, 4), [(3, SKIPPED)], model="gomin_gan 2")  # has made nothing
+
+    merged = merge([tmp_path / "r"])
+
+    assert merged.is_complete
+    assert merged.made_by[1] == {**chain, "stop_after": 3}
+    assert merged.to_text().endswith(
+        "made in different ways: 2\n"
+        "  gomin_diffusion 1, sampler ddim, steps 6\n"
+        "  gomin_diffusion 1, sampler ddim, steps 6, stopped after step 3"
+    )
 
 
 def test_a_run_that_was_killed_can_be_continued(tmp_path: Path) -> None:
