@@ -106,7 +106,8 @@ def connect(url: Location | Sequence[Location] | Transport, connection: Connecti
 
     Args:
         url: one of `URL_FORMS`, or of a registered scheme; several of gRPC servers that serve the same models, among
-            which gRPC balances; the path of a model repository; or a transport.
+            which gRPC balances; the path of a model repository; or a transport. One that this function opened is
+            returned as it is, and repeats requests as it was told then.
         connection: time limits, headers, TLS; the defaults of `Connection` if left out.
 
     Raises:
@@ -115,6 +116,8 @@ def connect(url: Location | Sequence[Location] | Transport, connection: Connecti
     if not isinstance(connection, Connection | None):
         raise UsageError(f"connection {connection!r}: expected a `Connection`")
     connection = connection or Connection()
+    if isinstance(url, RetryingTransport):  # a second one would repeat the repetitions
+        return url
     if isinstance(url, Transport):
         return RetryingTransport(url, connection.wait_s, connection.retry_for_s)
     scheme, addresses = _located(url)

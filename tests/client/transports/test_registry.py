@@ -10,6 +10,7 @@ import soundfile
 
 from gomin_client import Connection, ServerError, UsageError, Vocoder
 from gomin_client.cli.main import app
+from gomin_client.transports.base import ModelInfo
 from gomin_client.transports.registry import connect, connect_once, parse
 from tests.client.transports import toy_transport
 from tests.support import EXAMPLES, invoke
@@ -38,6 +39,22 @@ def test_a_path_is_a_model_repository(tmp_path: Path) -> None:
 
 def test_a_transport_is_taken_as_it_is() -> None:
     assert connect(toy_transport.ToyTransport("here")).url == "toy:here"
+
+
+def test_a_transport_of_connect_is_not_repeated_twice() -> None:
+    attempts = 0
+
+    class Lost(toy_transport.ToyTransport):
+        def describe(self, model: str) -> ModelInfo:
+            nonlocal attempts
+            attempts += 1
+            raise ServerError("lost")
+
+    connected = connect(Lost("here"), Connection(wait_s=0))
+
+    with connected, pytest.raises(ServerError, match=r"^lost$"):
+        Vocoder(connected)  # which waits for a minute by default
+    assert attempts == 1
 
 
 def test_several_urls_of_a_scheme_that_does_not_balance() -> None:
