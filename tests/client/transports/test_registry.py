@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import soundfile
 
 from gomin_client import Connection, ServerError, UsageError, Vocoder
 from gomin_client.cli.main import app
-from gomin_client.transports.base import ModelInfo
 from gomin_client.transports.registry import connect, connect_once, parse
 from tests.client.transports import toy_transport
 from tests.support import EXAMPLES, invoke
@@ -45,15 +45,14 @@ def test_a_transport_of_connect_is_not_repeated_twice() -> None:
     attempts = 0
 
     class Lost(toy_transport.ToyTransport):
-        def describe(self, model: str) -> ModelInfo:
+        def infer(self, *_: Any) -> dict[str, Any]:
             nonlocal attempts
             attempts += 1
             raise ServerError("lost")
 
-    connected = connect(Lost("here"), Connection(wait_s=0))
-
-    with connected, pytest.raises(ServerError, match=r"^lost$"):
-        Vocoder(connected)  # which waits for a minute by default
+    vocoder = Vocoder(connect(Lost("here"), Connection(retry_for_s=0)))  # by default, a minute
+    with vocoder, pytest.raises(ServerError, match=r"^lost$"):
+        vocoder.synthesize(np.zeros((128, 3), np.float32))
     assert attempts == 1
 
 
