@@ -128,3 +128,23 @@ def test_an_end_that_cannot_be_sent_is_logged(model: Any, logged: list[str]) -> 
     assert (failing.steps(), other.steps()) == ([1, 2, 3, 4], [1, 2, 3, 4, 5])
     assert logged == ["twin: the end of a stream could not be sent: no shared memory"]
     assert model.items == [2] * STEPS
+
+
+def test_steps_that_were_sent_are_not_sent_again(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third call of the denoiser fails, and the requests start again one by one."""
+    denoise, first, second = model._denoise, Request(), Request()
+
+    def failing(signal: np.ndarray, *others: np.ndarray) -> np.ndarray:
+        noise = denoise(signal, *others)
+        if len(model.items) == 3:
+            raise RuntimeError("out of memory")
+        return noise
+
+    monkeypatch.setattr(model, "_denoise", failing)
+
+    model.execute([first, second])
+
+    assert model.items == [2] * 3 + [1] * 2 * STEPS
+    for request in (first, second):
+        assert request.steps() == [1, 2, 3, 4, 5]
+        assert [flags for _, flags in request.sent] == [0] * STEPS + [FINAL]

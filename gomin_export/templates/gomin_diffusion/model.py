@@ -45,6 +45,7 @@ class AnswerStream:
         self.sender = request.get_response_sender()
         self.name = name
         self.is_complete = False
+        self.steps = 0  # whose answers were sent
 
     def is_cancelled(self):
         """Whether nobody waits for more."""
@@ -115,6 +116,9 @@ class TritonPythonModel:
 
     def _send_step(self, answer, job, step, signal):
         """Send the predicted signal after a step. A chain that ends is answered before longer ones go on."""
+        if step <= answer.steps:  # the chain was started again, see `_run`
+            return
+        answer.steps = step
         answer.send(self._response(signal, job, step))
         if step == len(job.sampler.timesteps) and not answer.is_complete:
             answer.end()
