@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LOADING = (
     "If the server was started before the export: in poll mode it loads new versions by itself, in explicit mode "
-    "request it to load the models, otherwise restart it"
+    "request it to load the models, otherwise restart it. If it could not load them, its log has the reason"
 )
 
 app = typer.Typer(
@@ -142,7 +142,7 @@ def verify(
     known = source_of_truth.models()
     wanted = SHORT_NAMES.get(deployed.model, deployed.model)
     if wanted not in (*known, "all"):
-        raise UsageError(f"--model {deployed.model}: the reference knows {', '.join(known)}")
+        raise UsageError(f"--model {deployed.model}: the exports to compare with are of {', '.join(known)}")
     reports = []
     with connect(url or f"local:{home}", connection.build()) as target:
         directory = Path(target.url.removeprefix("local:")) if target.url.startswith("local:") else None

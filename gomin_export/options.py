@@ -177,7 +177,7 @@ class DeploymentOptions:
     ] = None
     threads: Annotated[
         int | None,
-        panel_option(DEPLOYMENT, "Number of CPU threads of each instance. Default: the number of cores."),
+        panel_option(DEPLOYMENT, "Number of CPU threads of each instance. Default: 0, one for each core."),
     ] = None
     warm_up: Annotated[
         list[str] | None,

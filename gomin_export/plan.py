@@ -66,11 +66,11 @@ class ExportOptions:
             return
         for refused, why in (
             (self.graph.precision == FP16, "--precision fp16: CPUs compute in float32"),
-            (not self.graph.lowering, "--no-lowering: Winograd convolutions are a lowering"),
+            (not self.graph.lowering, "--no-lowering: this form is a lowering"),
             (self.deployment.for_gpus, f"{self.deployment.for_gpus}: GPUs are faster with --target any"),
             (
                 self.graph.target == NATIVE and self.deployment.accelerator == "openvino",
-                "--accelerator openvino: OpenVINO has operators of its own, use --target cpu",
+                "--accelerator openvino: OpenVINO has operators of its own, use --target cpu (GAN) or any",
             ),
         ):
             if refused:
@@ -84,7 +84,9 @@ class ExportOptions:
             return None
         from gomin_export.onnx.operators import OPERATORS
 
-        return require_library(OPERATORS, f"--target {NATIVE}")
+        return require_library(
+            OPERATORS, f"--target {NATIVE}", "reinstall gomin-triton; in a clone, python native/build.py is enough"
+        )
 
     @property
     def tolerance(self) -> Tolerance:

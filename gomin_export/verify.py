@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.model import ModelContract, Provenance
-from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UnknownModelError
+from gomin_client.errors import ContractError, ModelNotReadyError, ServerError, UnknownModelError, UsageError
 from gomin_client.transports.base import ModelInfo, Parameters, Transport
 from gomin_export.errors import RepositoryError
 from gomin_export.networks.registry import Architecture
@@ -263,10 +263,11 @@ def verify(
 
     try:
         outcomes += gate.compare(_caller(target, model, version, expected), cases, info.max_batch_size or None, show)
-    except ServerError as error:
+    except (ServerError, UsageError) as error:
         if repository is None:
             raise
-        outcomes.append(_failed("runs", str(error)))  # there is no server: a file cannot be loaded
+        # there is no server: a file cannot be loaded, or this installation lacks the operators that it needs
+        outcomes.append(_failed("runs", str(error)))
         show(outcomes[-1])
     report = Report(named, outcomes, expected.tolerance, facts)
     for line in report.conclusion():

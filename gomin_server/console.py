@@ -1,6 +1,6 @@
 """What the server writes: lines that are not shown, and lines that are kept for `starting`.
 
-On a machine without a GPU, tritonserver complains twice about CUDA, and no option of its own prevents that.
+On a machine without a GPU, tritonserver complains about CUDA, and no option of its own prevents that.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gomin_server import line_filter
 NO_GPU_LINES = (
     "CudaDriverHelper has not been initialized",
     "failed to allocate pinned system memory: no pinned memory pool",
+    "CUDA driver version is insufficient for CUDA runtime version",  # of each ensemble
 )
 _LAST_LINES_S = 2.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,3 +58,16 @@ def find_library() -> OperatorLibrary | None:
             "reinstall gomin-triton"
         )
     return OperatorLibrary(directory, files)
+
+
+def models_that_need_it(repositories: Sequence[str]) -> list[str]:
+    """Names of the models of which a version needs the library, by their config.pbtxt."""
+    configs = sorted(config for path in repositories for config in Path(path).glob("*/config.pbtxt"))
+    return [config.parent.name for config in configs if _needs_it(config)]
+
+
+def _needs_it(config: Path) -> bool:
+    try:
+        return b'"gomin.operators.' in config.read_bytes()
+    except OSError:  # Triton reports it
+        return False

@@ -95,8 +95,8 @@ def workspace(
     Args:
         server: The installation. Only the pip server needs copies of backends.
         repositories: Paths of the model repositories.
-        say: Receives a line if another temporary directory is used than the configured one, or if the operator library
-            cannot be used: only models that need it are refused.
+        say: Receives a line if another temporary directory is used than the configured one, or if there is no operator
+            library that can be used.
 
     Raises:
         SetupError: No temporary directory can be used.
@@ -104,8 +104,11 @@ def workspace(
     token = secrets.token_hex(6)
     unsafe = [path for path in repositories if not is_safe(path)]
     library, problem = _usable_library(server)
-    if problem:
-        say(f"{problem}; until then, models that were exported with --target native cannot be loaded")
+    needing = operators.models_that_need_it(repositories) if library is None else []
+    if needing and isinstance(server, PipServer) and not problem:
+        say(f"this installation has no library of operators: {_without(needing)}")
+    elif problem:
+        say(f"{problem}; until then, {_without(needing)}")
     environment: dict[str, str] = {}
     if library is not None and isinstance(server, NativeServer):
         # config.pbtxt has the library's name; the directory is the last one that is searched
@@ -145,6 +148,16 @@ def _usable_library(server: PipServer | NativeServer) -> tuple[operators.Operato
     except SetupError as problem:
         return None, str(problem)
     return library, ""
+
+
+def _without(needing: Sequence[str]) -> str:
+    """What does not work without the operator library, which these models need."""
+    if not needing:
+        return "models that were exported with --target native cannot be loaded"
+    return (
+        f"{', '.join(needing)} cannot be loaded, with --target native, and Triton ends, unless --exit-on-error=false "
+        "lets it serve the other models"
+    )
 
 
 def _make(

@@ -133,7 +133,7 @@ class _Models:
             if made is not None and made.operators:
                 raise UsageError(
                     f"{self._repository / name}: browsers cannot run it, since it needs the operators {made.operators} "
-                    "of a native library: export the checkpoint with --target cpu or any"
+                    "of a native library: export the checkpoint with --target any or, a GAN, cpu"
                 )
 
     @property

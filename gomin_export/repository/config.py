@@ -102,7 +102,7 @@ class Deployment:
         instances: number of copies of a model that run at the same time; 1.
         instance_kind: hardware of the instances: auto (GPUs if there are any), cpu, or gpu (an error without one);
             auto, or the kind that the accelerator needs.
-        threads: number of CPU threads of each instance; the number of cores.
+        threads: number of CPU threads of each instance, 0 for one for each core; 0.
         warm_up: (batch, frames) of requests that each instance answers before it counts as ready; one of 1 × 64.
         cudnn_search: how cuDNN chooses an algorithm of a convolution for each new length; heuristic.
         tf32: let GPUs round float32 products to TensorFloat-32; no.
@@ -151,8 +151,9 @@ class Deployment:
             "queue_timeout_s",
         ):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{_option(name)} {value}: expected at least 1")
+            least = 0 if name == "threads" else 1
+            if value is not None and value < least:
+                raise UsageError(f"{_option(name)} {value}: expected at least {least}")
             if value is not None and value > _LARGEST:
                 raise UsageError(f"{_option(name)} {value}: expected at most {_LARGEST}")
         if self.batch_delay_us is not None and self.batch_delay_us < 0:

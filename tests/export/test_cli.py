@@ -34,6 +34,7 @@ def test_a_failure_ends_with_status_4(tmp_path: Path, repository: Path) -> None:
         ("--max-batch-size", "3000000000", "expected at most 10000000"),
         ("--warm-up", "99999999999999999999", "expected 1 to 10000000 frames"),
         ("--max-batch-size", "0", "--max-batch-size 0: expected at least 1"),
+        ("--threads", "-1", "--threads -1: expected at least 0"),
         ("--warm-up", "64x", "--warm-up 64x: expected FRAMES, BATCHxFRAMES, or none"),
         ("--warm-up", "32x64", "--warm-up 32x64: expected 1 to 10000000 frames, and 1 to 16 items"),
         ("--accelerator", "tpu", "--accelerator tpu: expected cuda, tensorrt, openvino"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ LINE = 'model_operations { op_library_filename: "libgomin_ops.so" }\n'
     ("graph", "deployment", "words"),
     [
         ({"precision": "fp16"}, {}, "--precision fp16: CPUs compute in float32"),
-        ({"lowering": False}, {}, "--no-lowering"),
+        ({"lowering": False}, {}, "--no-lowering: this form is a lowering"),
         ({}, {"instance_kind": "gpu"}, "--instance-kind gpu: GPUs are faster with --target any"),
         ({}, {"accelerator": "tensorrt"}, "--accelerator tensorrt"),
         ({}, {"accelerator": "openvino"}, "--accelerator openvino: OpenVINO has operators of its own"),
@@ -46,8 +48,13 @@ def test_an_export_needs_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = invoke(app, *EXPORT, "--target", "native", "--repository", tmp_path / "models")
 
     words = "--target native needs the operators gomin 1, and this installation of gomin-triton has no library of them"
-    assert_fails(result, 2, words, "or export the checkpoint with --target cpu")
-    assert list(tmp_path.iterdir()) == []
+    assert_fails(result, 2, words, "or export the checkpoint with --target cpu (GAN) or any (diffusion)")
+    (tmp_path / "libgomin_ops.so").write_bytes(b"")
+    described = {"operators": "gomin 9", "sha256": sha256(b"").hexdigest()}
+    (tmp_path / "libgomin_ops.json").write_text(json.dumps(described))
+    result = invoke(app, *EXPORT, "--target", "native", "--repository", tmp_path / "models")
+    assert_fails(result, 2, "has gomin 9: reinstall gomin-triton; in a clone, python native/build.py is enough")
+    assert not (tmp_path / "models").exists()
 
 
 def test_the_record_names_the_library(native_repository: Path, operator_library: OperatorLibrary) -> None:
@@ -63,6 +70,17 @@ def test_the_record_names_the_library(native_repository: Path, operator_library:
     for other in ("gomin_mel", "gomin_reconstruct"):
         assert "operators" not in json.loads((native_repository / other / "1/parity.json").read_text())
         assert LINE not in (native_repository / other / "config.pbtxt").read_text()
+
+
+def test_verify_without_the_library_compares_the_other_models(
+    native_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "DIRECTORY", tmp_path)
+
+    result = invoke(app, "verify", "--repository", native_repository)
+
+    assert_fails(result, 4, "gomin_gan version 1: runs: ", "has no library of them")
+    assert re.search(r"gomin_mel version 1: (\d+) of \1 cases passed", result.stdout)
 
 
 def test_the_same_export_is_found_unless_the_library_is_another(
@@ -135,6 +153,7 @@ def test_verify(native_repository: Path, tmp_path: Path) -> None:
     assert passed.returncode == 0, passed.stdout
     assert_fails(another, 4, "libgomin_ops.so: is not the file that was exported")
     assert another.stdout.count(" FAIL") == 1  # and the outputs are right: it is not loaded
-    assert_fails(
-        newer, 2, "needs the operators gomin 2, and the library of this installation of gomin-triton has gomin 1"
+    assert newer.returncode == 4
+    assert (
+        "needs the operators gomin 2, and the library of this installation of gomin-triton has gomin 1" in newer.stdout
     )

@@ -171,7 +171,11 @@ class TestRepository:
         assert_fails(result, 1, "reference.npz: is damaged", "it holds no vectors", "give --ckpt")
 
     def test_bad_arguments_are_usage_errors(self, repository: Path, tmp_path: Path) -> None:
-        assert_fails(invoke(app, "verify", "--repository", repository, "--model", "nope"), 2, "reference knows")
+        assert_fails(
+            invoke(app, "verify", "--repository", repository, "--model", "nope"),
+            2,
+            "--model nope: the exports to compare with are of gomin_denoiser",
+        )
         assert_fails(invoke(app, "verify", "--repository", tmp_path), 1, "has no models")
         assert_fails(invoke(app, "verify", "--repository", repository, "--version", "9"), 1, "no version 9")
         both = ("--url", "localhost", "--ckpt", SHARED_GAN, "--repository", repository)

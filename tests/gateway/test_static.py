@@ -356,7 +356,7 @@ def test_operators_of_a_native_library_are_refused(native_repository: Path, tmp_
 
     assert result.returncode == 2
     assert "gomin_gan: browsers cannot run it, since it needs the operators gomin 1 of a native" in result.stderr
-    assert result.stderr.endswith("export the checkpoint with --target cpu or any\n")
+    assert result.stderr.endswith("export the checkpoint with --target any or, a GAN, cpu\n")
     assert not (tmp_path / "site").exists()
 
 

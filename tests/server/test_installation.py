@@ -130,8 +130,8 @@ def test_no_complaints_about_a_missing_gpu(server: RunningServer) -> None:
 
 @NO_GPU
 @pytest.mark.server
-def test_a_log_file_has_them(gan_repository: Path, tmp_path: Path) -> None:
-    with serving(gan_repository, tmp_path / "console", f"--log-file={tmp_path / 'log'}") as server:
+def test_a_log_file_has_them(tiny_repository: Path, tmp_path: Path) -> None:
+    with serving(tiny_repository, tmp_path / "console", f"--log-file={tmp_path / 'log'}") as server:
         infer = f"{server.http}/v2/models/gomin_gan/infer"
         tensor = {"name": "mel", "shape": [1, 128, 2], "datatype": "FP32", "data": [0] * 256}
         urllib.request.urlopen(infer, json.dumps({"inputs": [tensor]}).encode()).close()

@@ -88,6 +88,30 @@ def test_the_library_is_the_installed_one(package: Path, tmp_path: Path, monkeyp
             find_library()
 
 
+def test_models_that_need_a_library_that_is_not_there(package: Path, tmp_path: Path) -> None:
+    for name, version in (("gomin_gan", "gomin.operators.2"), ("gomin_mel", "gomin.sample_rate")):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        parameter = f'parameters {{ key: "{version}" value: {{ string_value: "gomin 1" }} }}'
+        (tmp_path / "models" / name / "config.pbtxt").write_text(parameter)
+    models, root = str(tmp_path / "models"), tmp_path / "tritonserver"
+    server = PipServer(root, ())
+    for directory in (root / "backends/python", server.stub.parent):
+        directory.mkdir(parents=True)
+    server.stub.write_bytes(b"stub")
+    said: list[str] = []
+
+    with workspace(server, [models], said.append), workspace(NativeServer(root, tmp_path), [models], said.append):
+        pass  # the native backend can find a library elsewhere
+    put(package, digest="0" * 64)
+    with workspace(server, [models], said.append):
+        pass
+
+    ends = "gomin_gan cannot be loaded, with --target native, and Triton ends, unless --exit-on-error=false lets it"
+    assert len(said) == 2
+    assert said[0].startswith(f"this installation has no library of operators: {ends}")
+    assert f"reinstall gomin-triton; until then, {ends}" in said[1]
+
+
 def test_a_library_that_cannot_be_used_does_not_stop_the_server(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +175,7 @@ def test_what_the_backend_loads_and_refuses(tmp_path: Path, monkeypatch: pytest.
 
     assert register(None) == []
     with pytest.raises(
-        ValueError, match=r"model m: it needs the operators gomin 1, and the installation .* --target cpu"
+        ValueError, match=r"model m: it needs the operators gomin 1, and the installation .* --keep 1: "
     ):
         register("gomin 1", "libgomin_ops.so")
     monkeypatch.setattr(Options, "failure", "Failed to load library\n libc.so.6")

@@ -23,6 +23,8 @@ HOW_TO_GET = (  # on Linux; there is no library for other systems
     "install gomin-triton from its wheel for Linux on x86-64, or reinstall it where a C++ compiler (g++ or clang++) is "
     "found"
 )
+OTHER_TARGETS = "export the checkpoint with --target cpu (GAN) or any (diffusion)"
+OTHER_RELEASE = "install the version of gomin-triton that exported the model, or export the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class OperatorLibrary:
             reason = " ".join(str(error).split())
             raise UsageError(
                 f"{self.path}: this system cannot load the library: reinstall gomin-triton here, where a C++ compiler "
-                f"(g++ or clang++) is found, or export the checkpoint with --target cpu ({reason})"
+                f"(g++ or clang++) is found, or {OTHER_TARGETS} ({reason})"
             ) from error
 
 
@@ -68,8 +70,10 @@ def find_library() -> OperatorLibrary | None:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(f"{description}: is damaged ({type(error).__name__}: {error}): {HOW_TO_GET}") from error
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}: {HOW_TO_GET}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"{description}: is damaged: {HOW_TO_GET}") from error
     if found != expected:
         raise UsageError(
             f"{path}: is not the library that this installation was built with, its SHA-256 is {found}: {HOW_TO_GET}"
@@ -77,12 +81,13 @@ def find_library() -> OperatorLibrary | None:
     return OperatorLibrary(path, operators, found)
 
 
-def require_library(needed: str, what: str) -> OperatorLibrary:
+def require_library(needed: str, what: str, if_other: str = OTHER_RELEASE) -> OperatorLibrary:
     """The library of this installation, with these operators.
 
     Args:
         needed: the operators, see `OperatorLibrary`.
         what: what needs them, for messages.
+        if_other: what to do if the library has others.
 
     Raises:
         UsageError: there is none, it has other operators, or it is damaged.
@@ -92,16 +97,15 @@ def require_library(needed: str, what: str) -> OperatorLibrary:
         return library
     if library is None and not sys.platform.startswith("linux"):
         raise UsageError(
-            f"{what} needs the operators {needed}, and gomin-triton has no compiled operators for this system: export "
-            "the checkpoint with --target cpu"
+            f"{what} needs the operators {needed}, and gomin-triton has no compiled operators for this system: "
+            f"{OTHER_TARGETS}"
         )
     if library is None:
         raise UsageError(
             f"{what} needs the operators {needed}, and this installation of gomin-triton has no library of them: "
-            f"{HOW_TO_GET}; or export the checkpoint with --target cpu"
+            f"{HOW_TO_GET}; or {OTHER_TARGETS}"
         )
     raise UsageError(
         f"{what} needs the operators {needed}, and the library of this installation of gomin-triton has "
-        f"{library.operators}: install the version of gomin-triton that exported the model, or export the checkpoint "
-        "again"
+        f"{library.operators}: {if_other}"
     )

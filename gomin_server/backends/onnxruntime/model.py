@@ -32,6 +32,10 @@ ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 OPERATORS = "gomin.operators."  # and the version of the model
 OPERATOR_LIBRARY = "libgomin_ops.so"
 DESCRIPTION = "libgomin_ops.json"
+OTHER_TARGETS = (
+    "export the checkpoint with --target cpu (GAN) or any (diffusion), and --keep 1: Triton loads the two newest "
+    "versions of a model, and none if one fails"
+)
 # Microseconds for which a thread of ONNX Runtime waits for work before it sleeps. By default it occupies its core for
 # about 30 ms, also after a request, when clients and other processes of the server need the core. Versions of ONNX
 # Runtime that do not have the setting ignore it.
@@ -244,7 +248,7 @@ class TritonPythonModel:
             raise self._refusal(
                 f"it needs the operators {needed}, and the installation of gomin-triton that runs this server has no "
                 "library of them: install gomin-triton from its wheel for Linux on x86-64, or reinstall it where a C++ "
-                "compiler (g++ or clang++) is found; or export the checkpoint with --target cpu"
+                f"compiler (g++ or clang++) is found; or {OTHER_TARGETS}"
             ) from None
         if "problem" in described:  # written by gomin-server, in place of a library that cannot be used
             raise self._refusal(f"it needs the operators {needed}: {described['problem']}")
@@ -259,8 +263,7 @@ class TritonPythonModel:
         except Exception as error:  # ONNX Runtime's classes of errors have no common base
             raise self._refusal(
                 "this system cannot load the operator library of the installation: reinstall gomin-triton here, where "
-                "a C++ compiler (g++ or clang++) is found, or export the checkpoint with --target cpu "
-                f"({' '.join(str(error).split())})"
+                f"a C++ compiler (g++ or clang++) is found, or {OTHER_TARGETS} ({' '.join(str(error).split())})"
             ) from error
         self._log(pb_utils.Logger.log_info, f"operators {present}, from the library of this installation")
 

@@ -49,8 +49,13 @@ def test_the_library_is_the_described_one(installed: Path) -> None:
         find_library()
     for text in ("{", "[]", '{"operators": "gomin 1"}'):
         (installed / "libgomin_ops.json").write_text(text)
-        with pytest.raises(UsageError, match=r"libgomin_ops\.json: is damaged .*C\+\+ compiler"):
+        with pytest.raises(UsageError, match=r"libgomin_ops\.json: is damaged: .*C\+\+ compiler"):
             find_library()
+    (installed / "libgomin_ops.so").unlink()
+    (installed / "libgomin_ops.so").mkdir()
+    (installed / "libgomin_ops.json").write_text(json.dumps({"operators": "gomin 1", "sha256": "0"}))
+    with pytest.raises(UsageError, match=r"libgomin_ops\.so: cannot be read: Is a directory: .*C\+\+ compiler"):
+        find_library()
 
 
 def test_what_is_said_without_the_library_or_with_another_version(
@@ -60,11 +65,19 @@ def test_what_is_said_without_the_library_or_with_another_version(
     arguments = ("reconstruct", *EXAMPLES[:2], "--url", f"local:{native_repository}", "-o", tmp_path / "out")
 
     words = "model.onnx: needs the operators gomin 1, and this installation of gomin-triton has no library of them"
-    assert_fails(invoke(app, *arguments), 2, words, "C++ compiler", "or export the checkpoint with --target cpu")
+    assert_fails(
+        invoke(app, *arguments),
+        2,
+        words,
+        "C++ compiler",
+        "or export the checkpoint with --target cpu (GAN) or any (diffusion)",
+    )
 
     assert put(installed).operators == "gomin 1"  # as described, and of another C library, for instance
     words = "libgomin_ops.so: this system cannot load the library: reinstall gomin-triton here, where"
-    assert_fails(invoke(app, *arguments), 2, words, "or export the checkpoint with --target cpu")
+    assert_fails(
+        invoke(app, *arguments), 2, words, "or export the checkpoint with --target cpu (GAN) or any (diffusion)"
+    )
 
     put(installed, "gomin 2")
     words = "needs the operators gomin 1, and the library of this installation of gomin-triton has gomin 2: install the"
@@ -77,7 +90,7 @@ def test_what_is_said_on_systems_without_operators(
     installed: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
-    with pytest.raises(UsageError, match=r"no compiled operators for this system: export .* --target cpu$"):
+    with pytest.raises(UsageError, match=r"no compiled operators for this system: export .* or any \(diffusion\)$"):
         require_library("gomin 1", "x")
 
 
