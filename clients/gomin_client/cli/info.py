@@ -13,7 +13,7 @@ from gomin_client import DEFAULT_URL
 from gomin_client.cli.console import echo, to_json
 from gomin_client.cli.model_options import ConnectionOptions, Url
 from gomin_client.cli.records import with_records
-from gomin_client.errors import ServerError
+from gomin_client.errors import ServerError, UsageError
 
 if TYPE_CHECKING:
     from gomin_client.transports.connection import Connection
@@ -58,11 +58,11 @@ def info(
     echo(found["url"] + (f" ({server['name']} {server['version']})" if server else ""))
     for model in found["models"]:
         echo("")
-        for line in _lines(model):
+        for line in _lines(model, in_process=found["url"].startswith("local:")):
             echo(line)
 
 
-def _lines(model: dict[str, Any]) -> Iterator[str]:
+def _lines(model: dict[str, Any], *, in_process: bool) -> Iterator[str]:
     """A model, for people."""
     if model["problem"] is not None:
         yield model["name"]
@@ -92,12 +92,25 @@ def _lines(model: dict[str, Any]) -> Iterator[str]:
             digest = version["operators_sha256"]
             library = f"library sha256 {digest}" if digest else "its config.pbtxt does not say with which library"
             yield f"    operators: {version['operators']}; {library}"
+            if in_process and (problem := _library_problem(version["operators"])):
+                yield f"    {problem}"
         yield f"    parity: {version['parity']}"
     example = model["example"]
     if example is None:
         yield "  example: none; it sends several answers, over a gRPC stream only"
         return
     yield f"  example: {example['curl'] or example['command'] or 'a request over HTTP, in the output of --json'}"
+
+
+def _library_problem(operators: str) -> str:
+    """Why this installation cannot run a version that needs these operators, or ""."""
+    from gomin_client.native.library import require_library
+
+    try:
+        require_library(operators, "it")
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 def _settings(model: dict[str, Any]) -> Iterator[str]:

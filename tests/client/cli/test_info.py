@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from gomin_client.cli.main import app
+from gomin_client.native import library
 from tests.support import BIN, EXAMPLES, ROOT, RunningServer, invoke, tool
 
 
@@ -145,14 +146,21 @@ def fields_of(value: Any, path: str = "") -> list[str]:
     return [path]
 
 
-def test_a_library_that_was_not_recorded(native_repository: Path, tmp_path: Path) -> None:
+def test_a_library_that_is_not_there_or_was_not_recorded(
+    native_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = Path(shutil.copytree(native_repository, tmp_path / "models"))
     config = home / "gomin_gan/config.pbtxt"
     recorded = re.search(
         r'^parameters \{ key: "gomin\.operators_sha256\.1".*"([0-9a-f]{64})".*\n', config.read_text(), re.M
     )
     assert recorded is not None
-    assert f"    operators: gomin 1; library sha256 {recorded[1]}\n" in info(f"local:{home}")
+    line = f"    operators: gomin 1; library sha256 {recorded[1]}\n"
+    assert f"{line}    parity: " in info(f"local:{home}")
+    with monkeypatch.context() as context:
+        context.setattr(library, "DIRECTORY", tmp_path)
+        problem = "    it needs the operators gomin 1, and this installation of gomin-triton has no library of them"
+        assert f"{line}{problem}" in info(f"local:{home}")
 
     config.write_text(config.read_text().replace(recorded[0], ""))
 
