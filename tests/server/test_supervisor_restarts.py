@@ -4,8 +4,9 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith(
 end = first if number == 1 else later
 if end == "hang":
     print('"loading: gomin_mel:1"\\n"loading: gomin_gan:1"\\n"successfully loaded \\'gomin_mel\\'"', file=sys.stderr)
+    while "successfully loaded" not in open(os.environ["LOG"]).read():
+        pass  # not idle before gomin-server knows these lines
     time.sleep(600)
 if end != "status 3":
     listener = socket.create_server(("127.0.0.1", port))
@@ -43,24 +46,44 @@ if end in ("serve", "stubborn"):
     time.sleep(600)
 sys.exit(int(end.removeprefix("status ")))
 """
+# gomin-server, which is told to end as soon as it has said that it restarts the server
+ENDED_BETWEEN_RUNS = """
+import os, signal, sys
+from gomin_server import cli
+say = cli._say
+def say_and_end(text):
+    say(text)
+    if "restarting the server" in text:
+        os.kill(os.getpid(), signal.SIGTERM)
+cli._say = say_and_end
+sys.exit(cli.main())
+"""
 
 
 class TestPolicy:
     """With an imitation of tritonserver that ends as it is told."""
 
-    def start(self, home: Path, ends: str, restarts: int, *options: str) -> subprocess.Popen[bytes]:
+    def start(
+        self,
+        home: Path,
+        ends: str,
+        restarts: int,
+        *options: str,
+        launcher: Sequence[str | Path] = (BIN / "gomin-server",),
+    ) -> subprocess.Popen[bytes]:
         """Start gomin-server; `ends`: how the imitation ends at first, and how later."""
         native = native_server(home / "tritonserver", IMITATION)
         (home / "models").mkdir()
         environment = {
             **os.environ,
             "PATH": f"{native / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "LOG": str(home / "log"),
             "STARTS": str(home / "starts"),
             "ENDS": ends,
         }
         services = [f"--http-port={free_ports(1)[0]}", "--allow-grpc=false", "--allow-metrics=false"]
         services += ["--exit-timeout-secs=1", *options]
-        command = [BIN / "gomin-server", "--model-repository", home / "models", "--restarts", str(restarts), *services]
+        command = [*launcher, "--model-repository", home / "models", "--restarts", str(restarts), *services]
         with (home / "log").open("w") as log:
             return subprocess.Popen(command, env=environment, stderr=log)
 
@@ -109,13 +132,12 @@ class TestPolicy:
         assert "the server ended with status 3; the server is not restarted again" in errors
 
     def test_a_signal_between_two_runs_ends_the_launcher(self, tmp_path: Path) -> None:
-        process = self.start(tmp_path, "crash,serve", restarts=10)
-        self.wait_for(tmp_path, "restarting")
-
-        process.terminate()
+        launcher = (sys.executable, "-c", ENDED_BETWEEN_RUNS)
+        process = self.start(tmp_path, "crash,serve", restarts=10, launcher=launcher)
         process.wait(timeout=60)
 
         assert process.returncode == 0
+        assert "restarting the server" in (tmp_path / "log").read_text()
         assert self.starts(tmp_path) == 1
 
     def test_a_server_that_hangs_while_it_starts_is_restarted(self, tmp_path: Path) -> None:
