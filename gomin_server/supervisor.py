@@ -30,7 +30,8 @@ from gomin_server.starting import LOG_TEXTS, StartWatch
 from gomin_server.workspace import Workspace, workspace
 
 CHECK_INTERVAL_S = 0.5
-_HELPER_GRACE_S = 1.0
+_HELPER_CHECK_S = 0.05
+_HELPER_CHECKS = 20, 100  # after SIGTERM and after SIGKILL, for which only a process that waits for the disk is late
 _EXIT_TIMEOUT_S = 30.0  # tritonserver's default: the time that it gives requests in flight when it is told to end
 _EXIT_GRACE_S = 10.0  # for the rest of its end; it has been seen to hang there
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -211,14 +212,17 @@ def _prepare_child() -> None:
 
 
 def _end_group(group: int) -> None:
-    """End and reap the server's remaining processes: helpers outlive a server that was killed."""
-    started = time.monotonic()
-    while (waited := time.monotonic() - started) < 2 * _HELPER_GRACE_S:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-group, os.WNOHANG)[0]:
-                pass
-        try:
-            os.killpg(group, signal.SIGTERM if waited < _HELPER_GRACE_S else signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
+    """End and reap the server's remaining processes: helpers outlive a server that was killed.
+
+    Checks are counted, and not seconds: SIGKILL is sent even if this process was suspended meanwhile.
+    """
+    for number, checks in zip((signal.SIGTERM, signal.SIGKILL), _HELPER_CHECKS, strict=True):
+        for _ in range(checks):
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-group, os.WNOHANG)[0]:
+                    pass
+            try:
+                os.killpg(group, number)
+            except ProcessLookupError:
+                return
+            time.sleep(_HELPER_CHECK_S)

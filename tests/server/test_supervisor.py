@@ -1,15 +1,18 @@
 """The life of a server process: signals, kills and cleanup."""
 
+import itertools
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gomin_server import supervisor
 from tests.server.processes import descendants, is_alive, leftovers
-from tests.support import BIN, free_ports, serving
+from tests.support import BIN, READY_TIMEOUT_S, free_ports, serving
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
 
@@ -66,6 +69,7 @@ def test_after_a_killed_launcher_the_next_one_cleans_up_and_has_its_ports(gan_re
     environment = own_temporary_directory(tmp_path)
     with serving(gan_repository, tmp_path / "log", ports=ports, env=environment) as server:
         processes = descendants(server.process.pid)
+        server.process.send_signal(signal.SIGSTOP)  # it would kill a server with a stopped helper
         # a helper that is stopped cannot end by itself, and keeps the server from ending
         for pid in descendants(server.tritonserver):
             os.kill(pid, signal.SIGSTOP)
@@ -78,6 +82,21 @@ def test_after_a_killed_launcher_the_next_one_cleans_up_and_has_its_ports(gan_re
             assert [pid for pid in processes if is_alive(pid)] == []
             assert leftovers(server) == []
             assert "removed what a killed gomin-server left behind" in second.log_text
+
+
+def test_helpers_that_are_stopped_are_killed_by_a_launcher_that_was_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock shows a minute more; without a clock, nothing depends on it."""
+    now = itertools.count(0, 60)
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: next(now), sleep=time.sleep))
+    helper = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    os.kill(helper.pid, signal.SIGSTOP)
+    try:
+        supervisor._end_group(helper.pid)
+
+        assert not is_alive(helper.pid)
+    finally:
+        helper.kill()
+        helper.wait()
 
 
 def test_a_server_that_fails_to_start_passes_its_status_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -97,7 +116,7 @@ def test_a_server_that_fails_to_start_passes_its_status_on_and_leaves_nothing_be
     process = subprocess.Popen(
         command, env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=READY_TIMEOUT_S)
 
     assert process.returncode == 1
     assert b"failed to load all models" in stderr
