@@ -6,14 +6,19 @@ On a machine without a GPU, tritonserver complains about CUDA, and no option of 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import struct
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from gomin_server import line_filter
+from gomin_server.processes import states
 
 NO_GPU_LINES = (
     "CudaDriverHelper has not been initialized",
@@ -21,6 +26,7 @@ NO_GPU_LINES = (
     "CUDA driver version is insufficient for CUDA runtime version",  # of each ensemble
 )
 _LAST_LINES_S = 2.0
+_LATE_LINES_S = 60.0  # on a busy machine, the program that reads them may not even have started
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,31 @@ class Stderr:
         """Wait until all that an ended server wrote is shown."""
         if self.process is None:
             return
-        try:
-            self.process.wait(_LAST_LINES_S)
-        except subprocess.TimeoutExpired:  # a process that the server left holds the pipe
-            self.process.kill()
-            self.process.wait()
+        give_up_at = time.monotonic() + _LATE_LINES_S
+        while self.process.returncode is None:
+            try:
+                self.process.wait(_LAST_LINES_S)
+            except subprocess.TimeoutExpired:
+                # if it is not late, a process that the server left holds the pipe
+                if not _is_late(self.process.pid) or time.monotonic() > give_up_at:
+                    self.process.kill()
+                    self.process.wait()
         if self.memory is not None:
             os.close(self.memory)
+
+
+def _is_late(reader: int) -> bool:
+    """Whether a process that reads a pipe has something to read, or to do with what it has read."""
+    if next((state for _, _, state in states([reader])), "") != "S":  # it runs, or waits for a CPU or the disk
+        return True
+    try:
+        pipe = os.open(f"/proc/{reader}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return bool(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
+    finally:
+        os.close(pipe)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from gomin_server import console
+from gomin_server import console, line_filter
 from tests.support import ROOT
 
 
@@ -65,6 +66,17 @@ def test_a_server_goes_on_when_its_console_is_closed() -> None:
     with process.stdout:
         assert process.stdout.read() == "7 ['kept', '1', 'kept', '2']\n"
     assert process.wait(60) == 0
+
+
+def test_lines_are_shown_although_the_process_that_reads_them_starts_late(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    late = tmp_path / "late.py"
+    late.write_text(f"import runpy, time; time.sleep(1); runpy.run_path({line_filter.__file__!r}, run_name='__main__')")
+    monkeypatch.setattr(console, "_LAST_LINES_S", 0.05)
+    monkeypatch.setattr(line_filter, "__file__", str(late))
+
+    assert written("echo one >&2; echo two >&2", ["one"], capfd) == "two\n"
 
 
 def test_a_process_that_keeps_the_pipe_is_not_waited_for(
