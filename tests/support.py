@@ -188,6 +188,14 @@ class RunningServer:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
+    def wait_for_log(self, *texts: str) -> str:
+        """The log, once it has these texts: a server is ready before it has said so, and its lines take a way."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not all(text in (log := self.log_text) for text in texts):
+            assert time.monotonic() < deadline, f"not all of {texts} are in the log:\n{log}"
+            time.sleep(0.1)
+        return log
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(timeout=60)

@@ -118,9 +118,12 @@ class TestNativeServer:
 
 @pytest.mark.server
 def test_the_server_listens_on_loopback_by_default(server: RunningServer) -> None:
-    assert "(from pip), with the Python-based onnxruntime backend" in server.log_text
-    for service in ("GRPCInferenceService", "HTTPService", "Metrics Service"):
-        assert f"Started {service} at 127.0.0.1:" in server.log_text
+    services = ("GRPCInferenceService", "HTTPService", "Metrics Service")
+    log = server.wait_for_log(*(f"Started {service} at " for service in services))
+
+    assert "(from pip), with the Python-based onnxruntime backend" in log
+    for service in services:
+        assert f"Started {service} at 127.0.0.1:" in log
 
 
 @pytest.mark.server
@@ -139,10 +142,11 @@ def test_another_host_and_several_repositories(repository: Path, tmp_path: Path)
     ]
 
     with serving(tmp_path / "first", tmp_path / "log", *arguments) as server:
-        assert f"Started HTTPService at 0.0.0.0:{server.http_port}" in server.log_text
+        log = server.wait_for_log("Started HTTPService at ", "Started GRPCInferenceService at ")
+        assert f"Started HTTPService at 0.0.0.0:{server.http_port}" in log
         # an address that is passed on has precedence over --host
-        assert f"Started GRPCInferenceService at 127.0.0.1:{server.grpc_port}" in server.log_text
-        assert "gomin-server: warning: Triton's HTTP port is open on 0.0.0.0" in server.log_text
+        assert f"Started GRPCInferenceService at 127.0.0.1:{server.grpc_port}" in log
+        assert "gomin-server: warning: Triton's HTTP port is open on 0.0.0.0" in log
         for model in ("gomin_gan", "gomin_diffusion"):
             with urllib.request.urlopen(f"{server.http}/v2/models/{model}/ready") as answer:
                 assert answer.status == 200
@@ -171,5 +175,6 @@ def test_ipv6(gan_repository: Path, tmp_path: Path) -> None:
     with serving(gan_repository, tmp_path / "log", "--host", "::1", host="[::1]") as server:
         for url in (server.http, server.grpc):
             assert Vocoder(url).sample_rate == 24000
+        server.wait_for_log("Started Metrics Service at ")
         with urllib.request.urlopen(f"http://[::1]:{server.metrics_port}/metrics") as answer:
             assert b"nv_inference_count" in answer.read()

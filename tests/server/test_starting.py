@@ -3,9 +3,13 @@
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
+from gomin_server import starting
+from gomin_server.processes import used
 from gomin_server.starting import CHECKS, StartWatch, unfinished
 from tests.support import RunningServer
 
@@ -41,12 +45,16 @@ def problem_of(watch: StartWatch) -> str:
     return problem
 
 
-def test_idle_processes_are_reported_and_busy_ones_are_not() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read(1)\nwhile True: pass"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
+def test_idle_processes_are_reported_and_busy_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read(1)\nwhile True: pass"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process,
+        ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
         assert process.stdout is not None
         assert process.stdin is not None
         process.stdout.readline()
@@ -54,17 +62,21 @@ def test_idle_processes_are_reported_and_busy_ones_are_not() -> None:
         found = [problem_of(StartWatch(process.pid, 0.1, log.__str__)) for log in logs]
         process.stdin.write(b"x")
         process.stdin.flush()
+        now, step = 0.0, 0.5 / CHECKS
+        monkeypatch.setattr(starting, "time", SimpleNamespace(monotonic=lambda: now))
         busy = StartWatch(process.pid, 0.5, str)
-        for _ in range(3 * CHECKS):  # waits beyond the limit
-            time.sleep(0.5 / CHECKS)
+        for _ in range(3 * CHECKS):  # beyond the limit; time passes as the process gets a CPU
+            end = used([process.pid]).ran_s + step
+            while used([process.pid]).ran_s < end:
+                time.sleep(step / 10)
+            now += 1.01 * step
             assert busy.problem() is None
-        process.kill()
     hangs, idle = "the server hangs while it loads", "all its processes were idle for 0.1 s"
     assert found == [f"{hangs} {loading}: {idle}" for loading in ("model x", "models x, y", "its models")]
 
 
 @pytest.mark.server
 def test_the_log_of_a_real_server(server: RunningServer) -> None:
-    text = server.log_text
+    text = server.wait_for_log("Started HTTPService at ")  # after it has loaded its models
     assert unfinished(text[: text.index("successfully loaded")]) != []
     assert unfinished(text) == []
