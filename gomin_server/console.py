@@ -26,7 +26,7 @@ NO_GPU_LINES = (
     "CUDA driver version is insufficient for CUDA runtime version",  # of each ensemble
 )
 _LAST_LINES_S = 2.0
-_LATE_LINES_S = 60.0  # on a busy machine, the program that reads them may not even have started
+_LATE_LINES_S = 30.0  # on a busy machine, the program that reads them may not even have started
 
 
 @dataclass(frozen=True)
