@@ -97,7 +97,12 @@ def test_latency_of_chains(repository: Path, server: RunningServer) -> None:
 
     cells = within.strip("| ").split(" | ")
     assert (cells[0], cells[3], cells[4]) == ("in-process", "1.000", "–")
-    assert all(float(cell) > 0 for cell in through.strip("| ").split(" | ")[4:8:2])
+    served = through.strip("| ").split(" | ")
+    chain, queue, copies, denoiser = map(float, served[4:8])
+    assert min(copies, denoiser) > 0
+    assert queue >= 0
+    # the parts are the whole; the server's clock may stop after the client's, and leave nothing for the chain
+    assert chain + queue + copies + denoiser == pytest.approx(float(served[1]) / latency.STEPS, abs=0.03)
     assert float(cells[8]) > 0  # CPU time
 
 
