@@ -1,5 +1,6 @@
 """gomin-client as a person uses it: real recordings, a real Triton server, a process for each command."""
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -140,9 +141,12 @@ def test_interrupted_it_leaves_complete_files_only(
     server: RunningServer, tmp_path: Path, scheme: str, number: signal.Signals
 ) -> None:
     url = getattr(server, scheme)
-    files = [EXAMPLES[0], EXAMPLES[1]]  # half a second, and six that take the diffusion model much longer
+    # half a second, and five minutes that take the diffusion model much longer than this test can be late
+    files, out = [tmp_path / "crow.flac", tmp_path / "long.flac"], tmp_path / "out"
+    shutil.copy(EXAMPLES[0], files[0])
+    soundfile.write(files[1], np.random.default_rng(0).uniform(-0.1, 0.1, 300 * 24000), 24000)
     chain = ["-m", "diffusion", "--sampler", "ddim", "--steps", "10"]
-    command = [BIN / "gomin-client", "reconstruct", *files, "-o", tmp_path, *chain, "--url", url]
+    command = [BIN / "gomin-client", "reconstruct", *files, "-o", f"{out}/", *chain, "--url", url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     while "crow.wav" not in (line := process.stdout.readline()):
@@ -156,7 +160,7 @@ def test_interrupted_it_leaves_complete_files_only(
         "gomin-client: interrupted; files reported so far are complete, the others were not written; "
         "the same command with --skip-existing continues from here"
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["crow.wav"]
+    assert [path.name for path in out.iterdir()] == ["crow.wav"]
 
 
 def test_a_seed_for_the_gan_is_an_error(repository: Path, tmp_path: Path) -> None:
