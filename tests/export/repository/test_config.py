@@ -292,7 +292,7 @@ def test_a_server_takes_the_settings(tiny_repository: Path, tmp_path: Path) -> N
     assert exported.returncode == 0, exported.stderr
 
     with serving(home, tmp_path / "log", "--log-verbose=1") as server:
-        log = server.log_text
+        log = server.wait_for_log("Started HTTPService at ")  # after it has loaded its models
         described = connect(server.grpc).describe("gomin_gan")
         verified = invoke(app, "verify", "--url", server.grpc, "--repository", home)  # batches of up to 3
 
