@@ -205,6 +205,7 @@ OTHER_OPTIONS = {
     *("--http-address", "--grpc-address", "--metrics-address", "--http-restricted-api", "--load-model", "--log-info"),
     *(
         "--backend-directory",
+        "--exit-on-error",
         "--grpc-port",
         "--grpc-restricted-protocol",
         "--grpc-use-ssl",
