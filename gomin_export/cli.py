@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gomin_client import interrupts
 from gomin_client.cli.console import Version, run
 from gomin_client.cli.model_options import ConnectionOptions
 from gomin_client.cli.records import with_records
@@ -205,6 +206,7 @@ def _show_plan(plan: ExportPlan) -> None:
 
 
 def _say(line: str) -> None:
+    interrupts.check()  # between the stages: a library may have dropped the exception
     typer.echo(line, err=True)
 
 

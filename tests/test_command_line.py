@@ -136,7 +136,9 @@ def test_unknown_model_and_no_server(server: RunningServer) -> None:
     assert_fails(away, 3, f"grpc://localhost:{port}", "gomin-server", "--url local:")
 
 
-@pytest.mark.parametrize(("scheme", "number"), [("grpc", signal.SIGINT), ("http", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("scheme", "number"), [("grpc", signal.SIGINT), ("http", signal.SIGTERM), ("http", signal.SIGHUP)]
+)
 def test_interrupted_it_leaves_complete_files_only(
     server: RunningServer, tmp_path: Path, scheme: str, number: signal.Signals
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from gomin_client import interrupts
 from gomin_client.errors import GominError
 from gomin_client.files import atomic
 from gomin_gateway.access import LogFormatter
@@ -77,7 +77,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: FastAPI, service: Service, listener: socket.socket, started: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; a second one ends at once.
+    """Serve until SIGTERM, SIGINT or SIGHUP; a second one ends at once.
 
     Args:
         app: see `make_app`.
@@ -89,7 +89,7 @@ def run(app: FastAPI, service: Service, listener: socket.socket, started: Callab
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in interrupts.in_use():
             loop.add_signal_handler(number, stop, number)
         serving = loop.create_task(server.serve([listener]))
         while not server.started and not serving.done():
@@ -99,6 +99,8 @@ def run(app: FastAPI, service: Service, listener: socket.socket, started: Callab
         await serving
 
     def stop(number: int) -> None:
+        if server.should_exit and number == interrupts.HANGUP:
+            return  # the system and a shell may each report that the terminal was closed
         if server.should_exit:  # not by way of Python's end, which waits for threads, and they for the model server
             atomic.discard_unfinished()
             os._exit(128 + number)

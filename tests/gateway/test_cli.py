@@ -59,16 +59,18 @@ def test_the_program(server: RunningServer, crow: bytes, tmp_path: Path) -> None
     assert (facts["model"], facts["problem"], round(facts["audio_s"], 2)) == ("gomin_gan 1", "", 0.48)
 
 
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGHUP])
 def test_a_second_signal_ends_it_at_once(
-    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: signal.Signals
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with started(tmp_path, "--url", server.grpc) as (process, port, log):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("POST", "/v1/reconstruct?model=diffusion", wav(60))
         wait_for(lambda: list(tmp_path.glob("gomin-*/upload")))
-        process.send_signal(signal.SIGINT)
+        process.send_signal(first)
         wait_for(lambda: "stopping: 1 requests in progress" in log.read_text())
+        process.send_signal(signal.SIGHUP)  # which is not counted: a closed terminal may cause several
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=120) == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["gateway.log"]

@@ -13,14 +13,14 @@ import json
 import logging
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
+from gomin_client import interrupts
 from gomin_client.errors import GominError, Interrupted
 
 # arguments of Python in messages of the library → options
@@ -68,12 +68,10 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
     """
     global _is_program
     _is_program = True
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
-    with exit_status(program, when_interrupted):
+    with exit_status(program, when_interrupted), interrupts.raised():
         try:
             app()
         finally:
@@ -109,13 +107,24 @@ def exit_status(program: str, when_interrupted: Callable[[], str]) -> Iterator[N
     except OSError as error:
         echo(f"{program}: {_described(error)}", err=True)
         if error.filename is None and sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of its buffer cannot be written
+            _drop_output(sys.stdout)
         sys.exit(1)
     except Interrupted as interrupted:
-        typer.echo(f"{program}: interrupted; {interrupted.so_far or when_interrupted()}", err=True)
+        try:
+            typer.echo(f"{program}: interrupted; {interrupted.so_far or when_interrupted()}", err=True)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:  # the terminal was closed
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                _drop_output(stream)
         sys.exit(128 + interrupted.number)
     finally:
         logging.getLogger("gomin_client").removeHandler(handler)
+
+
+def _drop_output(stream: TextIO) -> None:
+    """Let the rest of its buffer, which cannot be written, disappear: Python would end with another status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _described(error: OSError) -> str:
@@ -139,11 +148,6 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         echo(f"{self._program}: {record.levelname.lower()}: {record.getMessage()}", err=True)
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second signal ends the program at once
-    raise Interrupted(number)
 
 
 def in_options(message: str) -> str:

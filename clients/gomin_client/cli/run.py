@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gomin_client import interrupts
 from gomin_client.cli.console import keep_what_is_loaded
 from gomin_client.cli.model_options import ModelOptions
 from gomin_client.cli.options import QuietReportOptions, ReportOptions
@@ -129,6 +130,7 @@ def run_batch(
                 ResultsFile(settings.results, part, {"model": model, **_chain_facts(settings, vocoder)})
             )
             receivers.append(results.add)
+        interrupts.check()  # a library may have dropped the exception while it was loaded
         keep_what_is_loaded()
         outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers), display.advance, display.show_step)
         failures = [outcome.error for outcome in outcomes if outcome.error is not None]
