@@ -221,15 +221,16 @@ class ChainModel(ServedModel):
     def write(self, files: Path, network: MelInverter, graph: GraphOptions, metadata: Mapping[str, str]) -> None:
         """Copy the Triton model and the package `sampling`."""
         from gomin_export.repository.fingerprint import sampling_modules
+        from gomin_export.repository.staging import write_file
 
         program = resources.files("gomin_export") / "templates" / self.program / "model.py"
-        (files / "model.py").write_text(program.read_text(encoding="utf-8"), encoding="utf-8")
+        write_file(files / "model.py", program.read_bytes())
         package = files / "sampling"
         package.mkdir()
         for module in sampling_modules():
-            (package / module.name).write_bytes(module.read_bytes())
+            write_file(package / module.name, module.read_bytes())
         for directory in (files, package):
-            (directory / "__pycache__").write_text(NO_BYTECODE, encoding="utf-8")
+            write_file(directory / "__pycache__", NO_BYTECODE)
 
     def gate_cases(self, network: MelInverter, parameters: Parameters) -> list[Case]:
         """The case of the default chain."""
@@ -274,8 +275,9 @@ class FrontEndModel(ServedModel):
     def write(self, files: Path, network: MelInverter, graph: GraphOptions, metadata: Mapping[str, str]) -> None:
         """Write the ONNX file. `graph` and `metadata` are the network's, and not used."""
         from gomin_export.onnx import export, front_end
+        from gomin_export.repository.staging import write_file
 
-        (files / export.MODEL_FILE).write_bytes(front_end.serialized(self.described(network)))
+        write_file(files / export.MODEL_FILE, front_end.serialized(self.described(network)))
 
     def gate_cases(self, network: MelInverter, parameters: Parameters) -> list[Case]:
         """See `ServedModel.gate_cases`; the reference is the client's front end."""

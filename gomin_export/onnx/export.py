@@ -19,6 +19,7 @@ from onnx.external_data_helper import set_external_data
 
 from gomin_export.onnx import graph, operators
 from gomin_export.onnx.forms import OnnxForm
+from gomin_export.repository.staging import write_file, writing
 
 OPSET = 20
 MAX_IR_VERSION = 10
@@ -74,7 +75,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     tensors = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _SMALLEST_BESIDE]
     if sum(len(tensor.raw_data) for tensor in tensors) > MOST_WEIGHTS_INSIDE:
         # not by onnx.save: its file is readable by the owner only, and it looks for the file in the current directory
-        with beside.open("wb") as file:
+        with writing(beside), beside.open("wb") as file:
             for tensor in tensors:
                 file.write(bytes(-file.tell() % _ALIGNMENT))
                 set_external_data(tensor, beside.name, offset=file.tell(), length=len(tensor.raw_data))
@@ -82,7 +83,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
                 tensor.ClearField("raw_data")
     else:
         beside.unlink(missing_ok=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_file(path, model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from gomin_client.contract.model import Provenance
 from gomin_export.errors import RepositoryError
 from gomin_export.parity.gate import Case, Expected, Report
+from gomin_export.repository.staging import write_file
 
 REPORT_FILE = "parity.json"
 VECTORS_FILE = "reference.npz"
@@ -24,7 +26,7 @@ _REMEDY = "gomin-export writes it with every new version; to verify without it, 
 def write_report(files: Path, report: Report) -> None:
     """Write parity.json into a version directory."""
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    (files / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+    write_file(files / REPORT_FILE, text + "\n")
 
 
 def file_digests(files: Path) -> dict[str, str]:
@@ -85,8 +87,9 @@ def write_vectors(files: Path, cases: Sequence[Case]) -> None:
         arrays[f"{index}.torch_error"] = np.array(case.torch_error)
         arrays[f"{index}.output"] = case.output
         arrays.update({f"{index}.input.{name}": tensor for name, tensor in case.inputs.items()})
-    with (files / VECTORS_FILE).open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    packed = io.BytesIO()  # not into the file: on a full disk, zipfile prints a traceback of its own
+    np.savez_compressed(packed, **arrays)
+    write_file(files / VECTORS_FILE, packed.getvalue())
 
 
 def read_vectors(files: Path) -> list[Case]:

@@ -11,7 +11,7 @@ import onnxruntime
 from gomin_client.contract.model import ModelContract
 from gomin_client.contract.signatures import SIGNATURES
 from gomin_client.native.library import OperatorLibrary
-from gomin_export.errors import ParityError
+from gomin_export.errors import ParityError, RepositoryError
 from gomin_export.parity.gate import Inputs
 
 
@@ -31,6 +31,7 @@ def check_signature(
 
     Raises:
         ParityError: a tensor is missing, unexpected, or of another type; or a dynamic axis has a fixed size.
+        RepositoryError: there is no room for a temporary file beside the model.
     """
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
@@ -54,9 +55,16 @@ def check_signature(
 
 
 def operators_run(session: onnxruntime.InferenceSession) -> Counter[tuple[str, str]]:
-    """(execution provider, type of operator) → how often it ran, of a session that profiles; ends the profiling."""
+    """(execution provider, type of operator) → how often it ran, of a session that profiles; ends the profiling.
+
+    Raises:
+        RepositoryError: the profile is incomplete. ONNX Runtime does not report that it cannot be written.
+    """
     profile = Path(session.end_profiling())
-    events = json.loads(profile.read_text(encoding="utf-8"))
+    try:
+        events = json.loads(profile.read_bytes())
+    except ValueError as error:
+        raise RepositoryError(f"{profile}: ONNX Runtime did not write it to its end: the disk may be full") from error
     profile.unlink()
     return Counter(
         (event["args"]["provider"], event["args"]["op_name"])

@@ -137,6 +137,29 @@ def _copied(staged: Path, home: Path) -> Iterator[Path]:
                 home.rmdir()
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name a file that is written in the block: the `OSError` of a full disk does not.
+
+    Raises:
+        RepositoryError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RepositoryError(f"{path}: {error.strerror or error}") from error
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file.
+
+    Raises:
+        RepositoryError: it cannot be written.
+    """
+    with writing(path):
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a directory to a new or an existing one, up to the first file that cannot be written.
 

@@ -1,19 +1,24 @@
 """Disks that are full, files that cannot grow, repositories that are read-only: errors, and no debris."""
 
+import gc
 import os
 import re
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gomin_client.contract.repository import versions
 from gomin_export.cli import app
 from gomin_export.errors import RepositoryError
+from gomin_export.parity import record
+from gomin_export.parity.gate import Case, Expected
 from tests.export.placing import use_model
 from tests.export.repository.test_place import GAN, place
 from tests.support import SHARED_GAN, invoke
@@ -49,7 +54,10 @@ def assert_nothing_was_placed(result: ExportResult, home: Path, named: str, word
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
-@pytest.mark.parametrize(("fronts", "named"), [(1.5, r"\.models\.staging-\w+/gomin_mel/1/[\w.]+"), (2.5, "models")])
+@pytest.mark.parametrize(
+    ("fronts", "named"),
+    [(1.5, r"\.models\.staging-\w+/gomin_mel/1/[\w.]+"), (2.5, r"\.models\.staging-\w+/gomin_gan/1/model\.onnx")],
+)
 def test_a_full_disk_gives_an_error_and_leaves_no_debris(
     export_into: Export, repository: Path, tmp_path: Path, fronts: float, named: str
 ) -> None:
@@ -57,15 +65,49 @@ def test_a_full_disk_gives_an_error_and_leaves_no_debris(
 
     `fronts`: the room, divided by the size of the front end.
     """
-    disk = tmp_path / "disk"
-    disk.mkdir()
     size = sum(path.stat().st_size for path in (repository / "gomin_mel").rglob("*") if path.is_file())
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(fronts * size)}", "tmpfs", disk]
+    with small_disk(tmp_path, int(fronts * size)) as disk:
+        result = export_into(disk / "models", nullcontext())
+        assert_nothing_was_placed(result, disk / "models", named, "No space left on device")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
+def test_a_full_disk_that_onnx_runtime_does_not_report(export_into: Export, repository: Path, tmp_path: Path) -> None:
+    """Its profile is cut off. There is room for two front ends, and for 8 KiB beyond the GAN's own files."""
+    files = [*(repository / "gomin_mel").rglob("*.*")] * 2
+    files += [repository / "gomin_gan/config.pbtxt", repository / "gomin_gan/1/model.onnx"]
+    room = sum(-(-path.stat().st_size // 4096) * 4096 for path in files) + 8192
+    with small_disk(tmp_path, room) as disk:
+        result = export_into(disk / "models", nullcontext())
+        words = "ONNX Runtime did not write it to its end: the disk may be full"
+        named = r"\.models\.staging-\w+/gomin_gan/1/profile\S+\.json"
+        assert_nothing_was_placed(result, disk / "models", named, words)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
+def test_recorded_cases_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One error that names the file: nothing else is printed when Python frees the archive."""
+    ignored: list[sys.UnraisableHookArgs] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    samples = np.random.default_rng(0).normal(size=(1, 1, 40_000)).astype(np.float32)
+    case = Case.known("noise", {"mel": samples}, Expected(samples, 0.0))
+    with small_disk(tmp_path, 100_000) as disk:
+        with pytest.raises(RepositoryError, match=r"/disk/reference\.npz: No space left on device$"):
+            record.write_vectors(disk, [case])
+        gc.collect()
+    assert ignored == []
+
+
+@contextmanager
+def small_disk(home: Path, size: int) -> Iterator[Path]:
+    """A file system of this size; skips the test if it cannot be mounted."""
+    disk = home / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("not allowed to mount")
     try:
-        result = export_into(disk / "models", nullcontext())
-        assert_nothing_was_placed(result, disk / "models", named, "No space left on device")
+        yield disk
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -86,7 +128,8 @@ def test_a_file_that_cannot_grow_gives_an_error_and_leaves_no_debris(export_into
 
     result = export_into(home, no_file_above(1_000_000))
 
-    assert_nothing_was_placed(result, home, "models", "File too large")
+    named = r"\.models\.staging-\w+/gomin_gan/1/model\.onnx"
+    assert_nothing_was_placed(result, home, named, "File too large")
 
 
 def test_a_read_only_repository_gives_an_error_and_leaves_no_debris(tmp_path: Path) -> None:
