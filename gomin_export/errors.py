@@ -4,7 +4,8 @@ GominError
 ├── CheckpointError   6  the file is not a usable GOMIN checkpoint
 ├── ParityError       4  the exported model does not compute what the PyTorch network computes
 └── RepositoryError   1  the model repository cannot take the model
-    └── ContractConflictError   1  its versions of the model have other settings
+    ├── ContractConflictError   1  its versions of the model have other settings
+    └── VersionTakenError       1  another export has taken the version number
 """
 
 from gomin_client.errors import GominError
@@ -30,3 +31,7 @@ class RepositoryError(GominError):
 
 class ContractConflictError(RepositoryError):
     """A model whose versions in the repository have another contract than a new one."""
+
+
+class VersionTakenError(RepositoryError):
+    """A version that another export has placed since this one was planned."""

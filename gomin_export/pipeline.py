@@ -12,6 +12,7 @@ from typing import Any
 import onnxruntime
 import torch
 
+from gomin_client import interrupts
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, FP32, Provenance
 from gomin_client.contract.repository import CONFIG
@@ -20,7 +21,7 @@ from gomin_client.native.library import LIBRARY_FILE, OperatorLibrary
 from gomin_client.transports.local import LocalTransport
 from gomin_export.checkpoints import load_network
 from gomin_export.checkpoints.sources import CheckpointFile
-from gomin_export.errors import ContractConflictError
+from gomin_export.errors import ContractConflictError, VersionTakenError
 from gomin_export.networks import registry
 from gomin_export.networks.registry import Architecture
 from gomin_export.networks.served import ServedModel
@@ -28,7 +29,7 @@ from gomin_export.parity import cases, gate, record, windows
 from gomin_export.parity.gate import Report
 from gomin_export.plan import ExportOptions, ExportPlan, PlannedModel, make_plan
 from gomin_export.repository import place
-from gomin_export.repository.staging import copy_file, copy_tree, staging, transferred, turn
+from gomin_export.repository.staging import copy_file, copy_tree, staging, transferred, turn, write_file
 
 Say = Callable[[str], None]
 
@@ -102,18 +103,20 @@ class Export:
         with turn(homes, self._say) as waited:
             if waited:
                 self.plan = self._make_plan(self.plan.repository)  # the other export changed the repository
-            return self._run(self.plan)
+            return self._run()
 
-    def _run(self, plan: ExportPlan) -> Exported:
-        """Carry out the plan; once more with another plan if another export places a front end of other settings."""
-        try:
-            return self._carry_out(plan)
-        except ContractConflictError:
-            self.plan = self._make_plan(plan.repository)  # refuses what another name does not solve
-            other = next(model.name for model in self.plan.models if model.served.is_shared)
-            self._say("another export has placed a mel front end with other settings since this one began:")
-            self._say(f"exporting again, with the front end {other}")
-            return self._carry_out(self.plan)
+    def _run(self) -> Exported:
+        """Carry out the plan; with another one if another export has changed the repository since it was made."""
+        while True:
+            try:
+                return self._carry_out(self.plan)
+            except ContractConflictError:
+                self.plan = self._make_plan(self.plan.repository)  # refuses what another name does not solve
+                other = next(model.name for model in self.plan.models if model.served.is_shared)
+                self._say("another export has placed a mel front end with other settings since this one began:")
+                self._say(f"exporting again, with the front end {other}")
+            except VersionTakenError:  # with another plan already, of which the staged models are no part
+                self._say("another export has placed these models since this one began: planned again")
 
     def _carry_out(self, plan: ExportPlan) -> Exported:
         if plan.exists:
@@ -123,21 +126,47 @@ class Export:
             if not plan.changes:
                 return Exported(plan, reports)
         with staging(plan.repository) as stage:
-            provenance: dict[str, Provenance] = {}
             if plan.exists:
                 for model in plan.models:
                     (stage / model.name).mkdir()
             else:
                 reports = self._build(stage)
-                for model, report in zip(plan.models, reports, strict=True):
-                    if not model.exists:
-                        provenance[model.name] = replace(self._provenance(model.served), parity=report.summary)
+            while not self._place(stage, reports):
+                pass
+        return Exported(self.plan, reports)
+
+    def _place(self, stage: Path, reports: Sequence[Report]) -> bool:
+        """Place the staged models.
+
+        Returns:
+            False if another export has taken the version number: the plan and the staged models have the next one.
+
+        Raises:
+            VersionTakenError: it has, and the new plan is not one of the same models.
+        """
+        plan = self.plan
+        provenance = {
+            model.name: replace(self._provenance(model.served), parity=report.summary)
+            for model, report in zip(plan.models, reports, strict=True)
+            if not model.exists
+        }
+        try:
             with transferred(plan.repository, [stage / model.name for model in plan.models]) as homes:
                 staged = plan.staged(homes, provenance)
                 with place.signals_deferred():
+                    interrupts.check()  # a library may have dropped the exception
                     place.place_models(plan.repository, staged, plan.dropped)
                     self.placed = True
-        return Exported(plan, reports)
+        except VersionTakenError:
+            self.plan = self._make_plan(plan.repository)
+            if not plan.is_renumbered_by(self.plan):
+                raise
+            self._say(f"another export has placed version {plan.version} since this one began: placing another version")
+            for old, new in zip(plan.models, self.plan.models, strict=True):
+                if not new.exists:
+                    (stage / old.name / str(old.version)).rename(stage / old.name / str(new.version))
+            return False
+        return True
 
     def _build(self, stage: Path) -> list[Report]:
         """Write complete models into the staging directory and test them there, as a client would call them."""
@@ -153,12 +182,12 @@ class Export:
                     if model.served.is_shared:  # an ensemble that is tested here calls it
                         placed = self.plan.repository / model.name / str(model.version)
                         copy_tree(placed, home / placed.name)
-                        (home / CONFIG).write_text(texts[model.name], encoding="utf-8")
+                        write_file(home / CONFIG, texts[model.name])
                     continue
                 self._check_contracts()
                 files = home / str(model.version)
                 files.mkdir()
-                (home / CONFIG).write_text(texts[model.name], encoding="utf-8")
+                write_file(home / CONFIG, texts[model.name])
                 self._write(model, files)
                 reference = "librosa" if model.served.is_shared else "PyTorch"
                 self._check_contracts()

@@ -194,6 +194,18 @@ class ExportPlan:
             return ""
         return f"; but version {newest} is newer: --version {newest + 1} makes it the newest again"
 
+    def is_renumbered_by(self, later: ExportPlan) -> bool:
+        """Whether the models of this plan are those of a later one but for their version numbers.
+
+        A file of a model does not contain its version. The front end may be in the repository now: it was placed by
+        another export.
+        """
+        return len(self.models) == len(later.models) and all(
+            (old.served, old.contract, old.recipe) == (new.served, new.contract, new.recipe)
+            and (old.exists == new.exists or (new.exists and new.served.is_shared))
+            for old, new in zip(self.models, later.models, strict=True)
+        )
+
     @property
     def changes(self) -> bool:
         """Whether anything will be written or removed."""

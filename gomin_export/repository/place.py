@@ -17,14 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gomin_client import interrupts
 from gomin_client.contract.model import FP32, ModelContract, Provenance
 from gomin_client.contract.repository import CONFIG, read_config, versions
 from gomin_client.errors import ContractError, GominError, UsageError
 from gomin_client.native.library import LIBRARY_FILE
-from gomin_export.errors import ContractConflictError, RepositoryError
+from gomin_export.errors import ContractConflictError, RepositoryError, VersionTakenError
 from gomin_export.parity.record import read_provenance
 from gomin_export.repository.config import Deployment, conflicts, names_library, tensorrt_precision, with_provenance
-from gomin_export.repository.staging import is_mount_point, locked, sync
+from gomin_export.repository.staging import is_mount_point, locked, sync, write_file
 
 _NEWEST_VERSION = 2**31 - 1
 
@@ -174,6 +175,7 @@ def place_models(repository: Path, models: Sequence[StagedModel], dropped: Mappi
         dropped: model → versions to remove.
 
     Raises:
+        VersionTakenError: another export has placed a version of the same number.
         RepositoryError: an existing model has another contract, or a file cannot be written.
     """
     repository = repository.resolve()
@@ -207,7 +209,7 @@ def _place_model(repository: Path, model: StagedModel, dropped: Sequence[int], m
     if model.is_shared and model.provenance is not None and _is_placed(home / str(version), model.home / str(version)):
         return  # by another export, since this one was planned
     config = model.home / CONFIG
-    config.write_text(final_config(repository, model, dropped), encoding="utf-8")
+    write_file(config, final_config(repository, model, dropped))
     sync(config)
     if not home.exists():
         _move(model.home, home, moved)
@@ -218,8 +220,10 @@ def _place_model(repository: Path, model: StagedModel, dropped: Sequence[int], m
     if not has_config:  # first: a server would make up a configuration for a version without one
         _move(config, home / CONFIG, moved)
     if model.provenance is not None:
+        if (home / str(version)).is_dir():
+            raise VersionTakenError(f"{home / str(version)}: was made during this export")
         if (home / str(version)).exists():
-            raise RepositoryError(f"{home / str(version)}: was made during this export; run it again")
+            raise RepositoryError(f"{home / str(version)}: is a file, not a version: remove it")
         _move(model.home / str(version), home / str(version), moved)
     if has_config:
         old = model.home / "config.old"
@@ -279,7 +283,7 @@ def check_contract(repository: Path, name: str, described: ModelContract, overwr
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block, which takes milliseconds and cannot be done by half."""
+    """Delay signals that end the program until the end of the block: it takes milliseconds and is not done by half."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -288,7 +292,7 @@ def signals_deferred() -> Iterator[None]:
     def note(number: int, _frame: object) -> None:
         caught.append(number)
 
-    handlers = [(number, signal.signal(number, note)) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [(number, signal.signal(number, note)) for number in interrupts.in_use()]
     try:
         yield
     finally:
