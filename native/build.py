@@ -95,15 +95,24 @@ def run(command: list[str]) -> None:
     except OSError as error:
         raise BuildError(f"{command[0]}: {error.strerror}") from error
     if done.returncode:
-        raise BuildError(f"{shlex.join(command)} failed with status {done.returncode}:\n{done.stderr.strip()[-2000:]}")
+        said = done.stderr.strip() or done.stdout.strip()
+        what = f":\n{said[-2000:]}" if said else ", and printed nothing"
+        raise BuildError(f"{shlex.join(command)} failed with status {done.returncode}{what}")
 
 
 def build(package: Path = PACKAGE) -> list[Path]:
     """Builds the library and its description into `package`, and returns the two files.
 
     Raises:
-        BuildError: there is no compiler, or it fails.
+        BuildError: there is no compiler, it fails, or a file cannot be written. `package` is then as before.
     """
+    try:
+        return _build(package)
+    except OSError as error:
+        raise BuildError(f"{error.filename or package}: cannot be written: {error.strerror or error}") from error
+
+
+def _build(package: Path) -> list[Path]:
     command = compiler()
     with tempfile.TemporaryDirectory(prefix="gomin-build-") as temporary:
         directory = Path(temporary)
@@ -125,23 +134,23 @@ def build(package: Path = PACKAGE) -> list[Path]:
     described = {"operators": OPERATORS, "sha256": hashlib.sha256(content).hexdigest()}
     package.mkdir(parents=True, exist_ok=True)
     # the description last: without it, or with another hash in it, a reader ignores the library
-    return [
-        _replace(package / LIBRARY, content),
-        _replace(package / DESCRIPTION, (json.dumps(described) + "\n").encode()),
-    ]
+    contents = {package / LIBRARY: content, package / DESCRIPTION: (json.dumps(described) + "\n").encode()}
+    partials = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
+    try:
+        for path, partial in partials.items():
+            partial.write_bytes(contents[path])
+        for path, partial in partials.items():
+            partial.replace(path)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+    return list(contents)
 
 
 def remove(package: Path = PACKAGE) -> None:
     """Removes the library and its description from `package`, if they are there."""
     for name in (DESCRIPTION, LIBRARY):
         (package / name).unlink(missing_ok=True)
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
-    return path
 
 
 def main() -> None:

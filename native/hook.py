@@ -29,7 +29,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         switch = os.environ.get(SWITCH, "1")
         if switch not in ("0", "1"):
-            raise ValueError(f"{SWITCH}={switch}: expected 0 (pure Python) or 1")
+            self.app.abort(f"{SWITCH}={switch}: expected 0 (pure Python) or 1")
         builder = _load(Path(self.root) / "native" / "build.py")
         editable = version == "editable"
         if editable:

@@ -92,7 +92,7 @@ def test_the_switch(tmp_path: Path, value: str, status: int) -> None:
 
     assert result.returncode == status, result.stderr
     if status:
-        assert "GOMIN_BUILD_NATIVE=no: expected 0 (pure Python) or 1" in result.stderr
+        assert result.stderr.strip() == "GOMIN_BUILD_NATIVE=no: expected 0 (pure Python) or 1"
     else:
         assert [path.stem.endswith("-py3-none-any") for path in tmp_path.glob("*.whl")] == [True]
 
@@ -134,4 +134,32 @@ def test_a_compiler_that_fails_is_reported(tmp_path: Path) -> None:
 
     assert result.returncode == 1
     assert result.stderr.startswith("error: false -std=c++17")
-    assert "Traceback" not in result.stderr
+    assert result.stderr.endswith(" failed with status 1, and printed nothing\n")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
+def test_a_full_disk_is_reported_and_the_library_from_before_stays(tmp_path: Path) -> None:
+    """The compiler is a stand-in, whose library is too large for the disk."""
+    (tmp_path / "native").symlink_to(ROOT / "native")
+    home = tmp_path / "clients/gomin_client/native"
+    home.mkdir(parents=True)
+    compiler = tmp_path / "compiler.py"
+    compiler.write_text("import sys; open(sys.argv[sys.argv.index('-o') + 1], 'wb').write(bytes(300_000))")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", home]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("not allowed to mount")
+    try:
+        for name in (LIBRARY, DESCRIPTION):
+            (tmp_path / "clients" / name).write_text("old")
+        result = subprocess.run(
+            [sys.executable, tmp_path / "native/build.py"],
+            env={**os.environ, "CXX": f"{sys.executable} {compiler}"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        left = {path.name: path.read_text() for path in home.iterdir()}
+    finally:
+        subprocess.run(["umount", home], check=True)
+
+    assert (result.returncode, result.stderr) == (1, f"error: {home}: cannot be written: No space left on device\n")
+    assert left == {Path(LIBRARY).name: "old", Path(DESCRIPTION).name: "old"}
