@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -64,6 +64,7 @@ class Gateway:
     port: int
     service: Service
     server: GatewayServer
+    loop: asyncio.AbstractEventLoop = field(repr=False)
     thread: threading.Thread = field(repr=False)
 
     @property
@@ -73,19 +74,21 @@ class Gateway:
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
 
+    @contextmanager
+    def asking(self, path: str, body: bytes) -> Iterator[http.client.HTTPConnection]:
+        """A POST request whose answer has not been read; `answer_of` reads it."""
+        with closing(self.connect()) as connection:
+            connection.request("POST", path, body)
+            yield connection
+
     def call(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, **query: object
     ) -> Answer:
         """Send a request; the parameters in `query` have `_` for `-`."""
-        connection = self.connect()
         named = {name.replace("_", "-"): value for name, value in query.items()}
-        try:
+        with closing(self.connect()) as connection:
             connection.request(method, f"{path}?{urlencode(named)}" if named else path, body, headers or {})
-            response = connection.getresponse()
-            found = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, found, response.read())
-        finally:
-            connection.close()
+            return answer_of(connection)
 
     def post(self, path: str, body: bytes, headers: dict[str, str] | None = None, **query: object) -> Answer:
         return self.call("POST", path, body, headers, **query)
@@ -97,6 +100,22 @@ class Gateway:
 
     def wait_until_idle(self) -> None:
         wait_for(lambda: self.service.taken == 0)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the clock of its deadlines go ahead, so that those that have begun end when a test says so."""
+
+        def go_ahead() -> None:
+            now = self.loop.time
+            self.loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+
+        self.loop.call_soon_threadsafe(go_ahead)
+
+
+def answer_of(connection: http.client.HTTPConnection) -> Answer:
+    """The answer to the request that was sent."""
+    response = connection.getresponse()
+    found = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, found, response.read())
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -124,7 +143,7 @@ def running(
         async def serve() -> None:
             service = Service(Backend(urls, connection), limits or Limits(), keys or ApiKeys())
             server = GatewayServer(make_app(service, origins), service)
-            made.append(Gateway(listener.getsockname()[1], service, server, thread))
+            made.append(Gateway(listener.getsockname()[1], service, server, asyncio.get_running_loop(), thread))
             serving = asyncio.create_task(server.serve([listener]))
             while not server.started and not serving.done():
                 await asyncio.sleep(0.01)

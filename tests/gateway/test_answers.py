@@ -17,7 +17,7 @@ from gomin_client import Vocoder
 from gomin_client.transports.statistics import settled
 from gomin_gateway import access
 from gomin_gateway.settings import Limits
-from tests.gateway.running import Gated, Gateway, running, wait_for
+from tests.gateway.running import Gated, Gateway, answer_of, running, wait_for
 from tests.support import RunningServer
 
 
@@ -105,8 +105,11 @@ def test_an_error_in_the_middle_breaks_the_answer_off() -> None:
 
 def test_a_deadline_is_kept_before_the_model_answers() -> None:
     model = Gated()
-    with running(model.transport, Limits(deadline_s=1, concurrent=1)) as gateway:
-        gateway.post("/v1/reconstruct", wav(1)).assert_problem(504, "deadline", "longer than 1 s")
+    limits = Limits(deadline_s=500, concurrent=1)
+    with running(model.transport, limits) as gateway, gateway.asking("/v1/reconstruct", wav(1)) as connection:
+        wait_for(lambda: model.calls)
+        gateway.pass_time(500)
+        answer_of(connection).assert_problem(504, "deadline", "longer than 500 s")
         assert gateway.service.taken == 1
         busy = gateway.post("/v1/reconstruct", wav(1))
         busy.assert_problem(429, "busy", "try again later")
@@ -119,12 +122,12 @@ def test_the_log_names_the_deadline_that_broke_an_answer_off(monkeypatch: pytest
     records: list[Any] = []
     monkeypatch.setattr(access.logger, "info", lambda *_, extra: records.append(extra["facts"]))
     model = Gated()
-    with running(model.transport, Limits(deadline_s=3)) as gateway:
-        connection = gateway.connect()
-        connection.request("POST", "/v1/reconstruct?stream=1&window=100", wav(20))
+    path = "/v1/reconstruct?stream=1&window=100"
+    with running(model.transport, Limits(deadline_s=500)) as gateway, gateway.asking(path, wav(20)) as connection:
         model.let(1)
         response = connection.getresponse()
         assert response.status == 200
+        gateway.pass_time(500)
         with pytest.raises(IncompleteRead):
             response.read()
         model.let_all()

@@ -22,11 +22,19 @@ from tests.gateway.running import TWO_ROUNDINGS, WAIT_S, Gated, Gateway, running
 from tests.gateway.test_answers import wav
 from tests.support import EXAMPLES, RunningServer
 
+# as long as it takes: the client of websockets gives up after seconds
+PATIENT = {"open_timeout": WAIT_S, "ping_interval": None, "proxy": None}
+
+
+def connected(gateway: Gateway, **settings: Any) -> ClientConnection:
+    """A session whose first message has not been sent."""
+    return connect(f"ws://127.0.0.1:{gateway.port}/v1/stream", max_size=None, **PATIENT, **settings)
+
 
 @contextmanager
 def session(gateway: Gateway, **start: Any) -> Iterator[ClientConnection]:
     """A session whose first message has been sent."""
-    with connect(f"ws://127.0.0.1:{gateway.port}/v1/stream", max_size=None, proxy=None) as socket:
+    with connected(gateway) as socket:
         socket.send(json.dumps({"type": "start", **start}))
         yield socket
 
@@ -147,7 +155,7 @@ def test_first_messages(quick: Gateway, start: dict[str, Any], status: int, kind
 
 @pytest.mark.parametrize(("message", "words"), [("{", "is not JSON"), (b"{}", "is binary"), ("[]", "expected an obj")])
 def test_first_messages_that_are_none(quick: Gateway, message: str | bytes, words: str) -> None:
-    with connect(f"ws://127.0.0.1:{quick.port}/v1/stream", proxy=None) as socket:
+    with connected(quick) as socket:
         socket.send(message)
         kind = "bad-parameter" if message == "[]" else "bad-body"
         assert_refused(socket, 400, kind, words, 1008)
@@ -200,7 +208,7 @@ def test_a_client_who_sends_too_fast_has_to_wait() -> None:
 
     async def work(url: str) -> tuple[int, Any]:
         start = {"type": "start", "input": "mel", "window": 2048, "output_format": "int16"}
-        async with connect_async(url, max_size=None, proxy=None, ping_timeout=None) as socket:
+        async with connect_async(url, max_size=None, **PATIENT) as socket:
             await socket.send(json.dumps(start))
             await socket.recv()
             sending = asyncio.create_task(send(socket))
@@ -225,12 +233,13 @@ def test_a_client_who_sends_too_fast_has_to_wait() -> None:
 
 def test_a_client_who_says_nothing() -> None:
     model = Gated()
-    with running(model.transport, Limits(idle_s=0.2)) as gateway:
-        with connect(f"ws://127.0.0.1:{gateway.port}/v1/stream", proxy=None) as socket:
-            assert_refused(socket, 408, "slow-upload", "no message for 0.2 s", 1008)
+    with running(model.transport, Limits(idle_s=0.2)) as gateway, connected(gateway) as socket:
+        assert_refused(socket, 408, "slow-upload", "no message for 0.2 s", 1008)
+    with running(model.transport, Limits(idle_s=500)) as gateway:
         with session(gateway, input="mel") as socket:
             socket.recv(WAIT_S)
-            assert_refused(socket, 408, "slow-upload", "no message for 0.2 s", 1008)
+            gateway.pass_time(500)
+            assert_refused(socket, 408, "slow-upload", "no message for 500 s", 1008)
         gateway.wait_until_idle()
 
 
@@ -266,7 +275,6 @@ def test_keys_and_origins() -> None:
     model = Gated()
     model.let_all()
     with running(model.transport, keys=ApiKeys(["k"]), origins=["https://a.example"]) as gateway:
-        url = f"ws://127.0.0.1:{gateway.port}/v1/stream"
         with session(gateway, input="mel") as socket:
             assert_refused(socket, 401, "unauthorized", "Bearer", 1008)
         with session(gateway, input="mel", key="x") as socket:
@@ -278,13 +286,13 @@ def test_keys_and_origins() -> None:
             ({"Authorization": "Bearer k"}, "https://b.example", 403),
         ]:
             with pytest.raises(InvalidStatus) as refused:
-                connect(url, additional_headers=headers, origin=origin, proxy=None)
+                connected(gateway, additional_headers=headers, origin=origin)
             assert refused.value.response.status_code == status
             assert json.loads(refused.value.response.body)["status"] == status
         for origin in (None, "https://a.example", gateway.url):
-            with connect(url, additional_headers={"Authorization": "Bearer k"}, origin=origin, proxy=None) as socket:
+            with connected(gateway, additional_headers={"Authorization": "Bearer k"}, origin=origin) as socket:
                 socket.send('{"type": "start", "input": "mel"}')
                 assert json.loads(socket.recv(WAIT_S))["type"] == "ready"
         with pytest.raises(InvalidStatus) as refused:
-            connect(f"ws://127.0.0.1:{gateway.port}/v1/other", proxy=None)
+            connect(f"ws://127.0.0.1:{gateway.port}/v1/other", **PATIENT)
         assert refused.value.response.status_code == 403
