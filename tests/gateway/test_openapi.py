@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase
 
 from gomin_gateway.settings import ApiKeys
-from tests.gateway.running import Gated, Gateway, running
+from tests.gateway.running import WAIT_S, Gated, Gateway, running
 from tests.gateway.test_answers import wav
 from tests.gateway.test_problems import npy
 from tests.support import ROOT
@@ -80,7 +80,7 @@ def test_a_fuzzer_finds_no_contradiction(request: pytest.FixtureRequest, method:
     fuzzed: Gateway = request.getfixturevalue(name)
     valid = npy(np.zeros((n_mels, 9))) if "synthesize" in path else wav(0.1)
     schema = schemathesis.openapi.from_dict(fuzzed.call("GET", "/openapi.json").json)
-    schema.config.update(base_url=fuzzed.url)
+    schema.config.update(base_url=fuzzed.url, request_timeout=WAIT_S)
     operation = schema[path][method]
     # a random body is no recording, but it is a binary body
     checks = [check for check in CHECKS.get_all() if check.__name__ != "positive_data_acceptance"]
