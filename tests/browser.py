@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.support import tool
 
 WAIT_MS = 120_000  # for what happens at once on an idle machine
+expect.set_options(timeout=WAIT_MS)  # five seconds by default
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def chromium() -> Iterator[Browser]:
     arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     arguments.append("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        browser = playwright.chromium.launch(executable_path=path, args=arguments, timeout=WAIT_MS)
         try:
             yield browser
         finally:

@@ -322,7 +322,7 @@ def test_a_model_that_is_too_large_is_not_loaded(open_page: Open, site: Site) ->
 
 def test_a_browser_without_enough_memory_says_so(browser: Browser, site: Site) -> None:
     arguments = ["--no-sandbox", "--js-flags=--wasm-max-mem-pages=300"]  # 20 MB
-    small = browser.browser_type.launch(executable_path=tool("chromium"), args=arguments)
+    small = browser.browser_type.launch(executable_path=tool("chromium"), args=arguments, timeout=WAIT_MS)
     try:
         with Pages(small) as pages:
             page = pages.open(f"{site.url}/")
