@@ -31,7 +31,7 @@ class Slow:
     def run(self, names: list[str], _: object, options: Any) -> list[str]:
         self.options.append(options)
         self.begun.release()
-        assert self.may_end.acquire(timeout=60)
+        assert self.may_end.acquire(timeout=120)
         return names
 
 
@@ -107,11 +107,22 @@ def test_closing_ends_the_runs() -> None:
     sessions, slow = Sessions(), Slow()
     running, _ = in_thread(sessions, Session(slow, ["audio"], {}, nullcontext()))
     assert slow.begun.acquire(timeout=60)
-    threading.Timer(0.1, slow.may_end.release).start()
-    sessions.close()
-    running.join(60)
+    told: list[bool] = []
 
-    assert slow.options[0].terminate
+    def end_when_told() -> None:
+        deadline = time.monotonic() + 60
+        while not slow.options[0].terminate and time.monotonic() < deadline:
+            time.sleep(0.01)
+        told.append(slow.options[0].terminate)
+        slow.may_end.release()
+
+    ending = threading.Thread(target=end_when_told)
+    ending.start()
+    sessions.close()
+    for thread in (ending, running):
+        thread.join(60)
+
+    assert told == [True]
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(0, 1), (1, CORES), (CORES, 1), (CORES + 1, 1)])
