@@ -20,6 +20,7 @@ from gomin_client import UsageError, Vocoder
 from gomin_client.transports.connection import Connection
 from gomin_gateway import cli
 from gomin_gateway.settings import ApiKeys
+from tests.client.transports.test_http import silent_server
 from tests.gateway.running import running, wait_for
 from tests.gateway.test_answers import wav
 from tests.support import BIN, RunningServer, assert_fails, free_ports, invoke, run, serving
@@ -61,13 +62,17 @@ def test_the_program(server: RunningServer, crow: bytes, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGHUP])
 def test_a_second_signal_ends_it_at_once(
-    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: signal.Signals
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: signal.Signals
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with started(tmp_path, "--url", server.grpc) as (process, port, log):
+    with (
+        silent_server() as (url, asked),
+        started(tmp_path, "--url", url, "--drain", "3600") as (process, port, log),
+    ):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        connection.request("POST", "/v1/reconstruct?model=diffusion", wav(60))
-        wait_for(lambda: list(tmp_path.glob("gomin-*/upload")))
+        connection.request("POST", "/v1/reconstruct", wav(1))
+        assert asked.wait(120)
+        assert list(tmp_path.glob("gomin-*/upload"))
         process.send_signal(first)
         wait_for(lambda: "stopping: 1 requests in progress" in log.read_text())
         process.send_signal(signal.SIGHUP)  # which is not counted: a closed terminal may cause several

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from tests.gated import Gate
 from tests.soak.soak import Deployment
 from tests.support import BIN, EXAMPLES, SHARED_GAN
 
@@ -61,10 +62,13 @@ def run(repository: Path, home: Path, files: int, kills: int, say: Callable[[str
         assert undisturbed.wait(timeout=TIMEOUT_S) == 0, (home / "undisturbed.log").read_text()
         say("with faults")
         started = time.monotonic()
-        client = reconstruct(deployment, home, "disturbed")
         sequence = FAULTS * kills
+        share = files // (len(sequence) + 2)
+        gate = Gate(home / "gate", 0)
+        client = reconstruct(deployment, home, "disturbed", gate.client)
         for number, fault in enumerate(sequence, start=1):
-            enough = number * files // (len(sequence) + 2)
+            enough = number * share
+            gate.allow(enough + share)  # so that files are left to do at the next fault
             while client.poll() is None and written(home / "disturbed") < enough:
                 time.sleep(0.01)
             if client.poll() is not None:
@@ -72,6 +76,7 @@ def run(repository: Path, home: Path, files: int, kills: int, say: Callable[[str
                 break
             deployment.cause(fault)
             result.faults[fault] += 1
+        gate.allow()
         status = client.wait(timeout=TIMEOUT_S)
         result.seconds = time.monotonic() - started
         if status:
@@ -95,9 +100,11 @@ def write_recordings(folder: Path, count: int) -> None:
         soundfile.write(folder / f"{number:03}.wav", samples[first : first + length], rate)
 
 
-def reconstruct(deployment: Deployment, home: Path, name: str) -> subprocess.Popen[bytes]:
+def reconstruct(
+    deployment: Deployment, home: Path, name: str, client: Sequence[str | Path] = (BIN / "gomin-client",)
+) -> subprocess.Popen[bytes]:
     """Start the client on all recordings."""
-    command = [BIN / "gomin-client", "reconstruct", home / "recordings", "-o", home / name, "--jobs", "2"]
+    command = [*client, "reconstruct", home / "recordings", "-o", home / name, "--jobs", "2"]
     with (home / f"{name}.log").open("wb") as log:
         return subprocess.Popen([*command, "--url", deployment.server.grpc], stdout=log, stderr=subprocess.STDOUT)
 

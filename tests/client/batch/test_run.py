@@ -22,6 +22,7 @@ from gomin_client.cli.main import app
 from gomin_client.errors import FileError
 from gomin_client.files import audio
 from gomin_client.mel.features import MelConfig
+from tests.gated import Gate
 from tests.support import BIN, RunningServer, invoke, run
 
 pytestmark = pytest.mark.long
@@ -171,8 +172,8 @@ def test_json_tells_what_was_not_tried_when_the_server_is_gone(inputs: Path, rep
 
 
 def test_an_interrupted_run_is_resumed(inputs: Path, server: RunningServer, tmp_path: Path) -> None:
-    command = [BIN / "gomin-client", "reconstruct", inputs, "-o", tmp_path / "out", "-m", "diffusion", "--seed", "1"]
-    command += ["--url", server.grpc]
+    arguments = ["reconstruct", inputs, "-o", tmp_path / "out", "-m", "diffusion", "--seed", "1", "--url", server.grpc]
+    command = [*Gate(tmp_path / "gate", 5).client, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()  # the first file is done
@@ -184,7 +185,7 @@ def test_an_interrupted_run_is_resumed(inputs: Path, server: RunningServer, tmp_
     done = {path.name for path in (tmp_path / "out").iterdir()}
     assert 1 <= len(done) < 6
     assert all(name.endswith(".wav") and not name.startswith(".") for name in done)
-    resumed = run(*map(str, command[0:1]), *command[1:], "--skip-existing")
+    resumed = run("gomin-client", *arguments, "--skip-existing")
     assert resumed.returncode == 0, resumed.stderr
     assert f", {len(done)} skipped, 0 failed" in resumed.stdout
     assert len(list((tmp_path / "out").iterdir())) == 6
