@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from gomin_client import Connection, Vocoder
 from gomin_client.errors import ContractError, DeadlineError, UsageError
 from gomin_client.transports.registry import connect
-from tests.support import BIN, EXAMPLES, RunningServer, assert_fails, free_ports, run, serving
+from tests.gated import ALL, Gate
+from tests.support import EXAMPLES, RunningServer, assert_fails, free_ports, run, serving
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -59,46 +60,61 @@ def both_vocoders(repository: Path, gan_alone: Path, tmp_path_factory: pytest.Te
     return home
 
 
+@dataclass
+class Client:
+    """A gomin-client that makes a folder of files, and may begin as many of them as its gate allows."""
+
+    process: subprocess.Popen[str]
+    gate: Gate
+    out: Path
+    log: Path
+
+    @property
+    def errors(self) -> str:
+        return self.log.read_text()
+
+    def wait(self) -> str:
+        """What it prints until its end."""
+        output, _ = self.process.communicate(timeout=300)
+        return output
+
+
 @contextmanager
-def reconstructing(inputs: Path, out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def reconstructing(inputs: Path, out: Path, *options: str, files: int = ALL) -> Iterator[Client]:
     # two windows a file: one that is lost is sent again, not the file
-    command = [BIN / "gomin-client", "reconstruct", inputs / "audio", "-o", out, "--subtype", "float", *options]
-    command += ["--window", "90"]
-    yield from _running(command)
+    with _running("reconstruct", inputs / "audio", out, "--window", "90", *options, files=files) as client:
+        yield client
 
 
 @contextmanager
-def denoising(inputs: Path, out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    command = [BIN / "gomin-client", "synthesize", inputs / "mels", "-o", out, "--subtype", "float"]
-    yield from _running([*command, "-m", "diffusion", "--seed", str(SEED), *options])
+def denoising(inputs: Path, out: Path, *options: str, files: int = ALL) -> Iterator[Client]:
+    chain = ("-m", "diffusion", "--seed", str(SEED))
+    with _running("synthesize", inputs / "mels", out, *chain, *options, files=files) as client:
+        yield client
 
 
-def _running(command: list[str | Path]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@contextmanager
+def _running(command: str, given: Path, out: Path, *options: str, files: int) -> Iterator[Client]:
+    gate, log = Gate(out.with_name(f"{out.name}.gate"), files), out.with_name(f"{out.name}.log")
+    arguments = [*gate.client, command, given, "-o", out, "--subtype", "float", *options]
+    with log.open("w") as errors:
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
-        yield process
+        yield Client(process, gate, out, log)
     finally:
         process.kill()
         process.wait()
 
 
-def wait_for_files(folder: Path, count: int) -> None:
+def wait_for(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 300
-    while len(list(folder.glob("*.wav"))) < count:
-        assert time.monotonic() < deadline, f"{folder} does not fill"
+    while not condition():
+        assert time.monotonic() < deadline, what
         time.sleep(0.02)
 
 
-def stop_at_first_file(clients: dict[subprocess.Popen[str], Path]) -> None:
-    """Freezes each client at its first file: one that found the server early is else done before the last begins."""
-    deadline = time.monotonic() + 300
-    running = dict(clients)
-    while running:
-        assert time.monotonic() < deadline, f"{list(running.values())} do not fill"
-        for client in [client for client, folder in running.items() if list(folder.glob("*.wav"))]:
-            client.send_signal(signal.SIGSTOP)
-            del running[client]
-        time.sleep(0.01)
+def wait_for_files(folder: Path, count: int) -> None:
+    wait_for(lambda: len(list(folder.glob("*.wav"))) >= count, f"{folder} does not fill")
 
 
 def audio_of(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -118,9 +134,9 @@ def assert_undisturbed(folder: Path, reference: Path) -> None:
 def undisturbed(server: RunningServer, inputs: Path) -> Path:
     """What the batches make when nothing happens."""
     with reconstructing(inputs, inputs / "gan", "--url", server.grpc) as first:
-        assert first.wait(timeout=300) == 0
+        assert first.process.wait(timeout=300) == 0
     with denoising(inputs, inputs / "diffusion", "--url", server.grpc) as second:
-        assert second.wait(timeout=300) == 0
+        assert second.process.wait(timeout=300) == 0
     return inputs
 
 
@@ -128,36 +144,44 @@ def test_killed_and_restarted_in_the_middle_of_a_batch(both_vocoders: Path, undi
     """Three clients at once, over gRPC and HTTP, GAN and diffusion; started before the server is, too."""
     ports = free_ports(3)
     http, grpc = f"http://127.0.0.1:{ports[0]}", f"grpc://127.0.0.1:{ports[1]}"
+    patient = ("--wait", "600", "--retry-for", "600")
     with ExitStack() as stack:
-        clients = {
-            "a": stack.enter_context(reconstructing(undisturbed, tmp_path / "a", "--url", grpc, "--wait", "300")),
-            "b": stack.enter_context(reconstructing(undisturbed, tmp_path / "b", "--url", http, "--wait", "300")),
-            "c": stack.enter_context(denoising(undisturbed, tmp_path / "c", "--url", grpc, "--wait", "300")),
-        }
+        clients = [
+            stack.enter_context(reconstructing(undisturbed, tmp_path / "a", "--url", grpc, *patient, files=4)),
+            stack.enter_context(reconstructing(undisturbed, tmp_path / "b", "--url", http, *patient, files=4)),
+            stack.enter_context(denoising(undisturbed, tmp_path / "c", "--url", grpc, *patient, files=4)),
+        ]
         first = stack.enter_context(serving(both_vocoders, tmp_path / "log1", ports=ports))
-        stop_at_first_file({client: tmp_path / name for name, client in clients.items()})
+        for client in clients:
+            wait_for_files(client.out, 1)
         first.kill()
-        for client in clients.values():
-            client.send_signal(signal.SIGCONT)
+        for client in clients:
+            client.gate.allow()
+        for client in clients:
+            wait_for(lambda client=client: "trying again for 600 s" in client.errors, f"{client.out}: nothing is lost")
         stack.enter_context(serving(both_vocoders, tmp_path / "log2", ports=ports))
-        for name, client in clients.items():
-            output, errors = client.communicate(timeout=300)
-            assert client.returncode == 0, errors
-            assert " 0 failed" in output, name
-            assert "trying again for 120 s" in errors
-            assert "answers after" in errors
-            assert "Traceback" not in errors
+        for client in clients:
+            output = client.wait()
+            assert client.process.returncode == 0, client.errors
+            assert " 0 failed" in output, client.out
+            assert "answers after" in client.errors
+            assert "Traceback" not in client.errors
     assert_undisturbed(tmp_path / "a", undisturbed / "gan")
     assert_undisturbed(tmp_path / "b", undisturbed / "gan")
     assert_undisturbed(tmp_path / "c", undisturbed / "diffusion")
 
 
-def wait_for_a_request(vocoder: Vocoder) -> None:
-    """Wait until the server has counted one; gRPC balances."""
-    deadline = time.monotonic() + 60
-    while (counts := vocoder.statistics()) is None or counts.requests < 1:
-        assert time.monotonic() < deadline, "gRPC did not balance"
-        time.sleep(0.01)
+def allow_until_a_request(client: Client, vocoder: Vocoder, most: int) -> None:
+    """Let files be begun, one by one, until the server of a vocoder has counted a request; gRPC balances."""
+    for files in range(1, most):
+        client.gate.allow(files)
+        wait_for_files(client.out, files)
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            if (counts := vocoder.statistics()) is not None and counts.requests:
+                return
+            time.sleep(0.05)
+    pytest.fail("gRPC did not balance")
 
 
 def test_of_two_servers_one_dies(server: RunningServer, gan_alone: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -165,14 +189,14 @@ def test_of_two_servers_one_dies(server: RunningServer, gan_alone: Path, undistu
     with (
         serving(gan_alone, tmp_path / "log") as other,
         Vocoder(other.grpc) as vocoder,
-        reconstructing(undisturbed, tmp_path / "out", *urls, other.grpc) as client,
+        reconstructing(undisturbed, tmp_path / "out", *urls, other.grpc, files=0) as client,
     ):
-        wait_for_files(tmp_path / "out", 4)
-        wait_for_a_request(vocoder)
-        assert len(list((tmp_path / "out").glob("*.wav"))) < FILES - 10, "the batch was over before the server died"
+        allow_until_a_request(client, vocoder, FILES - 10)
+        client.gate.allow(FILES - 10)
         other.kill()
-        output, errors = client.communicate(timeout=300)
-    assert client.returncode == 0, errors
+        client.gate.allow()
+        output = client.wait()
+    assert client.process.returncode == 0, client.errors
     assert f"{FILES} done, 0 failed" in output
     assert_undisturbed(tmp_path / "out", undisturbed / "gan")
 
@@ -198,13 +222,15 @@ def test_a_server_that_does_not_come_back(gan_alone: Path, tmp_path: Path, input
     options = ("--retry-for", "1")
     with (
         serving(gan_alone, tmp_path / "log") as server,
-        reconstructing(inputs, tmp_path / "out", "--url", server.grpc, *options) as client,
+        reconstructing(inputs, tmp_path / "out", "--url", server.grpc, *options, files=4) as client,
     ):
         wait_for_files(tmp_path / "out", 2)
         server.kill()
-        _, errors = client.communicate(timeout=300)
+        client.gate.allow()
+        client.wait()
 
-    assert client.returncode == 3
+    errors = client.errors
+    assert client.process.returncode == 3
     assert "; trying again for 1 s" in errors
     assert "tried for 1 s" in errors
     done = len(audio_of(tmp_path / "out"))
