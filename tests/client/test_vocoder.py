@@ -181,23 +181,24 @@ class TestStreams:
                 vocoder.stream([good], first_window=3)
 
     def test_leaving_early_stops_the_reading(self, repository: Path) -> None:
-        read = []
+        read, ended = [], threading.Event()
+        before = set(threading.enumerate())
 
         def endless() -> Iterator[NDArray[np.float32]]:
-            for index in itertools.count():
-                read.append(index)
-                yield np.zeros((128, 20), np.float32)
+            try:
+                for index in itertools.count():
+                    read.append(index)
+                    yield np.zeros((128, 20), np.float32)
+            finally:
+                ended.set()
 
         with Vocoder(f"local:{repository}", window=32) as vocoder:
             for index, _ in enumerate(vocoder.stream(endless())):
                 if index == 3:
                     break
-            count, deadline = -1, time.monotonic() + 60
-            while count != len(read) and time.monotonic() < deadline:
-                count = len(read)
-                time.sleep(0.3)
-        assert len(read) == count < 40
-        assert threading.active_count() < 40
+            assert ended.wait(120)
+        assert len(read) < 40
+        assert len(set(threading.enumerate()) - before) < 40
 
 
 def test_concurrent_callers_meet_in_batches(server: RunningServer) -> None:
