@@ -90,13 +90,13 @@ def _with_reading_thread(
         while (item := pending.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            window, future = item
-            audio = future.result()
+            window, audio = item[0], item[1].result()
             free.release()  # so that the next is in flight while the caller uses this one
             yield window, audio
     finally:
         stopped.set()
         free.release()
+        item = None  # an error in it refers to this frame: the source would stay open until Python looks for cycles
 
 
 def _in_callers_thread(

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -167,6 +168,29 @@ class TestVocode:
         stream.close()
 
         assert closed.wait(60), "the thread still holds the source"
+
+    def test_an_error_of_the_model_closes_the_source_at_once(self) -> None:
+        """Not when Python looks for cycles, which it may never do."""
+        closed = threading.Event()
+
+        def source() -> Iterator[NDArray[np.float32]]:
+            try:
+                yield np.zeros((1, 4, 1000), np.float32)
+            finally:
+                closed.set()
+
+        def infer(piece: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+            if window.first > 0:
+                raise InferenceError("from model")
+            return network(piece, 0)
+
+        gc.disable()
+        try:
+            with suppress(InferenceError):
+                list(vocode(source(), Windower(10, 0), infer, Workers(), 1))
+            assert closed.wait(60)
+        finally:
+            gc.enable()
 
     def test_audio_is_not_held_back_by_frames_that_have_yet_to_come(self) -> None:
         more = threading.Event()
