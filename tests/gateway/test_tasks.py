@@ -188,6 +188,7 @@ def test_a_model_that_makes_no_audio(gateway: Gateway, crow: bytes) -> None:
 def test_health_and_counters(gateway: Gateway, crow: bytes) -> None:
     assert gateway.call("GET", "/healthz").json == {"status": "ok"}
     assert gateway.call("GET", "/readyz").json == {"status": "ready"}
+    gateway.wait_until_idle()  # callers of other tests may have gone away
     before = gateway.count(200, "/v1/analyze")
     gateway.post("/v1/analyze", crow)
     text = gateway.call("GET", "/metrics").body.decode()
