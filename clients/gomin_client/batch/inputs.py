@@ -206,7 +206,7 @@ def _by_pattern(pattern: str, kinds: Sequence[str]) -> Found:
     wanted: list[Path] = []
     others: list[Path] = []
     for path in map(Path, search.by_pattern(pattern)):
-        is_wanted = _is_of(path, kinds) or (not any_extension and not path.is_dir())
+        is_wanted = _is_of(path, kinds) or (not any_extension and not os.path.isdir(path))
         (wanted if is_wanted else others).append(path)
     found = _found(search, root, wanted, others)
     if not found.sources:
@@ -227,9 +227,11 @@ def _found(search: Search, root: PurePath, wanted: Sequence[Path], others: Seque
             chosen[real] = path
     once = set(chosen.values()).difference(special)
     sources = [Source(path, PurePath(path.parent.relative_to(root)), searched=True) for path in wanted if path in once]
-    dangling = [path for path in others if path.is_symlink() and not path.exists()]
+    dangling = [path for path in others if os.path.islink(path) and not os.path.exists(path)]
     problems = [f"{path}: is a link to a file or folder that does not exist" for path in dangling]
-    left_out = {real_path(path): path for path in [*others, *special] if path.exists() and not path.is_dir()}
+    left_out = {
+        real_path(path): path for path in [*others, *special] if os.path.exists(path) and not os.path.isdir(path)
+    }
     return Found(sources, list(left_out.values()), [*search.problems, *problems])
 
 
@@ -262,5 +264,5 @@ def real_folder(folder: Path) -> str:
 
 
 def real_path(path: Path) -> str:
-    """The path of a file without links: equal for two paths to one file."""
-    return os.path.realpath(path) if path.is_symlink() else os.path.join(real_folder(path.parent), path.name)
+    """The path of a file without links: equal for two paths to one file. A path that cannot be looked up has none."""
+    return os.path.realpath(path) if os.path.islink(path) else os.path.join(real_folder(path.parent), path.name)

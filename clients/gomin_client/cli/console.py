@@ -68,6 +68,7 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
     """
     global _is_program
     _is_program = True
+    _fill_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
@@ -77,6 +78,24 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
         finally:
             if sys.stdout is not None:  # closed by the caller
                 sys.stdout.flush()
+
+
+def _fill_standard_descriptors() -> None:
+    """Give standard streams that the caller closed a descriptor each: else files that are opened later would get them.
+
+    What libraries print to standard error would then be written into an output. Messages are lost, as they were; reads
+    of standard input and writes to standard output fail, as if they were still closed.
+    """
+    for descriptor, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, mode)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def keep_what_is_loaded() -> None:

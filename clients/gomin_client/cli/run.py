@@ -181,8 +181,18 @@ def _check_existence(jobs: Sequence[FileJob]) -> None:
     """Refuse inputs that are all missing: with a server that is missing too, the files are what the user can mend."""
     from gomin_client.batch.inputs import STREAM
 
-    if not any(job.source == STREAM or job.source.exists() for job in jobs):
+    if not any(job.source == STREAM or _may_exist(job.source) for job in jobs):
         raise FileError(f"{jobs[0].source}: no such file")
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a folder that cannot be searched, or a name that is too long: reported when it is opened
+        return True
+    return True
 
 
 def _check_packages(jobs: Sequence[FileJob]) -> None:

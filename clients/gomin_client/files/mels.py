@@ -6,6 +6,7 @@ Only .pt needs torch, which is imported for it alone.
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def read(path: Path, *, transpose: bool = False) -> MelFile:
         UsageError: an unknown extension, or a .pt file if torch is not installed.
     """
     load = formats.loaded(_supported(formats.to_read(path), path, formats.readable(formats.MEL)).reader)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise FileError(f"{path}: is a directory; expected a mel file")
     try:
         array, settings = load(path)

@@ -50,6 +50,28 @@ def test_standard_output_that_is_closed(tree: Path) -> None:
     assert_one_line(wanted, "a.wav: standard output is closed")
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_standard_error_that_is_closed(tree: Path, closed: str) -> None:
+    result = shell(f"gomin-client analyze a.wav inputs -o out/ {closed}")
+
+    assert result.returncode == 0
+    assert len(list((tree / "out").rglob("*.npz"))) == 5
+    assert shell(f"gomin-client analyze no.wav -o out/ {closed}").returncode == 1
+
+
+def test_what_libraries_print_does_not_get_into_an_output(tree: Path) -> None:
+    """A file that is opened while standard error is closed would get its descriptor."""
+    (tree / "a.mp3").write_bytes((tree / "b.mp3").read_bytes()[:-40])  # libmpg123 prints a warning
+    for name, closed in (("open.npz", ""), ("closed.npz", "2>&-"), ("all.npz", "<&- >&- 2>&-")):
+        assert shell(f"gomin-client analyze a.mp3 -o {name} {closed}").returncode == 0
+
+    assert (tree / "open.npz").read_bytes() == (tree / "closed.npz").read_bytes() == (tree / "all.npz").read_bytes()
+
+
+def test_standard_input_that_is_closed(tree: Path) -> None:
+    assert_one_line(shell("gomin-client analyze - -o x.npz <&-"), "standard input cannot be read: Bad file descriptor")
+
+
 def test_standard_output_that_is_full(tree: Path) -> None:
     assert_one_line(
         shell("gomin-client analyze a.wav -o - >/dev/full"), "cannot write its output: No space left on device"

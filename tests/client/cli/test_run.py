@@ -67,6 +67,17 @@ def test_a_missing_file_is_reported_before_a_missing_server(tree: Path) -> None:
     assert_fails(invoke(app, "reconstruct", "missing.wav", "a.wav", "--url", url), 3, url)
 
 
+@pytest.mark.parametrize("name", [f"{'n' * 300}.wav", "a.wav/b.wav", f"{'n' * 300}.npz"])
+def test_a_path_that_cannot_be_looked_up_is_one_failure_of_a_batch(tree: Path, repository: Path, name: str) -> None:
+    command, other = ("synthesize", "mel.npy") if name.endswith(".npz") else ("reconstruct", "b.wav")
+    result = invoke(app, command, name, other, "-o", "out/", "--url", f"local:{repository}")
+
+    assert result.returncode == 1
+    assert name in result.stderr
+    assert "File name too long" in result.stderr or "Not a directory" in result.stderr
+    assert [path.name for path in Path("out").rglob("*.wav")] == [other.replace(".npy", ".wav")]
+
+
 def test_what_is_left_out_of_a_folder_is_reported(tree: Path) -> None:
     Path("in2").mkdir()
     for name in ("a.wav", "b.wav"):
