@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gomin_client import threads
 from gomin_client.batch.inputs import STREAM
 from gomin_client.batch.outputs import FileJob
 from gomin_client.batch.plot import PlotColumn
@@ -135,9 +136,13 @@ def run_jobs(
             finished.put(None)
 
     # daemons: an interrupt ends the program, whatever they wait for
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(settings.parallel, waiting.qsize()))]
-    for worker in workers:
-        worker.start()
+    workers: list[threading.Thread] = []
+    for _ in range(min(settings.parallel, waiting.qsize())):
+        try:
+            workers.append(threads.start(work, "gomin-file"))
+        except threads.NoThreadError:
+            if not workers:
+                raise
     try:
         defect = _collect(finished, len(workers), stop, report)
     except BaseException:

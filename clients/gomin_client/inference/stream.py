@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gomin_client import threads
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import UsageError
 from gomin_client.inference.windows import Window, Windower
@@ -85,7 +86,7 @@ def _with_reading_thread(
         except BaseException as error:  # for the caller's thread
             pending.put(error)
 
-    threading.Thread(target=feed, name="gomin-feed", daemon=True).start()
+    threads.start(feed, "gomin-feed")
     try:
         while (item := pending.get()) is not None:
             if isinstance(item, BaseException):
@@ -217,10 +218,13 @@ class Workers:
                 future.set_exception(UsageError("the vocoder has been closed"))
                 return future
             if not self._idle.acquire(blocking=False) and self._threads < self._most:
-                self._threads += 1
-                threading.Thread(
-                    target=_work, args=(self._tasks, self._idle), name="gomin-request", daemon=True
-                ).start()
+                try:
+                    threads.start(partial(_work, self._tasks, self._idle), "gomin-request")
+                    self._threads += 1
+                except threads.NoThreadError as error:
+                    if not self._threads:  # else one of them does it later
+                        future.set_exception(error)
+                        return future
             self._tasks.put((future, task))
         return future
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gomin_client import threads
 from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.model import ModelContract
@@ -191,8 +192,7 @@ class LocalTransport(Transport):
             except BaseException as error:
                 found.put(error)
 
-        thread = threading.Thread(target=run, name="gomin-chain", daemon=True)
-        thread.start()
+        threads.start(run, "gomin-chain")
         step = 0
         try:
             while step < steps:

@@ -13,10 +13,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from gomin_client import threads
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import (
     AccessError,
@@ -212,9 +214,7 @@ class RetryingTransport(TransportWrapper):
                 raise self._mismatch
             if (model, version) not in self._watched:
                 self._watched.add((model, version))
-                threading.Thread(
-                    target=self._keep_comparing, args=(model, version), name="gomin-watch", daemon=True
-                ).start()
+                threads.start(partial(self._keep_comparing, model, version), "gomin-watch")
 
     def _keep_comparing(self, model: str, version: int) -> None:
         while not self._closed.wait(SHORTEST_RESTART_S):
