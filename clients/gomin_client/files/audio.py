@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gomin_client.errors import FileError
 from gomin_client.files import formats
 from gomin_client.files.atomic import atomic_write
-from gomin_client.files.decoders import TRUNCATED, Decoder, DecodingError, EncodingError
+from gomin_client.files.decoders import TRUNCATED, VORBIS_ORDER, Decoder, DecodingError, EncodingError
 from gomin_client.mel.features import Wave, refuse_excess
 from gomin_client.mel.resampling import HIGHEST_RATE, LOWEST_RATE
 
@@ -171,6 +171,8 @@ class SoundFileDecoder:
         source: Path | Section | PipeSection,
         layout: Layout | None = None,
         defect: Callable[[], str] | None = None,
+        *,
+        is_reordered: bool = False,
     ) -> None:
         """Open a file.
 
@@ -178,6 +180,7 @@ class SoundFileDecoder:
             source: its path, or the samples only.
             layout: of the samples, if they are given without a header.
             defect: gives the result of `defect`; by default libsndfile's notes do.
+            is_reordered: its channels are in the order of Ogg Vorbis.
 
         Raises:
             DecodingError: not an audio file.
@@ -196,6 +199,7 @@ class SoundFileDecoder:
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int = self._file.frames
+        self._order = VORBIS_ORDER.get(self.channels) if is_reordered else None
         self._defect = defect
         self._read = 0
 
@@ -206,7 +210,7 @@ class SoundFileDecoder:
         except (soundfile.SoundFileError, ValueError) as error:
             raise DecodingError(f"its content is damaged after {self._read / self.rate:.2f} s") from error
         self._read += len(samples)
-        return samples
+        return samples if self._order is None else samples[:, self._order]
 
     def defect(self) -> str:
         """See `Decoder.defect`."""
@@ -363,6 +367,8 @@ def _encode(output: _Output, waves: Iterable[Wave], rate: int, encoding: str, co
             channels = len(wave)
             if file_format == "OGG" and channels > _MOST_OGG_CHANNELS:
                 raise EncodingError(f"{name} with {channels} channels; .wav has no such limits")
+            if file_format == "OGG" and channels in VORBIS_ORDER:
+                wave = wave[np.argsort(VORBIS_ORDER[channels])]
             try:
                 if file is None:
                     opened = soundfile.SoundFile(output, "w", rate, channels, name, format=file_format)

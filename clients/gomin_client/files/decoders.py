@@ -43,6 +43,16 @@ class Decoder(Protocol):
         """Close the file."""
 
 
+# Ogg Vorbis and Opus keep surround channels in an order of their own, and libsndfile leaves it. Number of channels →
+# the place in a file of each channel of WAV and of everything else (Vorbis I, 4.3.9; RFC 7845, 5.1.1.2)
+VORBIS_ORDER = {
+    3: [0, 2, 1],
+    5: [0, 2, 1, 3, 4],
+    6: [0, 2, 1, 5, 3, 4],
+    7: [0, 2, 1, 6, 5, 3, 4],
+    8: [0, 2, 1, 7, 5, 6, 3, 4],
+}
+
 TRUNCATED = "is truncated; read as far as it goes"
 
 

@@ -173,7 +173,8 @@ def _open_mpeg(path: Path, content: Content) -> Decoder:
     if not extent.frames:  # a bit rate that is not declared, for example
         return SoundFileDecoder(path)
     if extent.is_uniform and (extent.declared is None or extent.frames <= extent.declared + 1):
-        frames_only = Section(path, [(extent.start, extent.end if extent.declared else path.stat().st_size)])
+        is_exact = extent.declared is not None or extent.has_tail
+        frames_only = Section(path, [(extent.start, extent.end if is_exact else path.stat().st_size)])
         decoder = SoundFileDecoder(frames_only, defect=lambda: TRUNCATED if is_cut else "")
         if extent.declared is not None or decoder.frames >= extent.samples:  # the latter is an estimate
             return decoder
@@ -186,9 +187,10 @@ def _open_ogg(path: Path, content: Content) -> Decoder:
     if not links or any(link.codec not in ("vorbis", "opus") or link.streams > 1 for link in links):
         codecs = ", ".join(dict.fromkeys(link.codec or "other data" for link in links))
         return ffmpeg.open_required(path, content.demuxer, f"it is an Ogg file with {codecs or 'damage'}")
+    is_reordered = links[0].is_reordered
     if len(links) == 1:
-        return SoundFileDecoder(path, defect=lambda: TRUNCATED if is_cut else "")
-    return _open_joined(path, [link.start for link in links], SoundFileDecoder)
+        return SoundFileDecoder(path, defect=lambda: TRUNCATED if is_cut else "", is_reordered=is_reordered)
+    return _open_joined(path, [link.start for link in links], partial(SoundFileDecoder, is_reordered=is_reordered))
 
 
 def _open_flac(path: Path, content: Content) -> Decoder:

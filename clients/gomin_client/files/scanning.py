@@ -36,6 +36,7 @@ class MpegExtent:
         frame_samples: samples per channel in a frame.
         declared: number of frames that the Xing or Info header declares; None if there is none.
         is_uniform: whether all frames have one sample rate and one number of channels, and nothing is between them.
+        has_tail: whether what follows the last frame is neither tags nor the beginning of another frame.
     """
 
     start: int
@@ -44,6 +45,7 @@ class MpegExtent:
     frame_samples: int
     declared: int | None
     is_uniform: bool
+    has_tail: bool
 
     @property
     def samples(self) -> int:
@@ -88,7 +90,20 @@ def scan_mpeg(path: Path) -> MpegExtent:
                 is_uniform = False
             end = position + frame.size
             count += 1
-    return MpegExtent(start, end, count, first.samples if first is not None else 0, declared, is_uniform)
+        has_tail = _has_tail(file, end)
+    return MpegExtent(start, end, count, first.samples if first is not None else 0, declared, is_uniform, has_tail)
+
+
+def _has_tail(file: BinaryIO, end: int) -> bool:
+    """Whether a file of frames goes on with something else, on which libmpg123 gives up."""
+    length = file.seek(0, 2)
+    file.seek(max(end, length - 128))
+    ends_with_tag = file.read(3) == b"TAG"
+    file.seek(end)
+    head = file.read(11)
+    if not head or head[:3] in (b"ID3", b"TAG") or head[:8] == b"APETAGEX" or head == b"LYRICSBEGIN":
+        return False
+    return ends_with_tag or _mpeg_frame(head) is None
 
 
 def _mpeg_frames(file: BinaryIO) -> Iterator[tuple[int, _Frame]]:
@@ -172,11 +187,13 @@ class OggLink:
         start: offset of the first page.
         codec: vorbis, opus, flac or speex, of the first stream; empty for others.
         streams: number of streams.
+        is_reordered: whether channels are in the order of Vorbis; those of Opus need not have one.
     """
 
     start: int
     codec: str
     streams: int
+    is_reordered: bool
 
 
 def scan_ogg(path: Path) -> tuple[list[OggLink], bool]:
@@ -197,7 +214,11 @@ def scan_ogg(path: Path) -> tuple[list[OggLink], bool]:
             is_first = bool(header[5] & 2)  # of a stream
             if is_first and has_data:
                 file.seek(position + body)
-                links.append(OggLink(position, _ogg_codec(file.read(8)), 1))
+                packet = file.read(19)
+                codec = _ogg_codec(packet)
+                links.append(
+                    OggLink(position, codec, 1, codec == "vorbis" or (codec == "opus" and packet[18:] == b"\1"))
+                )
             elif is_first:
                 links[-1] = replace(links[-1], streams=links[-1].streams + 1)
             has_data = not is_first

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gomin_client.errors import FileError
 from gomin_client.files import audio
@@ -97,3 +99,58 @@ def test_the_same_length(tmp_path: Path, extension: str, muxer: str, codec: str,
         recording = audio.read(joined)
         assert abs(recording.samples.shape[1] - expected) <= FRAME
         assert "truncated" not in recording.warning
+
+
+# the places of LFE channels, which encoders cut above 120 Hz, have 60 Hz
+SURROUND = {"3.0": 3, "5.0": 5, "5.1": 6, "6.1": 7, "7.1": 8}
+HERTZ = [300, 500, 700, 60, 900, 1100, 1300, 1500]
+
+
+def loudest(samples: NDArray[np.float32]) -> list[int]:
+    """The frequency in Hz of each channel, (samples, channels) of one second."""
+    return [int(hertz) for hertz in np.argmax(np.abs(np.fft.rfft(samples[:48000], axis=0)), axis=0)]
+
+
+@pytest.mark.parametrize("codec", ["libvorbis", "libopus -mapping_family 1", "libopus -mapping_family 255", "flac"])
+@pytest.mark.parametrize("layout", SURROUND)
+def test_surround_channels_are_in_the_order_of_wav(tmp_path: Path, layout: str, codec: str) -> None:
+    channels = SURROUND[layout]
+    hertz = [hertz for hertz in HERTZ if hertz != 60 or ".1" in layout][:channels]
+    source = "|".join(f"0.3*sin(2*PI*{each}*t)" for each in hertz)
+    run_ffmpeg(f"-f lavfi -i aevalsrc={source}:c={layout}:s=48000:d=1.1 -c:a {codec} -f ogg", tmp_path / "a.ogg")
+    if not (tmp_path / "a.ogg").exists():
+        pytest.skip(f"this ffmpeg does not write {layout} with {codec}")
+    content = (tmp_path / "a.ogg").read_bytes()
+    (tmp_path / "joined.ogg").write_bytes(content * 2)
+
+    read = audio.read(tmp_path / "a.ogg").samples
+    assert loudest(read.T) == hertz
+    np.testing.assert_array_equal(audio.read(tmp_path / "joined.ogg").samples[:, : read.shape[1]], read)
+    if channels == 6 and codec != "flac":  # what is written, too
+        subtype = "opus" if "opus" in codec else "vorbis"
+        audio.write(tmp_path / "b.ogg", read, 48000, subtype)
+        again = np.frombuffer(run_ffmpeg(f"-i {tmp_path / 'b.ogg'} -f f32le -"), np.float32).reshape(-1, channels)
+        assert loudest(again) == loudest(audio.read(tmp_path / "b.ogg").samples.T) == hertz
+
+
+TAG = b"TAG" + bytes(125)
+
+
+@pytest.mark.parametrize(
+    ("cut", "tail"),
+    [(0, bytes(5000)), (0, b"<html>gone</html>\n" * 300), (150, TAG), (150, bytes(2000)), (0, TAG), (150, b"")],
+    ids=["zeros", "page", "tag in a frame", "zeros in a frame", "tag", "cut"],
+)
+def test_mp3_that_is_followed_by_something_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], cut: int, tail: bytes
+) -> None:
+    """A constant bit rate, and no Xing header: padded by a recorder, or joined to a server's error page."""
+    written(tmp_path / "a.mp3", "mp3", "libmp3lame -b:a 64k -write_xing 0 -id3v2_version 0", is_piped=False)
+    content = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "b.mp3").write_bytes(content[: len(content) - cut] + tail)
+
+    whole, recording = (audio.read(tmp_path / name).samples for name in ("a.mp3", "b.mp3"))
+
+    assert whole.shape[1] - recording.shape[1] in ((0,) if not cut else (0, FRAME))
+    np.testing.assert_array_equal(recording, whole[:, : recording.shape[1]])
+    assert capfd.readouterr().err == ""
