@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -110,17 +111,21 @@ def is_list(argument: str) -> bool:
 
 
 def read_list(argument: str) -> list[Path]:
-    """The paths in a text file, one per line.
+    """The paths in a text file, one per line; in UTF-8, except names of other bytes, or in UTF-16 with its mark.
 
     Raises:
         UsageError: the file is missing, cannot be read, or lists nothing.
     """
     try:
-        lines = Path(argument).read_text(encoding="utf-8-sig").splitlines()
+        content = Path(argument).read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{argument}: no such list of files") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{argument}: cannot be read as a list of files: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{argument}: cannot be read as a list of files: {error.strerror}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell writes it
+        lines = content.decode("utf-16", "replace").splitlines()
+    else:
+        lines = content.decode("utf-8-sig", "surrogateescape").splitlines()
     paths = [Path(line.strip()) for line in lines if line.strip()]
     if not paths:
         raise UsageError(f"{argument}: lists no files")

@@ -20,12 +20,14 @@ from gomin_client.batch.inputs import (
     read_list,
     real_folder,
 )
+from gomin_client.batch.search import is_special
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
 from gomin_client.files.formats import AUDIO, MEL
 
 ANALYZE, SYNTHESIZE, RECONSTRUCT = "analyze", "synthesize", "reconstruct"
 _TASKS = {(AUDIO, MEL): ANALYZE, (MEL, AUDIO): SYNTHESIZE, (AUDIO, AUDIO): RECONSTRUCT}
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")  # as >(…) is given
 _KINDS = {task: kinds for kinds, task in _TASKS.items()}
 
 
@@ -112,11 +114,13 @@ def find_outputs(arguments: Sequence[str]) -> list[str]:
     """The outputs that arguments stand for, in the forms that `plan_jobs` takes: lists in .txt files are read.
 
     Raises:
-        UsageError: a list that cannot be read; an empty argument.
+        UsageError: a list that cannot be read; an empty argument; a pipe or a device.
     """
     outputs: list[str] = []
     for argument in arguments:
         check_argument(argument)
+        if argument.startswith(_STREAMS) or is_special(Path(argument)):
+            raise UsageError(f"{argument}: is not a file; write to standard output, -, and redirect that")
         if is_list(argument):
             outputs += [str(path) for path in read_list(argument)]
         else:
@@ -279,6 +283,8 @@ def _task(source: Source, target: Path, naming: Naming) -> str:
 
 
 def _kind(path: Path, found: formats.Format | None, action: str, known: Sequence[str]) -> str:
+    if found is None and str(path).startswith(_STREAMS):  # of <(…), too
+        raise UsageError(f"{path}: is not a file; pass a pipe as standard input, -")
     if found is None:
         raise UsageError(f"{path}: cannot {action}; known are {', '.join(known)}")
     return found.kind

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -75,6 +76,15 @@ def temporary_file_errors() -> Iterator[None]:
         ) from error
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path is a pipe, a socket or a device. Links are not followed: an output replaces them."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, which is renamed to `path` if the block ends without an error.
@@ -85,6 +95,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         FileError: the file cannot be written.
     """
+    if is_special(path):
+        raise FileError(f"{path}: is not a file but a pipe or a device, which would be replaced")
     with _part(path, _create_file) as part:
         yield part
         with part.open("rb+") as written:

@@ -47,7 +47,9 @@ def with_port(host: str, default: int) -> str:
     if "@" in host:
         raise UsageError("credentials in a URL are not used: send them as a header, authorization")
     name, colon, port = re.fullmatch(r"(\[[^]]*\]|[^:]*)(:?)(.*)", host, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not re.fullmatch(r"\[[0-9A-Za-z:.%]+\]|[^][:/@?#\s\x00-\x1f]+", name):
+    if re.fullmatch(r"\[[0-9A-Fa-f:.]+%25[^]]+\]", name):  # how RFC 6874 writes a zone, as of fe80::1%eth0
+        host, name = host.replace("%25", "%", 1), name.replace("%25", "%", 1)
+    if not re.fullmatch(r"\[[0-9A-Za-z:.]+(%[\w.~-]+)?\]|[^][:/@?#\s\x00-\x1f]+", name):
         raise UsageError(f"{name!r} is not a host; an IPv6 address is written in brackets")
     if not colon and not port:
         return f"{host}:{default}"

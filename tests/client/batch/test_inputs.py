@@ -80,6 +80,18 @@ class TestFindSources:
         Path("list.txt").write_text("\ufeffin/b.wav\n\n  x.wav  \n")
         assert self.found("list.txt") == [("in/b.wav", "in"), ("x.wav", ".")]
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+    def test_a_list_in_another_encoding(self, tree: Path, encoding: str) -> None:
+        """PowerShell writes UTF-16; `ls` and `find` write the bytes of a name as they are."""
+        name = "é.wav".encode(encoding) if encoding == "latin-1" else "é.wav".encode()
+        Path(os.fsdecode(name)).touch()
+        Path("list.txt").write_bytes(b"in/b.wav\n" + name + b"\n")
+        if encoding == "utf-16":
+            Path("list.txt").write_text("in/b.wav\né.wav\n", encoding=encoding)
+
+        assert self.found("list.txt") == [("in/b.wav", "in"), (os.fsdecode(name), ".")]
+        assert os.path.exists(self.found("list.txt")[1][0])
+
     def test_a_file_is_made_once(self, tree: Path) -> None:
         assert self.found("x.wav", "./x.wav", "in/../x.wav", "*.wav") == [("x.wav", ".")]
 

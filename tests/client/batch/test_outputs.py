@@ -194,6 +194,24 @@ def test_find_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_outputs([""])
 
 
+@pytest.mark.parametrize("output", ["fifo.wav", "fifo", "link.wav", "/dev/null", "/dev/stdout", "/dev/fd/63"])
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo.wav")
+    os.mkfifo("fifo")
+    Path("link.wav").symlink_to("/dev/null")
+
+    with pytest.raises(UsageError, match="is not a file; write to standard output, -, and redirect that"):
+        find_outputs([output])
+    assert find_outputs(["/dev/shm"]) == ["/dev/shm/"]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/63"])
+def test_a_stream_that_is_named_as_a_file(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}: is not a file; pass a pipe as standard input, -"):
+        targets([name], ["out/"])
+
+
 class TestBatchPlan:
     @pytest.fixture(autouse=True)
     def tree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

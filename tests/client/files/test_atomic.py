@@ -109,6 +109,17 @@ def test_what_a_killed_run_left_is_removed_by_the_next_over_the_same_output(tmp_
     assert sorted(tmp_path.iterdir()) == sorted([path, left_of_other[1], mine])
 
 
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+
+    with (
+        pytest.raises(FileError, match=r"a\.wav: is not a file but a pipe or a device"),
+        atomic_write(tmp_path / "a.wav"),
+    ):
+        pass
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
 def test_several_threads_write_one_output(tmp_path: Path) -> None:
     """The last to end wins; none takes the file of another for a leftover."""
 

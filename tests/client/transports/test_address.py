@@ -17,6 +17,8 @@ class TestUrls:
             ("host", "grpc://host:8001"),
             ("[::1]", "grpc://[::1]:8001"),
             ("[::1]:9", "grpc://[::1]:9"),
+            ("http://[fe80::1%25eth0.7]", "http://[fe80::1%eth0.7]:8000"),
+            ("grpc://[fe80::1%br-lan]:9", "grpc://[fe80::1%br-lan]:9"),
             ("http://host:9000/", "http://host:9000"),
             ("http://host", "http://host:8000"),
             ("grpcs://host", "grpcs://host:8001"),
