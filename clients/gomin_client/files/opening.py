@@ -6,6 +6,7 @@ samples are found by `layouts`, and everything else is decoded by FFmpeg.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -226,11 +227,28 @@ def _open_voc(path: Path, content: Content) -> Decoder:
     return ffmpeg.open_required(path, content.demuxer, "it is a Creative Voice file of several blocks")
 
 
+def _open_svx(path: Path, content: Content) -> Decoder:
+    decoder = SoundFileDecoder(path)
+    if decoder.channels == 1:
+        return decoder
+    decoder.close()  # libsndfile takes the channels, which follow one after the other, for interleaved ones
+    return ffmpeg.open_required(path, content.demuxer, f"it is {content.description} with several channels")
+
+
+def _open_nist(path: Path, content: Content) -> Decoder:
+    with path.open("rb") as file:
+        if re.search(rb"\nsample_coding[^\n]*shorten", file.read(HEAD)):
+            raise DecodingError(f"it is {content.description} that is compressed; unpack it: sph2pipe -f wav")
+    return _open_with_either(path, content)
+
+
 _OPENERS: dict[str, Callable[[Path, Content], Decoder]] = {
     "mp3": _open_mpeg,
     "ogg": _open_ogg,
     "flac": _open_flac,
     "voc": _open_voc,
+    "svx": _open_svx,
+    "nist": _open_nist,
 }
 
 
@@ -246,8 +264,12 @@ def identify(head: bytes) -> Content | None:
     name = next((name for at, magic, name in MAGIC if head[at : at + len(magic)] == magic), None)
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         name = "wav"
+    elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        name = "avi"
     elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         name = "aiff"
+    elif head[:4] == b"FORM" and head[8:12] == b"8SVX":
+        name = "svx"
     if name is None and head[:1] == b"\xff" and len(head) >= 4:
         if head[1] & 0xF6 == 0xF0:
             name = "adts"

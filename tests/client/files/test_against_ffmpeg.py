@@ -154,3 +154,39 @@ def test_mp3_that_is_followed_by_something_else(
     assert whole.shape[1] - recording.shape[1] in ((0,) if not cut else (0, FRAME))
     np.testing.assert_array_equal(recording, whole[:, : recording.shape[1]])
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("muxer", "codec", "words"),
+    [("mpeg", "mp2", "an MPEG program stream"), ("avi", "libmp3lame", "an AVI video"), ("dts", "dca", "a DTS stream")],
+)
+def test_mpeg_audio_is_not_picked_out_of_a_video(tmp_path: Path, muxer: str, codec: str, words: str) -> None:
+    written(tmp_path / "a.mp3", muxer, codec, is_piped=False)
+    if not (tmp_path / "a.mp3").exists():
+        pytest.skip(f"this ffmpeg does not write {muxer}")
+
+    with pytest.raises(FileError, match=f"its content is {words}, which is not read: .*ffmpeg -i"):
+        audio.read(tmp_path / "a.mp3")
+
+
+@pytest.mark.parametrize("options", ["8svx -c 2", "8svx -c 1", "sph -c 1 -b 24", "sph -c 2 -b 32", "sph -c 2 -b 16"])
+def test_variants_that_libsndfile_does_not_have(tmp_path: Path, options: str) -> None:
+    extension, _, rest = options.partition(" ")
+    source, path = tmp_path / "a.wav", tmp_path / f"a.{extension}"
+    synth = "-n -r 24000 -c 2 -b 16 a.wav synth 0.5 sine 440 sine 700 gain -3"
+    for arguments in (synth, f"-D a.wav {rest} {path.name}"):
+        subprocess.run([tool("sox"), "-V1", *arguments.split()], cwd=tmp_path, check=True, timeout=60)
+    path = path.rename(path.with_suffix(".svx")) if extension == "8svx" else path
+
+    expected, samples = audio.read(source).samples, audio.read(path).samples
+
+    expected = expected if len(samples) == 2 else expected.mean(axis=0, keepdims=True)
+    np.testing.assert_allclose(samples, expected, rtol=0, atol=2 / 128)
+
+
+def test_a_compressed_nist_file_is_named(tmp_path: Path) -> None:
+    header = b"NIST_1A\n   1024\nsample_rate -i 16000\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
+    (tmp_path / "a.sph").write_bytes(header.ljust(1024) + bytes(range(256)) * 9)
+
+    with pytest.raises(FileError, match="it is a NIST Sphere file that is compressed; unpack it: sph2pipe -f wav"):
+        audio.read(tmp_path / "a.sph")
