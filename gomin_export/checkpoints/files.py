@@ -19,6 +19,7 @@ from gomin_export.errors import CheckpointError
 _EXPECTED = "expected a state dict saved by torch.save or safetensors"
 _NO_CHECKPOINT = f"is not a checkpoint, or a damaged one: {_EXPECTED}"
 _HEAD = 4096  # bytes that are looked at
+_CHUNK = 1 << 20
 _LARGEST_RATIO = 10  # of an archive's contents to its size: weights hardly compress
 _UNPACKED_FREELY = 1 << 20  # bytes of contents that any archive may have
 
@@ -170,6 +171,7 @@ def _check_archive(path: Path) -> None:
             "torch.save(torch.jit.load(…).state_dict(), …) writes one, if you trust its source"
         )
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        _check_sums(path)
         return
     if any(name.endswith((".pt", ".pth", ".ckpt", ".safetensors", ".bin")) for name in names):
         checkpoint = next(name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".safetensors", ".bin")))
@@ -177,6 +179,29 @@ def _check_archive(path: Path) -> None:
     if names and all(name.endswith(".npy") for name in names):
         raise CheckpointError(f"{path}: is a NumPy archive (.npz); {_EXPECTED}")
     raise CheckpointError(f"{path}: is a zip archive of {len(names)} files, but not a checkpoint; {_EXPECTED}")
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse an archive in which bytes have changed: torch does not look at the checksums.
+
+    Those that were left out (`torch.serialization.set_crc32_options`) are 0.
+
+    Raises:
+        CheckpointError: one is wrong.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.CRC == 0:
+                continue
+            try:
+                with archive.open(member) as content:
+                    while content.read(_CHUNK):
+                        pass
+            except zipfile.BadZipFile as error:
+                raise CheckpointError(
+                    f"{path}: is damaged: the contents of {member.filename} in its archive do not have their checksum; "
+                    "copy or download it again"
+                ) from error
 
 
 def _directory(path: Path) -> str:

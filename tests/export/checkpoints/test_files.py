@@ -67,6 +67,13 @@ def make_truncated(path: Path, state: State) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
 
 
+def make_flipped(path: Path, state: State) -> None:
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def make_truncated_safetensors(path: Path, state: State) -> None:
     save_file(state, path)
     path.write_bytes(path.read_bytes()[:-5000])
@@ -109,6 +116,7 @@ def make_missing_tensor(path: Path, state: State) -> None:
         (make_pickled_module, ["refused", "torch.nn.modules.linear.Linear", "model.state_dict()"]),
         (make_malicious_modern_pickle, ["is not a checkpoint"]),
         (make_truncated, ["truncated or damaged"]),
+        (make_flipped, ["is damaged: the contents of", "do not have their checksum; copy or download it again"]),
         (make_truncated_safetensors, ["truncated or damaged"]),
         (make_text, ["is not a checkpoint"]),
         (make_empty, ["is empty"]),
@@ -368,6 +376,16 @@ def test_a_storage_that_is_smaller_than_its_record_says_is_refused(tmp_path: Pat
 
     with pytest.raises(CheckpointError, match=r"b\.pt: is truncated or damaged: record size \(16 bytes\)"):
         GomiGAN.from_pretrained(tmp_path / "b.pt")
+
+
+def test_checksums_that_were_left_out_are_not_missed(tmp_path: Path, state: State) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({**state, "epoch": torch.zeros(0)}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+    load_file(tmp_path / "a.pt")
 
 
 def test_directories_are_named(tmp_path: Path, state: State) -> None:
