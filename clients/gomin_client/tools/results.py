@@ -212,7 +212,8 @@ def _read(path: Path, truncated: list[Path]) -> Iterator[Run]:
             line = _checked(json.loads(text))
         except (ValueError, UsageError) as error:
             # what a killed run leaves: its file ends there, or the next run begins in the next line
-            if run is not None and (number == len(lines) or _begins_run(lines[number])):
+            is_last = number == len(lines)
+            if (run is not None and is_last) or (not is_last and _begins_run(lines[number]) and (run or _is_cut(text))):
                 truncated.append(path)
                 continue
             raise FileError(f"{path}: line {number} is not a line of a results file, which --results writes") from error
@@ -227,6 +228,11 @@ def _read(path: Path, truncated: list[Path]) -> Iterator[Run]:
     if run is None:
         raise FileError(f"{path}: is empty; expected the results of a run")
     yield run
+
+
+def _is_cut(text: bytes) -> bool:
+    """Whether a line is the beginning of one that describes a run; with the names of all files, it is a long one."""
+    return _begins_run(text) or b'{"type": "run"'.startswith(text)
 
 
 def _begins_run(text: bytes) -> bool:

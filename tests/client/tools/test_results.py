@@ -171,6 +171,19 @@ def test_a_run_that_was_killed_can_be_continued(tmp_path: Path) -> None:
     assert "warning" in found.stderr
 
 
+@pytest.mark.parametrize("size", [3, 14, 60])
+def test_a_run_that_was_killed_in_its_first_line_can_be_continued(tmp_path: Path, size: int) -> None:
+    """That line has the names of all files: a disk may be full before it ends."""
+    file = tmp_path / "1.jsonl"
+    write(file, Shard(), [(0, DONE)])
+    file.write_bytes(file.read_bytes()[:size])
+
+    write(file, Shard(), [(number, DONE) for number in range(4)])
+
+    merged = merge([file])
+    assert (len(merged.files), merged.missing, merged.truncated) == (4, [], [file])
+
+
 def test_results_of_different_batches_are_not_merged(tmp_path: Path) -> None:
     write(tmp_path / "r" / "1.jsonl", Shard(1, 2), [(0, DONE)])
     write(tmp_path / "r" / "2.jsonl", Shard(2, 2), [(1, DONE)], files=5)
