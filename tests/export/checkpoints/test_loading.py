@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gomin_client.errors import UsageError
 from gomin_export.checkpoints import load_network, read_config_file
+from gomin_export.checkpoints.files import load_file
 from gomin_export.errors import CheckpointError
 from gomin_export.networks import DiffusionWrapper, GANConfig, GomiGAN
 from tests.support import GOLDEN, golden
@@ -315,3 +316,13 @@ def test_parameters_and_strides_of_any_order_load(tmp_path: Path, state: State) 
     torch.save({name: torch.nn.Parameter(tensor) for name, tensor in turned.items()}, tmp_path / "a.pt")
 
     assert_is_the_golden_network(GomiGAN.from_pretrained(tmp_path / "a.pt"))
+
+
+def test_checksums_that_were_left_out_are_not_missed(tmp_path: Path, state: State) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({**state, "epoch": torch.zeros(0)}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+    load_file(tmp_path / "a.pt")
