@@ -21,7 +21,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from gomin_client import interrupts
-from gomin_client.errors import GominError, Interrupted
+from gomin_client.errors import FileError, GominError, Interrupted
 
 # arguments of Python in messages of the library → options
 _OPTIONS = (
@@ -187,7 +187,13 @@ def echo(line: str, *, err: bool = False) -> None:
 
 
 def to_json(facts: Any) -> str:
-    """JSON that can be shown on a terminal; an array of numbers takes one line."""
+    """JSON that can be shown on a terminal; an array of numbers takes one line.
+
+    Raises:
+        FileError: standard output, which it is for, is closed.
+    """
+    if sys.stdout is None:
+        raise FileError("standard output is closed")
     text = json.dumps(_in_options(facts), indent=2, ensure_ascii=False)
     text = re.sub(r"\[\n[\d\s.,eE+-]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
     return re.sub(r"[^\n\x20-\x7e\xa0-\U0010ffff]|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", _json_escape, text)

@@ -44,10 +44,13 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> No
 def test_standard_output_that_is_closed(tree: Path) -> None:
     quiet = shell("gomin-client analyze a.wav -o a.npz >&-")
     wanted = shell("gomin-client analyze a.wav -o - >&-")
+    summary = shell("gomin-client analyze a.wav -o b.npz --json >&-")
 
     assert (quiet.returncode, quiet.stderr) == (0, "")
     assert (tree / "a.npz").is_file()
     assert_one_line(wanted, "a.wav: standard output is closed")
+    assert_one_line(summary, "gomin-client: standard output is closed")
+    assert (tree / "b.npz").exists()
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
