@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gomin_client import interrupts
 from gomin_client.cli.console import Version, run
 from gomin_client.cli.model_options import ConnectionOptions
 from gomin_client.cli.records import with_records
 from gomin_client.contract.model import SHORT_NAMES
 from gomin_client.errors import GominError, ServerError, UsageError
+from gomin_client.interrupts import check_interrupted
 from gomin_export import options as o
 from gomin_export.errors import ParityError
 from gomin_export.network_options import OwnOptions
@@ -206,7 +206,7 @@ def _show_plan(plan: ExportPlan) -> None:
 
 
 def _say(line: str) -> None:
-    interrupts.check()  # between the stages: a library may have dropped the exception
+    check_interrupted()  # between the stages: a library may have dropped the exception
     typer.echo(line, err=True)
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import onnxruntime
 import torch
 
-from gomin_client import interrupts
 from gomin_client.contract import model as contract
 from gomin_client.contract.model import FP16, FP32, Provenance
 from gomin_client.contract.repository import CONFIG
 from gomin_client.errors import UsageError
+from gomin_client.interrupts import check_interrupted
 from gomin_client.native.library import LIBRARY_FILE, OperatorLibrary
 from gomin_client.transports.local import LocalTransport
 from gomin_export.checkpoints import load_network
@@ -154,7 +154,7 @@ class Export:
             with transferred(plan.repository, [stage / model.name for model in plan.models]) as homes:
                 staged = plan.staged(homes, provenance)
                 with place.signals_deferred():
-                    interrupts.check()  # a library may have dropped the exception
+                    check_interrupted()  # a library may have dropped the exception
                     place.place_models(plan.repository, staged, plan.dropped)
                     self.placed = True
         except VersionTakenError:

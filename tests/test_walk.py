@@ -18,9 +18,9 @@ from tests.support import ROOT, RunningServer
 from tests.walks import Walk
 
 MOST_FILES = 15
-MOST_FUNCTIONS = 105  # with those that run if the server is busy and a request is repeated
-MOST_FILES_OF_A_COMMAND = 30
-MOST_FUNCTIONS_OF_A_COMMAND = 234
+MOST_FUNCTIONS = 107  # with those that run if the server is busy and a request is repeated
+MOST_FILES_OF_A_COMMAND = 32
+MOST_FUNCTIONS_OF_A_COMMAND = 241
 
 
 def walk(tmp_path: Path, vocoder: Vocoder) -> Walk:

@@ -1,7 +1,7 @@
 """Signals that ask a program to end: they become `Interrupted`, whatever libraries do with that exception.
 
 The exception is raised wherever the main thread is. A library may turn it into another one there, as a class that is
-being made does, or go on without it. So the signal is remembered: `check` raises the exception again.
+being made does, or go on without it. So the signal is remembered: `check_interrupted` raises the exception again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if numbe
 _received: Interrupted | None = None
 
 
-def in_use() -> list[int]:
+def signals_in_use() -> list[int]:
     """The signals that end this program: all of them, but a hangup if the program was started to survive it (nohup)."""
     return [number for number in SIGNALS if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
-def check() -> None:
+def check_interrupted() -> None:
     """Raise what a signal has raised already, if one came.
 
     Raises:
@@ -35,7 +35,7 @@ def check() -> None:
 
 
 @contextmanager
-def raised() -> Iterator[None]:
+def interrupts_raised() -> Iterator[None]:
     """Let signals raise `Interrupted` in the block, which is the program: afterwards a signal ends it without a word.
 
     Raises:
@@ -43,7 +43,7 @@ def raised() -> Iterator[None]:
     """
     global _received
     _received = None
-    numbers = in_use()
+    numbers = signals_in_use()
     for number in numbers:
         signal.signal(number, _interrupt)
     sys.unraisablehook = _unraisable
@@ -52,12 +52,12 @@ def raised() -> Iterator[None]:
     finally:
         if _received is None:
             _end_at_once(numbers)
-        check()
+        check_interrupted()
 
 
 def _interrupt(number: int, _frame: object) -> None:
     global _received
-    _end_at_once(in_use())  # a second signal
+    _end_at_once(signals_in_use())  # a second signal
     if HANGUP is not None:
         signal.signal(HANGUP, signal.SIG_IGN)  # but the system and a shell may each report that the terminal was closed
     _received = Interrupted(number)

@@ -12,7 +12,7 @@ class NoThreadError(GominError):
     """The system gives this process no more threads."""
 
 
-def start(run: Callable[[], object], name: str) -> threading.Thread:
+def start_thread(run: Callable[[], object], name: str) -> threading.Thread:
     """Start a thread that does not keep the process alive.
 
     Raises:

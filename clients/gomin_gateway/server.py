@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from gomin_client import interrupts
 from gomin_client.errors import GominError
 from gomin_client.files import atomic
+from gomin_client.interrupts import HANGUP, signals_in_use
 from gomin_gateway.access import LogFormatter
 from gomin_gateway.live import LARGEST_MESSAGE
 from gomin_gateway.service import Service, logger
@@ -89,7 +89,7 @@ def run(app: FastAPI, service: Service, listener: socket.socket, started: Callab
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        for number in interrupts.in_use():
+        for number in signals_in_use():
             loop.add_signal_handler(number, stop, number)
         serving = loop.create_task(server.serve([listener]))
         while not server.started and not serving.done():
@@ -99,7 +99,7 @@ def run(app: FastAPI, service: Service, listener: socket.socket, started: Callab
         await serving
 
     def stop(number: int) -> None:
-        if server.should_exit and number == interrupts.HANGUP:
+        if server.should_exit and number == HANGUP:
             return  # the system and a shell may each report that the terminal was closed
         if server.should_exit:  # not by way of Python's end, which waits for threads, and they for the model server
             atomic.discard_unfinished()

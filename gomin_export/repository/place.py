@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gomin_client import interrupts
 from gomin_client.contract.model import FP32, ModelContract, Provenance
 from gomin_client.contract.repository import CONFIG, read_config, versions
 from gomin_client.errors import ContractError, GominError, UsageError
+from gomin_client.interrupts import signals_in_use
 from gomin_client.native.library import LIBRARY_FILE
 from gomin_export.errors import ContractConflictError, RepositoryError, VersionTakenError
 from gomin_export.parity.record import read_provenance
@@ -292,7 +292,7 @@ def signals_deferred() -> Iterator[None]:
     def note(number: int, _frame: object) -> None:
         caught.append(number)
 
-    handlers = [(number, signal.signal(number, note)) for number in interrupts.in_use()]
+    handlers = [(number, signal.signal(number, note)) for number in signals_in_use()]
     try:
         yield
     finally:

@@ -20,9 +20,9 @@ from gomin_client.batch.inputs import (
     read_list,
     real_folder,
 )
-from gomin_client.batch.search import is_special
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
+from gomin_client.files.atomic import is_special
 from gomin_client.files.formats import AUDIO, MEL
 
 ANALYZE, SYNTHESIZE, RECONSTRUCT = "analyze", "synthesize", "reconstruct"

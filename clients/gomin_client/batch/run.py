@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gomin_client import threads
 from gomin_client.batch.inputs import STREAM
 from gomin_client.batch.outputs import FileJob
 from gomin_client.batch.plot import PlotColumn
@@ -24,6 +23,7 @@ from gomin_client.errors import FileError, GominError, ServerError
 from gomin_client.files import atomic
 from gomin_client.inference.steps import SteppedModel
 from gomin_client.mel.features import MelConfig
+from gomin_client.threads import NoThreadError, start_thread
 
 ABORT_S = 1.0  # time that workers get to stop after an interrupt, in seconds
 
@@ -139,8 +139,8 @@ def run_jobs(
     workers: list[threading.Thread] = []
     for _ in range(min(settings.parallel, waiting.qsize())):
         try:
-            workers.append(threads.start(work, "gomin-file"))
-        except threads.NoThreadError:
+            workers.append(start_thread(work, "gomin-file"))
+        except NoThreadError:
             if not workers:
                 raise
     try:

@@ -20,8 +20,8 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gomin_client import interrupts
 from gomin_client.errors import FileError, GominError, Interrupted
+from gomin_client.interrupts import interrupts_raised
 
 # arguments of Python in messages of the library → options
 _OPTIONS = (
@@ -72,7 +72,7 @@ def run(app: Callable[[], object], program: str, when_interrupted: Callable[[], 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
-    with exit_status(program, when_interrupted), interrupts.raised():
+    with exit_status(program, when_interrupted), interrupts_raised():
         try:
             app()
         finally:

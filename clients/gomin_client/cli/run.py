@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gomin_client import interrupts
 from gomin_client.cli.console import keep_what_is_loaded
 from gomin_client.cli.model_options import ModelOptions
 from gomin_client.cli.options import QuietReportOptions, ReportOptions
 from gomin_client.errors import FileError, GominError, ServerError, UsageError
+from gomin_client.interrupts import check_interrupted
 
 if TYPE_CHECKING:
     from gomin_client.batch.outputs import BatchPlan, FileJob
@@ -130,7 +130,7 @@ def run_batch(
                 ResultsFile(settings.results, part, {"model": model, **_chain_facts(settings, vocoder)})
             )
             receivers.append(results.add)
-        interrupts.check()  # a library may have dropped the exception while it was loaded
+        check_interrupted()  # a library may have dropped the exception while it was loaded
         keep_what_is_loaded()
         outcomes = run_jobs(jobs, vocoder, config, settings, _to_all(receivers), display.advance, display.show_step)
         failures = [outcome.error for outcome in outcomes if outcome.error is not None]

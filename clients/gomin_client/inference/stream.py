@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client import threads
 from gomin_client.contract.choices import MOST_CONCURRENT
 from gomin_client.errors import UsageError
 from gomin_client.inference.windows import Window, Windower
 from gomin_client.mel.features import Wave
+from gomin_client.threads import NoThreadError, start_thread
 from gomin_client.transports.forking import renew_in_children
 
 Array = NDArray[np.float32]
@@ -86,7 +86,7 @@ def _with_reading_thread(
         except BaseException as error:  # for the caller's thread
             pending.put(error)
 
-    threads.start(feed, "gomin-feed")
+    start_thread(feed, "gomin-feed")
     try:
         while (item := pending.get()) is not None:
             if isinstance(item, BaseException):
@@ -219,9 +219,9 @@ class Workers:
                 return future
             if not self._idle.acquire(blocking=False) and self._threads < self._most:
                 try:
-                    threads.start(partial(_work, self._tasks, self._idle), "gomin-request")
+                    start_thread(partial(_work, self._tasks, self._idle), "gomin-request")
                     self._threads += 1
-                except threads.NoThreadError as error:
+                except NoThreadError as error:
                     if not self._threads:  # else one of them does it later
                         future.set_exception(error)
                         return future

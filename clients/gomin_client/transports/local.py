@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gomin_client import threads
 from gomin_client.contract import model as contract
 from gomin_client.contract import repository as model_repository
 from gomin_client.contract.model import ModelContract
@@ -31,6 +30,7 @@ from gomin_client.errors import (
 from gomin_client.native.library import require_library
 from gomin_client.sampling.base import Array
 from gomin_client.sampling.jobs import DiffusionModel, SamplingJob, sample_jobs
+from gomin_client.threads import start_thread
 from gomin_client.transports.address import Address
 from gomin_client.transports.base import (
     LONGEST_S,
@@ -192,7 +192,7 @@ class LocalTransport(Transport):
             except BaseException as error:
                 found.put(error)
 
-        threads.start(run, "gomin-chain")
+        start_thread(run, "gomin-chain")
         step = 0
         try:
             while step < steps:

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from gomin_client import threads
 from gomin_client.contract.model import ModelContract
 from gomin_client.errors import (
     AccessError,
@@ -30,6 +29,7 @@ from gomin_client.errors import (
     ServerError,
     UsageError,
 )
+from gomin_client.threads import start_thread
 from gomin_client.transports.base import LONGEST_S, ModelInfo, Parameters, ServerInfo, Tensors, Transport
 from gomin_client.transports.forking import renew_in_children
 from gomin_client.transports.wrapper import TransportWrapper
@@ -214,7 +214,7 @@ class RetryingTransport(TransportWrapper):
                 raise self._mismatch
             if (model, version) not in self._watched:
                 self._watched.add((model, version))
-                threads.start(partial(self._keep_comparing, model, version), "gomin-watch")
+                start_thread(partial(self._keep_comparing, model, version), "gomin-watch")
 
     def _keep_comparing(self, model: str, version: int) -> None:
         while not self._closed.wait(SHORTEST_RESTART_S):
