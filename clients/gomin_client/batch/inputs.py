@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from glob import has_magic
 from pathlib import Path, PurePath
 
-from gomin_client.batch.search import Search, is_special
+from gomin_client.batch.search import Search
 from gomin_client.errors import UsageError
 from gomin_client.files import formats
+from gomin_client.files.atomic import is_special
 
 STREAM = Path("-")  # standard input or output
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from glob import has_magic
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 
 class Search:
@@ -106,12 +105,3 @@ class Search:
         problem = f"{folder or os.curdir}: cannot be searched: {error.strerror}"
         if problem not in self.problems:  # a pattern may come by it twice
             self.problems.append(problem)
-
-
-def is_special(path: Path) -> bool:
-    """Whether a path is a pipe, a socket or a device, which a search must not open: reading it might never end."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # a dangling link, for example
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

@@ -77,12 +77,15 @@ def temporary_file_errors() -> Iterator[None]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path is a pipe, a socket or a device. Links are not followed: an output replaces them."""
+    """Whether a path, or what it links to, is a pipe, a socket or a device.
+
+    A search must not open it, or might never come to its end, and an output must not replace it.
+    """
     try:
-        mode = path.lstat().st_mode
-    except OSError:
+        mode = path.stat().st_mode
+    except OSError:  # a dangling link, for example
         return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @contextmanager
