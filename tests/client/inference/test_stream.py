@@ -32,6 +32,14 @@ def network(mel: NDArray[np.float32], halo: int) -> NDArray[np.float32]:
     return (seen @ weights).reshape(len(mel), -1).astype(np.float32)
 
 
+def noting_its_end(closed: threading.Event) -> Iterator[NDArray[np.float32]]:
+    """A mel, whose reader sets the event when it closes it."""
+    try:
+        yield np.zeros((1, 4, 1000), np.float32)
+    finally:
+        closed.set()
+
+
 class TestVocode:
     @settings(max_examples=60, deadline=None)
     @given(
@@ -147,13 +155,6 @@ class TestVocode:
     def test_leaving_early_ends_the_reading_thread(self) -> None:
         """The thread waits for a free place in flight, which never comes."""
         closed = threading.Event()
-
-        def source() -> Iterator[NDArray[np.float32]]:
-            try:
-                yield np.zeros((1, 4, 1000), np.float32)
-            finally:
-                closed.set()
-
         second = threading.Event()
 
         def infer(piece: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
@@ -161,7 +162,7 @@ class TestVocode:
                 second.set()
             return network(piece, 0)
 
-        stream = vocode(source(), Windower(10, 0), infer, Workers(), 1)
+        stream = vocode(noting_its_end(closed), Windower(10, 0), infer, Workers(), 1)
         next(stream)
         assert second.wait(60)
         time.sleep(0.1)  # until the thread waits for a place, which the second window has taken
@@ -173,12 +174,6 @@ class TestVocode:
         """Not when Python looks for cycles, which it may never do."""
         closed = threading.Event()
 
-        def source() -> Iterator[NDArray[np.float32]]:
-            try:
-                yield np.zeros((1, 4, 1000), np.float32)
-            finally:
-                closed.set()
-
         def infer(piece: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
             if window.first > 0:
                 raise InferenceError("from model")
@@ -187,7 +182,7 @@ class TestVocode:
         gc.disable()
         try:
             with suppress(InferenceError):
-                list(vocode(source(), Windower(10, 0), infer, Workers(), 1))
+                list(vocode(noting_its_end(closed), Windower(10, 0), infer, Workers(), 1))
             assert closed.wait(60)
         finally:
             gc.enable()
